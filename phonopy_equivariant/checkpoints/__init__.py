@@ -1,0 +1,1 @@
+"""Weights on disk: published formats, our own, and the registry of names."""

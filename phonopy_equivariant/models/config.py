@@ -1,0 +1,116 @@
+"""Configuration of a NequIP potential."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import e3nn_jax as e3nn
+from ase.data import chemical_symbols
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+
+@dataclasses.dataclass(frozen=True)
+class NequIPConfig:
+    """Architecture of a NequIP potential (arXiv:2101.03164) in the form Nequix gave it.
+
+    Parameters
+    ----------
+    species
+        Atomic numbers the potential knows; stored sorted.
+    cutoff
+        Radius of a neighbourhood (Å).
+    num_interactions
+        Number of layers T: a site energy sees atoms within T·cutoff.
+    hidden_irreps
+        Features of an atom between layers, e.g. ``"128x0e + 64x1o + 32x2e"``; both parities
+        are allowed, each irrep counts once, and ``0e`` must be among them.
+    l_max
+        Highest degree of the spherical harmonics on an edge.
+    num_radial_basis, radial_width, radial_depth
+        Bessel functions, width of a hidden layer, number of hidden layers of the network that
+        gives the radial functions.
+    envelope_exponent
+        p >= 2 of the polynomial envelope; C² at the cutoff (arXiv:2003.03123, eq. 8).
+    species_skip
+        Whether the skip connection has weights of its own for each species.
+    layer_norm
+        Whether features pass an equivariant RMS norm before the gate.
+    avg_num_neighbors
+        Sums over neighbours are divided by its square root.
+    scale, shift
+        Site energy = scale · readout + shift + energy of the free atom (eV).
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A value outside its range.
+
+    """
+
+    species: tuple[int, ...]
+    cutoff: float = 5.0
+    num_interactions: int = 3
+    hidden_irreps: str = "64x0e + 32x1o + 16x2e"
+    l_max: int = 2
+    num_radial_basis: int = 8
+    radial_width: int = 64
+    radial_depth: int = 2
+    envelope_exponent: float = 6.0
+    species_skip: bool = True
+    layer_norm: bool = False
+    avg_num_neighbors: float = 1.0
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Normalise the species and the irreps, and refuse values out of range."""
+        object.__setattr__(self, "species", tuple(sorted(int(z) for z in self.species)))
+        irreps = _parse_irreps(self.hidden_irreps)
+        object.__setattr__(self, "hidden_irreps", str(irreps))
+        known = range(1, len(chemical_symbols))
+        requirements = {
+            "species": len(set(self.species)) == len(self.species) > 0
+            and all(z in known for z in self.species),
+            "cutoff": self.cutoff > 0,
+            "num_interactions": self.num_interactions >= 1,
+            "hidden_irreps": irreps.count("0e") > 0,
+            "l_max": 0 <= self.l_max <= 8,
+            "num_radial_basis": self.num_radial_basis >= 1,
+            "radial_width": self.radial_width >= 1,
+            "radial_depth": self.radial_depth >= 0,
+            "envelope_exponent": self.envelope_exponent >= 2,
+            "avg_num_neighbors": self.avg_num_neighbors > 0,
+        }
+        for name, satisfied in requirements.items():
+            if not satisfied:
+                raise PhonopyEquivariantError(
+                    f"NequIP configuration: {name}={getattr(self, name)!r} is out of range."
+                )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NequIPConfig:
+        """Make a configuration from plain values; an unknown key raises with the nearest one."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
+                raise PhonopyEquivariantError(f"NequIP configuration: unknown key {key!r}.{hint}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_dict` takes, fit for YAML."""
+        return dataclasses.asdict(self) | {"species": list(self.species)}
+
+
+def _parse_irreps(text: str) -> e3nn.Irreps:
+    try:
+        return e3nn.Irreps(text).regroup()
+    except ValueError as error:
+        raise PhonopyEquivariantError(
+            f"NequIP configuration: hidden_irreps={text!r} is not a list like '64x0e + 32x1o'."
+        ) from error

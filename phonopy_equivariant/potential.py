@@ -1,0 +1,206 @@
+"""A potential: architecture, parameters and precision; its energy and the derivatives of it.
+
+Energy is the only primitive; forces, stress and Hessian rows are transforms of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+from ase.data import chemical_symbols
+from jaxtyping import Array, Float, Int
+from numpy import ndarray
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.graph import build_graph, pad_graph
+from phonopy_equivariant.models.config import NequIPConfig
+from phonopy_equivariant.models.layered import LayeredModel, Params, site_energies
+from phonopy_equivariant.models.nequip import build_nequip
+from phonopy_equivariant.structure import Structure, as_structure
+
+DTYPES = ("float64", "float32")
+
+
+class Evaluation(NamedTuple):
+    """Results for one structure, as NumPy float64."""
+
+    energy: float  # eV
+    energies: Float[ndarray, " atoms"]  # eV, they sum to the energy
+    forces: Float[ndarray, "atoms 3"]  # eV/Å
+    stress: Float[ndarray, "3 3"]  # eV/Å³, dE/dε / V; zero without three periodic directions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Potential:
+    """A layered E(3)-equivariant potential, ready to evaluate.
+
+    Made by :func:`phonopy_equivariant.load_potential` or :func:`make_potential`. Immutable.
+    """
+
+    config: NequIPConfig
+    params: Params
+    dtype: str = "float64"
+    name: str = "unnamed"
+    sha256: str = ""
+
+    @property
+    def model(self) -> LayeredModel:
+        """The pure functions of the architecture."""
+        return build_nequip(self.config)
+
+    @property
+    def cutoff(self) -> float:
+        """Radius of a neighbourhood (Å)."""
+        return self.config.cutoff
+
+    @property
+    def num_interactions(self) -> int:
+        """Number of message-passing layers."""
+        return self.config.num_interactions
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers the potential knows, sorted."""
+        return self.config.species
+
+    @property
+    def hessian_range(self) -> float:
+        """Largest distance (Å) between atoms with a non-zero force constant, 2·T·cutoff."""
+        return 2 * self.num_interactions * self.cutoff
+
+    def species_index(self, numbers: Int[ndarray, " atoms"]) -> Int[ndarray, " atoms"]:
+        """Return positions in :attr:`species`; an element outside it raises."""
+        unknown = sorted(set(int(z) for z in numbers) - set(self.species))
+        if unknown:
+            raise PhonopyEquivariantError(
+                f"The potential {self.name} does not know "
+                f"{', '.join(chemical_symbols[z] for z in unknown)}; choose a model that covers "
+                "it (phonopy-equivariant models list)."
+            )
+        return np.searchsorted(self.species, numbers)
+
+    def graph(self, structure: Any) -> jraph.GraphsTuple:
+        """Return the unpadded graph of an ASE, phonopy or own structure."""
+        structure = as_structure(structure)
+        return build_graph(structure, self.cutoff, self.species_index(structure.numbers))
+
+    def evaluate(
+        self, structure: Any, n_node: int | None = None, n_edge: int | None = None
+    ) -> Evaluation:
+        """Return energy, forces and stress; the sizes pad the graph beyond its bucket."""
+        structure = as_structure(structure)
+        graph = pad_graph(self.graph(structure), n_node, n_edge)
+        with jax.enable_x64(True):
+            energies, forces, virial = _evaluate(self.model, self.params, graph)
+        atoms = len(structure.numbers)
+        site = np.asarray(energies, float)[:atoms]
+        periodic = bool(structure.pbc.all())
+        stress = np.asarray(virial, float)[0] / structure.volume if periodic else np.zeros((3, 3))
+        return Evaluation(float(site.sum()), site, np.asarray(forces, float)[:atoms], stress)
+
+
+def make_potential(
+    config: NequIPConfig, params: Params, dtype: str = "float64", **labels: str
+) -> Potential:
+    """Return a potential whose parameters are cast to ``dtype``.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        ``dtype`` is neither ``"float64"`` nor ``"float32"``.
+
+    """
+    if dtype not in DTYPES:
+        raise PhonopyEquivariantError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}.")
+    with jax.enable_x64(True):
+        cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    return Potential(config, cast, dtype, **labels)
+
+
+def random_potential(config: NequIPConfig, seed: int = 0, dtype: str = "float64") -> Potential:
+    """Return a potential with random weights, where training starts."""
+    with jax.enable_x64(True):
+        params = build_nequip(config).init(jax.random.key(seed))
+    return make_potential(config, params, dtype, name="random")
+
+
+def edge_vectors(
+    graph: jraph.GraphsTuple, positions: Float[Array, "nodes 3"], cell: Float[Array, "graphs 3 3"]
+) -> Float[Array, "edges 3"]:
+    """Return r_e = x_j + S·L - x_i; edges of the padding graph get a vector beyond any cutoff.
+
+    A padding edge of length zero would make derivatives of its direction undefined.
+    """
+    owner = graph_of_node(graph)[graph.receivers]
+    offsets = jnp.einsum("es,esv->ev", graph.edges["shifts"].astype(positions.dtype), cell[owner])
+    vectors = positions[graph.senders] + offsets - positions[graph.receivers]
+    real = owner < len(graph.n_node) - 1 if has_padding(graph) else jnp.ones_like(owner, bool)
+    return jnp.where(real[:, None], vectors, jnp.array([1e3, 0.0, 0.0], vectors.dtype))
+
+
+def has_padding(graph: jraph.GraphsTuple) -> bool:
+    """Tell whether the last graph is padding: graphs of this package are padded or single."""
+    return len(graph.n_node) > 1
+
+
+def graph_of_node(graph: jraph.GraphsTuple) -> Int[Array, " nodes"]:
+    """Return the index of the graph that each node belongs to."""
+    nodes = graph.nodes["species"].shape[0]
+    index = jnp.arange(len(graph.n_node))
+    return jnp.repeat(index, jnp.asarray(graph.n_node), total_repeat_length=nodes)
+
+
+def node_energies(
+    model: LayeredModel,
+    params: Params,
+    graph: jraph.GraphsTuple,
+    positions: Float[Array, "nodes 3"],
+    strain: Float[Array, "graphs 3 3"] | None = None,
+) -> Float[Array, " nodes"]:
+    """Return float64 site energies (eV), zero on padding, at the given positions.
+
+    Vectors are differences of float64 positions and are rounded to the model's precision
+    afterwards. A strain ε, symmetrised, takes every vector r to r·(1 + ε).
+    """
+    vectors = edge_vectors(graph, positions, graph.globals["cell"])
+    owner = graph_of_node(graph)
+    if strain is not None:
+        symmetric = (strain + jnp.swapaxes(strain, 1, 2)) / 2
+        vectors = vectors + jnp.einsum(
+            "ev,evw->ew", vectors, symmetric[owner[graph.receivers]]
+        )
+    dtype = jax.tree.leaves(params)[0].dtype
+    energies = site_energies(
+        model,
+        params,
+        vectors.astype(dtype),
+        graph.nodes["species"],
+        graph.senders,
+        graph.receivers,
+    ).astype(positions.dtype)
+    if has_padding(graph):
+        energies = jnp.where(owner < len(graph.n_node) - 1, energies, 0.0)
+    return energies
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(
+    model: LayeredModel, params: Params, graph: jraph.GraphsTuple
+) -> tuple[Array, Array, Array]:
+    """Return site energies, forces and the virial dE/dε of each graph."""
+
+    def total(positions: Array, strain: Array) -> tuple[Array, Array]:
+        energies = node_energies(model, params, graph, positions, strain)
+        return energies.sum(), energies
+
+    cell = jnp.asarray(graph.globals["cell"])
+    (minus_forces, virial), energies = jax.grad(total, (0, 1), has_aux=True)(
+        jnp.asarray(graph.nodes["positions"]), jnp.zeros_like(cell)
+    )
+    return energies, -minus_forces, virial

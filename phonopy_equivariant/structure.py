@@ -1,0 +1,111 @@
+"""Atomic structures: one immutable record, converted from and to ASE and phonopy."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from phonopy.structure.atoms import PhonopyAtoms
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+
+class Structure(NamedTuple):
+    """Atoms in a cell; lengths in Å, cell vectors as rows.
+
+    A direction that is not periodic may have any cell vector, a zero one included.
+    """
+
+    numbers: Int[ndarray, " atoms"]
+    positions: Float[ndarray, "atoms 3"]
+    cell: Float[ndarray, "3 3"]
+    pbc: Bool[ndarray, "3"]
+
+    @property
+    def volume(self) -> float:
+        """Cell volume (Å³)."""
+        return float(abs(np.linalg.det(self.cell)))
+
+
+def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
+    """Return a checked :class:`Structure`; phonopy's cells are periodic in all directions.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No atoms, coordinates that are not finite, or a periodic cell without volume.
+
+    """
+    if isinstance(atoms, Structure):
+        structure = atoms
+    elif isinstance(atoms, PhonopyAtoms):
+        structure = _record(atoms.numbers, atoms.positions, atoms.cell, (True, True, True))
+    elif isinstance(atoms, Atoms):
+        structure = _record(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+    else:
+        raise PhonopyEquivariantError(
+            f"Expected ase.Atoms or phonopy's PhonopyAtoms, got {type(atoms).__name__}."
+        )
+    _check(structure)
+    return structure
+
+
+def to_ase(structure: Structure) -> Atoms:
+    """Return the structure as ``ase.Atoms``."""
+    return Atoms(
+        numbers=structure.numbers,
+        positions=structure.positions,
+        cell=structure.cell,
+        pbc=structure.pbc,
+    )
+
+
+def to_phonopy(structure: Structure) -> PhonopyAtoms:
+    """Return a periodic structure as ``PhonopyAtoms``.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The structure is not periodic in all three directions.
+
+    """
+    if not structure.pbc.all():
+        raise PhonopyEquivariantError(
+            "phonopy needs a structure that is periodic in three directions; "
+            "put a slab or molecule into a cell with vacuum and set pbc=True."
+        )
+    return PhonopyAtoms(
+        numbers=structure.numbers, positions=structure.positions, cell=structure.cell
+    )
+
+
+def _record(numbers: Any, positions: Any, cell: Any, pbc: Any) -> Structure:
+    return Structure(
+        np.array(numbers, dtype=int),
+        np.array(positions, dtype=float).reshape(-1, 3),
+        np.array(cell, dtype=float),
+        np.array(pbc, dtype=bool),
+    )
+
+
+def _check(structure: Structure) -> None:
+    if len(structure.numbers) == 0:
+        raise PhonopyEquivariantError("The structure has no atoms.")
+    if not np.isfinite(structure.positions).all():
+        atom = int(np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))[0])
+        raise PhonopyEquivariantError(
+            f"The position of atom {atom + 1} is not a finite number; mend the structure file."
+        )
+    if not np.isfinite(structure.cell).all():
+        raise PhonopyEquivariantError("The cell has entries that are not finite numbers.")
+    periodic = structure.cell[structure.pbc]
+    if len(periodic):
+        singular_values = np.linalg.svd(periodic, compute_uv=False)
+        if singular_values.min() < 1e-3:
+            raise PhonopyEquivariantError(
+                "The cell has no volume along its periodic directions; "
+                "check the lattice vectors, or set pbc=False for a molecule."
+            )
