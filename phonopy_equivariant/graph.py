@@ -12,6 +12,7 @@ import vesin
 from jaxtyping import Int
 from numpy import ndarray
 
+from phonopy_equivariant.models.convolution import EDGE_BLOCK
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.structure import Structure
 
@@ -82,6 +83,12 @@ def bucket_size(count: int, minimum: int = 16) -> int:
     return 2 * int(np.ceil(minimum * 2 ** (steps / 4) / 2))
 
 
+def edge_bucket(count: int) -> int:
+    """Return the bucket for a number of edges: whole blocks where there is more than one."""
+    size = bucket_size(count)
+    return size if size <= EDGE_BLOCK else EDGE_BLOCK * -(-size // EDGE_BLOCK)
+
+
 def pad_graph(
     graph: jraph.GraphsTuple, n_node: int | None = None, n_edge: int | None = None
 ) -> jraph.GraphsTuple:
@@ -92,7 +99,7 @@ def pad_graph(
     """
     real_nodes, real_edges = int(graph.n_node.sum()), int(graph.n_edge.sum())
     n_node = bucket_size(real_nodes + 1, 4) if n_node is None else n_node
-    n_edge = bucket_size(real_edges) if n_edge is None else n_edge
+    n_edge = edge_bucket(real_edges) if n_edge is None else n_edge
     return jraph.pad_with_graphs(graph, n_node, n_edge, len(graph.n_node) + 1)
 
 

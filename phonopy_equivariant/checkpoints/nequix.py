@@ -17,6 +17,7 @@ from numpy import ndarray
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.models.irreps import LayerLayout, dimension, layer_layouts
+from phonopy_equivariant.models.layered import Params
 
 # Nequix's name of a setting, ours
 _CONFIG_KEYS = {
@@ -35,11 +36,9 @@ _CONFIG_KEYS = {
     "shift": "shift",
 }
 
-Params = dict[str, dict[str, ndarray]]
-
 
 def read_nequix(path: Path) -> tuple[NequIPConfig, Params]:
-    """Return configuration and float32 parameters of a Nequix checkpoint.
+    """Return configuration and parameters of a Nequix checkpoint.
 
     Raises
     ------
@@ -74,6 +73,10 @@ def _read_config(path: Path, file: BinaryIO) -> NequIPConfig:
 
 
 def _read_params(path: Path, file: BinaryIO, config: NequIPConfig) -> Params:
+    def linear(*shape: int) -> ndarray:
+        # e3nn divides by the square root of the channels in; our weights contain the factor
+        return read(*shape) / np.sqrt(shape[-2])
+
     def read(*shape: int) -> ndarray:
         try:
             array = np.lib.format.read_array(file, allow_pickle=False)
@@ -85,36 +88,35 @@ def _read_params(path: Path, file: BinaryIO, config: NequIPConfig) -> Params:
             raise PhonopyEquivariantError(
                 f"{path}: found an array of shape {array.shape} where {shape} belongs."
             )
-        return array
+        return array.astype(float)
 
     layouts = layer_layouts(
         len(config.species), config.hidden_irreps, config.l_max, config.num_interactions
     )
-    params: Params = {"~": {"atomic_energies": read(len(config.species))}}
-    for t, layout in enumerate(layouts):
-        params |= {
-            f"layer_{t}/{name}": block for name, block in _layer(read, config, layout).items()
-        }
-    params["readout"] = {"0e": read(layouts[-1].outputs["0e"], 1)}
-    return params
+    shared = {"~": {"atomic_energies": read(len(config.species))}}
+    layers = tuple(_layer(read, linear, config, layout) for layout in layouts)
+    layers[-1]["readout"] = {"0e": linear(layouts[-1].outputs["0e"], 1)}
+    return {"global": shared, "layers": layers}
 
 
-def _layer(read: Any, config: NequIPConfig, layout: LayerLayout) -> Params:
+def _layer(
+    read: Any, linear: Any, config: NequIPConfig, layout: LayerLayout
+) -> dict[str, Any]:
     widths = [config.num_radial_basis, *[config.radial_width] * config.radial_depth]
     radial = {f"w{d}": read(a, b) for d, (a, b) in enumerate(zip(widths, widths[1:], strict=False))}
     columns = _column_order(layout)
     radial[f"w{config.radial_depth}"] = read(widths[-1], len(columns))[:, columns]
     gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
     outputs = layout.outputs | {"0e": layout.outputs["0e"] + gates}
-    up = {key: read(width, width) for key, width in layout.inputs.items()}
+    up = {key: linear(width, width) for key, width in layout.inputs.items()}
     down = {
-        key: read(layout.fan_in(key), width)
+        key: linear(layout.fan_in(key), width)
         for key, width in outputs.items()
         if layout.fan_in(key)
     }
     indexed = (len(config.species),) if config.species_skip else ()
     skip = {
-        key: read(*indexed, layout.inputs[key], width)
+        key: linear(*indexed, layout.inputs[key], width)
         for key, width in outputs.items()
         if key in layout.inputs
     }
@@ -128,16 +130,17 @@ def _column_order(layout: LayerLayout) -> ndarray:
     """Return where our radial functions stand in Nequix's order.
 
     Nequix sorts its blocks of radial functions by output irrep, keeping (input, degree) order
-    within one; ours stand by input irrep and path.
+    within one; ours stand by input irrep first.
     """
     start = 0
-    theirs: dict[tuple[str, int], ndarray] = {}
+    theirs: dict[tuple[str, str], ndarray] = {}
     for output in layout.outputs:
-        for key, paths in layout.paths.items():
-            for index, path in enumerate(paths):
-                if path.output == output:
-                    theirs[key, index] = np.arange(start, start + layout.inputs[key])
-                    start += layout.inputs[key]
+        for key, groups in layout.groups.items():
+            for group in groups:
+                if group.output == output:
+                    stop = start + layout.inputs[key] * len(group.degrees)
+                    theirs[key, output] = np.arange(start, stop)
+                    start = stop
     return np.concatenate(
-        [theirs[key, index] for key, paths in layout.paths.items() for index in range(len(paths))]
+        [theirs[key, group.output] for key, groups in layout.groups.items() for group in groups]
     )

@@ -2,8 +2,9 @@
 
 Features of atoms are a dict ``{"0e": (atoms, 1, u), "1o": (atoms, 3, u), ...}``. A convolution
 couples an input irrep with the harmonics of degree l of an edge to an output irrep along a *path*.
-For one input irrep, the components of all its paths stand in one axis ``a``, one path after
-the other, so that the kernel of an edge is
+For one input irrep the paths are grouped by output irrep, and the components of all groups stand
+in one axis ``a``: group after group, within a group component after component, within a component
+path after path. The kernel of an edge is
 
     K[a, b, u] = R_{p(a), u}(|r|) · G[a, b](r^),    G[a, b] = sum_m CG[a, m, b] · Y_m(r^)
 
@@ -24,43 +25,56 @@ from numpy import ndarray
 Features = dict[str, Array]
 
 
-class Path(NamedTuple):
-    """Coupling of one input irrep with harmonics of degree ``l`` to irrep ``output``."""
+class Group(NamedTuple):
+    """The paths from one input irrep to irrep ``output``, one for each degree."""
 
-    l: int  # noqa: E741 (the field's name for the degree)
     output: str
+    degrees: tuple[int, ...]
+
+    @property
+    def components(self) -> int:
+        """Length of the group on axis ``a``: (2l+1) of the output times number of paths."""
+        return dimension(self.output) * len(self.degrees)
 
 
 class LayerLayout(NamedTuple):
     """Irreps in, irreps out and paths of one interaction.
 
-    ``inputs`` and ``outputs`` map an irrep to its number of channels, ``paths`` an input irrep
-    to its paths; all in the order of e3nn.
+    ``inputs`` and ``outputs`` map an irrep to its number of channels, ``groups`` an input irrep
+    to its groups of paths; all in the order of e3nn.
     """
 
     inputs: dict[str, int]
     outputs: dict[str, int]
-    paths: dict[str, tuple[Path, ...]]
+    groups: dict[str, tuple[Group, ...]]
     l_max: int
+    # factor of all kernels, 1 / sqrt(average number of neighbours)
+    scale: float
 
     def fan_in(self, output: str) -> int:
         """Return the number of channels that all paths bring to an output irrep."""
         return sum(
-            self.inputs[key] * sum(path.output == output for path in paths)
-            for key, paths in self.paths.items()
+            self.inputs[key] * len(group.degrees)
+            for key, groups in self.groups.items()
+            for group in groups
+            if group.output == output
         )
 
     def num_components(self, key: str) -> int:
-        """Return the length of axis ``a`` of an input irrep: components of all its paths."""
-        return sum(dimension(path.output) for path in self.paths[key])
+        """Return the length of axis ``a`` of an input irrep."""
+        return sum(group.components for group in self.groups[key])
+
+    def num_paths(self, key: str) -> int:
+        """Return the number of paths that start at an input irrep."""
+        return sum(len(group.degrees) for group in self.groups[key])
 
     def num_radial(self) -> int:
         """Return the number of radial functions: one per path and channel."""
-        return sum(self.inputs[key] * len(paths) for key, paths in self.paths.items())
+        return sum(self.inputs[key] * self.num_paths(key) for key in self.groups)
 
 
 def layer_layouts(
-    species: int, hidden_irreps: str, l_max: int, num_interactions: int
+    species: int, hidden_irreps: str, l_max: int, num_interactions: int, scale: float = 1.0
 ) -> tuple[LayerLayout, ...]:
     """Return the layouts of all layers.
 
@@ -72,49 +86,54 @@ def layer_layouts(
     inputs = {"0e": species}
     for layer in range(num_interactions):
         wanted = hidden if layer < num_interactions - 1 else {"0e": hidden["0e"]}
-        paths = {key: _paths(key, wanted, l_max) for key in inputs}
-        reached = {path.output for some in paths.values() for path in some} | set(inputs)
+        groups = {key: _groups(key, wanted, l_max) for key in inputs}
+        groups = {key: some for key, some in groups.items() if some}
+        reached = {group.output for some in groups.values() for group in some} | set(inputs)
         outputs = {key: mul for key, mul in wanted.items() if key in reached}
-        layouts.append(LayerLayout(inputs, outputs, paths, l_max))
+        layouts.append(LayerLayout(inputs, outputs, groups, l_max, scale))
         inputs = outputs
     return tuple(layouts)
 
 
-def _paths(key: str, outputs: dict[str, int], l_max: int) -> tuple[Path, ...]:
+def _groups(key: str, outputs: dict[str, int], l_max: int) -> tuple[Group, ...]:
     source = e3nn.Irrep(key)
-    return tuple(
-        Path(degree, str(product))
-        for degree in range(l_max + 1)
-        for product in source * e3nn.Irrep(degree, (-1) ** degree)
-        if str(product) in outputs
-    )
+    degrees = {
+        output: tuple(
+            degree
+            for degree in range(l_max + 1)
+            if e3nn.Irrep(output) in source * e3nn.Irrep(degree, (-1) ** degree)
+        )
+        for output in outputs
+    }
+    return tuple(Group(output, some) for output, some in degrees.items() if some)
 
 
+@functools.cache
 def dimension(key: str) -> int:
     """Return 2l+1 of an irrep."""
     return e3nn.Irrep(key).dim
 
 
 @functools.cache
-def coupling(key: str, paths: tuple[Path, ...], l_max: int) -> Float[ndarray, "m a b"]:
+def coupling(key: str, groups: tuple[Group, ...], l_max: int) -> Float[ndarray, "m a b"]:
     """Return C[m, a, b] with G[a, b] = sum_m Y_m C[m, a, b] for one input irrep.
 
     Clebsch-Gordan coefficients in e3nn's component normalisation, sqrt(2 l_out + 1) · CG.
     """
     source = e3nn.Irrep(key)
     blocks = []
-    for path in paths:
-        target = e3nn.Irrep(path.output)
-        block = np.zeros(((l_max + 1) ** 2, target.dim, source.dim))
-        coefficients = e3nn.clebsch_gordan(source.l, path.l, target.l) * np.sqrt(target.dim)
-        block[path.l**2 : (path.l + 1) ** 2] = np.transpose(coefficients, (1, 2, 0))
-        blocks.append(block)
+    for group in groups:
+        target = e3nn.Irrep(group.output)
+        block = np.zeros(((l_max + 1) ** 2, target.dim, len(group.degrees), source.dim))
+        for path, degree in enumerate(group.degrees):
+            coefficients = e3nn.clebsch_gordan(source.l, degree, target.l) * np.sqrt(target.dim)
+            rows = slice(degree**2, (degree + 1) ** 2)
+            block[rows, :, path, :] = np.transpose(coefficients, (1, 2, 0))
+        blocks.append(block.reshape((l_max + 1) ** 2, group.components, source.dim))
     return np.concatenate(blocks, axis=1)
 
 
-def harmonics(
-    direction: Float[Array, "edges 3"], l_max: int
-) -> Float[Array, "edges harmonics"]:
+def harmonics(direction: Float[Array, "edges 3"], l_max: int) -> Float[Array, "edges harmonics"]:
     """Return the real spherical harmonics of unit vectors, all degrees up to ``l_max``.
 
     Component normalisation: the squares of a degree sum to 2l+1.
@@ -128,47 +147,52 @@ def harmonics(
 def angular_factors(
     layout: LayerLayout, sphericals: Float[Array, "edges harmonics"]
 ) -> Features:
-    """Return G[a, b] of every edge, ``{input irrep: (edges, a, b)}``."""
+    """Return G[a, b] of every edge, ``{input irrep: (edges, a, b)}``; linear in the harmonics."""
+    constants = {
+        key: layout.scale * coupling(key, groups, layout.l_max)
+        for key, groups in layout.groups.items()
+    }
     return {
-        key: jnp.tensordot(
-            sphericals, coupling(key, paths, layout.l_max).astype(sphericals.dtype), 1
-        )
-        for key, paths in layout.paths.items()
-        if paths
+        key: jnp.tensordot(sphericals, constant.astype(sphericals.dtype), 1)
+        for key, constant in constants.items()
     }
 
 
 def split_radial(layout: LayerLayout, radial: Float[Array, "edges functions"]) -> Features:
     """Split the outputs of a radial network into ``{input irrep: (edges, paths, u)}``."""
     factors, start = {}, 0
-    for key, paths in layout.paths.items():
-        if paths:
-            width = layout.inputs[key]
-            stop = start + len(paths) * width
-            factors[key] = radial[:, start:stop].reshape(-1, len(paths), width)
-            start = stop
+    for key in layout.groups:
+        shape = (-1, layout.num_paths(key), layout.inputs[key])
+        stop = start + shape[1] * shape[2]
+        factors[key] = radial[:, start:stop].reshape(shape)
+        start = stop
     return factors
 
 
-def expand_paths(key_paths: tuple[Path, ...], radial: Array) -> Array:
-    """Repeat the radial function of a path over its components: (..., paths, u) -> (..., a, u)."""
-    blocks = [
-        jnp.broadcast_to(
-            radial[..., index, None, :],
-            (*radial.shape[:-2], dimension(path.output), radial.shape[-1]),
+def expand_paths(groups: tuple[Group, ...], radial: Array) -> Array:
+    """Repeat the radial function of a path over its components: (e, paths, u) -> (e, a, u)."""
+    edges, _, channels = radial.shape
+    blocks, start = [], 0
+    for group in groups:
+        paths = len(group.degrees)
+        block = jnp.broadcast_to(
+            radial[:, None, start : start + paths],
+            (edges, dimension(group.output), paths, channels),
         )
-        for index, path in enumerate(key_paths)
-    ]
-    return jnp.concatenate(blocks, axis=-2)
+        blocks.append(block.reshape(edges, group.components, channels))
+        start += paths
+    return jnp.concatenate(blocks, axis=1)
 
 
 def gather_outputs(layout: LayerLayout, sums: Features) -> Features:
     """Regroup ``{input irrep: (atoms, a, u)}`` as ``{output irrep: (atoms, 2l+1, fan_in)}``."""
     parts: dict[str, list[Array]] = {key: [] for key in layout.outputs}
-    for key, paths in layout.paths.items():
+    for key, groups in layout.groups.items():
         start = 0
-        for path in paths:
-            stop = start + dimension(path.output)
-            parts[path.output].append(sums[key][..., start:stop, :])
-            start = stop
+        for group in groups:
+            block = sums[key][:, start : start + group.components]
+            parts[group.output].append(
+                block.reshape(len(block), dimension(group.output), -1)
+            )
+            start += group.components
     return {key: jnp.concatenate(some, axis=-1) for key, some in parts.items() if some}

@@ -7,114 +7,67 @@ For layers t = 1..T, atoms i of species z_i, edges e = (j, S) -> i with r_e = x_
     h^t_i = node_update^t(A^t_i, h_i^{t-1}, z_i)         local to an atom
     E_i   = offset(z_i) + sum_t readout^t(h^t_i) + sum_e pair(|r_e|; z_i, z_j)
 
-A constant channel (plain sums over edges) is a message that does not depend on h.
+with K[a, b, u] = R_{p(a), u}(|r|) · G[a, b](r^) (see :mod:`.irreps`). A constant channel (plain
+sums over edges) is a message that does not depend on h.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from phonopy_equivariant.models.irreps import (
-    Features,
-    LayerLayout,
-    angular_factors,
-    expand_paths,
-    harmonics,
-    split_radial,
-)
+from phonopy_equivariant.models.convolution import Edges, convolve, pick
+from phonopy_equivariant.models.irreps import Features, LayerLayout, harmonics
 
+# {"global": haiku parameters, "layers": (haiku parameters of layer 0, ...)}
 Params = PyTree[Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LayeredModel:
-    """Pure functions of a layered potential; ``t`` counts layers from 0.
+class Layer:
+    """Pure functions of one interaction.
 
-    Hashed by identity, so that it can be a static argument of a compiled function.
-
-    Shapes: ``species`` (atoms,), features ``{irrep: (atoms, 2l+1, u)}``, ``distance`` (edges,).
+    Features are ``{irrep: (atoms, 2l+1, u)}``; ``basis`` (edges, k) are the radial basis
+    functions all layers share; ``radial`` returns (edges, functions) in the order of
+    :func:`~.irreps.split_radial`; ``readout`` (atoms,) eV, or None.
     """
 
-    layouts: tuple[LayerLayout, ...]
+    layout: LayerLayout
+    init: Callable[[Array], Params]
+    message: Callable[[Params, Features, Array], Features]
+    radial: Callable[[Params, Array, Array, Array], Array]
+    node_update: Callable[[Params, Features, Features, Array], Features]
+    readout: Callable[[Params, Features, Array], Array] | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayeredModel:
+    """Pure functions of a layered potential, ``species`` (atoms,) being indices.
+
+    Hashed by identity, so that it can be a static argument of a compiled function.
+    """
+
+    layers: tuple[Layer, ...]
     cutoff: float
     init: Callable[[Array], Params]
     embed: Callable[[Params, Array], Features]
-    message: Callable[[Params, int, Features, Array], Features]
-    # (params, t, distance, z_i, z_j) -> (edges, functions), ordered as split_radial expects
-    radial: Callable[[Params, int, Array, Array, Array], Array]
-    node_update: Callable[[Params, int, Features, Features, Array], Features]
-    # (params, t, h, species) -> (atoms,) eV
-    readout: Callable[[Params, int, Features, Array], Array]
+    # (params, distance, z_i, z_j) -> (edges, k); all that depends on the distance
+    basis: Callable[[Params, Array, Array, Array], Array]
     # (params, species) -> (atoms,) eV
     offset: Callable[[Params, Array], Array]
     # (params, distance, z_i, z_j) -> (edges,) eV, half a bond each; None: no pair term
     pair: Callable[[Params, Array, Array, Array], Array] | None = None
-    # whether radial(z_i, z_j) = radial(z_j, z_i), so that one evaluation serves both directions
+    # whether basis and radial are symmetric in (z_i, z_j): one evaluation serves both directions
     symmetric_radial: bool = True
 
     @property
-    def num_layers(self) -> int:
-        """Number of interactions T."""
-        return len(self.layouts)
-
-
-class EdgeKernel(NamedTuple):
-    """Factors of K[a, b, u] = radial[p(a), u] · angular[a, b] for every edge and input irrep."""
-
-    radial: dict[str, Array]
-    angular: dict[str, Array]
-
-
-def edge_kernel(
-    model: LayeredModel,
-    params: Params,
-    vectors: Float[Array, "edges 3"],
-    z_i: Int[Array, " edges"],
-    z_j: Int[Array, " edges"],
-) -> tuple[EdgeKernel, ...]:
-    """Return the kernels of all layers for edges that come in pairs of mutual reverses."""
-    distance = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-    sphericals = harmonics(vectors / distance[:, None], model.layouts[0].l_max)
-    kernels = []
-    for t, layout in enumerate(model.layouts):
-        if model.symmetric_radial:
-            once = model.radial(params, t, distance[::2], z_i[::2], z_j[::2])
-            functions = jnp.repeat(once, 2, axis=0)
-        else:
-            functions = model.radial(params, t, distance, z_i, z_j)
-        kernels.append(
-            EdgeKernel(split_radial(layout, functions), angular_factors(layout, sphericals))
-        )
-    return tuple(kernels)
-
-
-def convolve(
-    layout: LayerLayout,
-    kernel: EdgeKernel,
-    messages: Features,
-    senders: Int[Array, " edges"],
-    receivers: Int[Array, " edges"],
-) -> Features:
-    """Return A_i = sum_{e -> i} K(r_e) · g_{j(e)}, ``{input irrep: (atoms, a, u)}``."""
-    sums = {}
-    for key, paths in layout.paths.items():
-        if not paths:
-            continue
-        message, angular = messages[key], kernel.angular[key]
-        sent = message[senders]
-        # a sum of outer products, not a batched matrix product: this one XLA fuses
-        coupled = sum(
-            angular[:, :, b, None] * sent[:, b, None, :] for b in range(message.shape[1])
-        )
-        weighted = coupled * expand_paths(paths, kernel.radial[key])
-        sums[key] = jax.ops.segment_sum(weighted, receivers, message.shape[0])
-    return sums
+    def l_max(self) -> int:
+        """Highest degree of the spherical harmonics."""
+        return self.layers[0].layout.l_max
 
 
 def site_energies(
@@ -125,24 +78,41 @@ def site_energies(
     senders: Int[Array, " edges"],
     receivers: Int[Array, " edges"],
 ) -> Float[Array, " atoms"]:
-    """Return the energy of each atom (eV), all readouts and the pair term included."""
-    z_i, z_j = species[receivers], species[senders]
-    energies = model.offset(params, species)
-    features = model.embed(params, species)
-    kernels = edge_kernel(model, params, vectors, z_i, z_j)
-    for t, layout in enumerate(model.layouts):
-        messages = model.message(params, t, features, species)
-        sums = convolve(layout, kernels[t], messages, senders, receivers)
-        features = model.node_update(params, t, sums, features, species)
-        energies = energies + model.readout(params, t, features, species)
+    """Return the energy of each atom (eV), all readouts and the pair term included.
+
+    Edges come in pairs of mutual reverses (see :mod:`phonopy_equivariant.graph`).
+    """
+    shared = params["global"]
+    distance = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
+    z_i, z_j = pick(species, receivers), pick(species, senders)
+    stride = 2 if model.symmetric_radial else 1
+    edges = Edges(
+        model.basis(shared, distance[::stride], z_i[::stride], z_j[::stride]),
+        harmonics(vectors / distance[:, None], model.l_max),
+        senders,
+        receivers,
+    )
+    energies = model.offset(shared, species)
     if model.pair is not None:
-        distance = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-        bonds = model.pair(params, distance, z_i, z_j)
-        energies = energies + jax.ops.segment_sum(bonds, receivers, species.shape[0])
+        bonds = model.pair(shared, distance, z_i, z_j)
+        energies = energies + jax.ops.segment_sum(bonds, receivers, len(species))
+    features = model.embed(shared, species)
+    # no scan over equal layers: measured, it compiles half as long again as the layers written out
+    for layer, layer_params in zip(model.layers, params["layers"], strict=True):
+        features = interaction(layer, layer_params, features, edges, species)
+        if layer.readout is not None:
+            energies = energies + layer.readout(layer_params, features, species)
     return energies
 
 
-def parameter_count(params: Params) -> int:
-    """Return the number of scalars in a tree of parameters."""
-    leaves: list[Any] = jax.tree.leaves(params)
-    return sum(leaf.size for leaf in leaves)
+def interaction(
+    layer: Layer, params: Params, features: Features, edges: Edges, species: Int[Array, " atoms"]
+) -> Features:
+    """Return the features of the atoms after one layer."""
+    messages = layer.message(params, features, species)
+
+    def radial(basis: Array, z_i: Array, z_j: Array) -> Array:
+        return layer.radial(params, basis, z_i, z_j)
+
+    sums = convolve(layer.layout, radial, messages, edges, species)
+    return layer.node_update(params, sums, features, species)

@@ -18,13 +18,13 @@ from phonopy_equivariant.models.irreps import (
     gather_outputs,
     layer_layouts,
 )
-from phonopy_equivariant.models.layered import LayeredModel, Params
+from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
 
 NORM_EPSILON = 1e-12
 
 
 class IrrepsLinear(hk.Module):
-    """Equivariant linear map: channels of the same irrep mix, x @ w / sqrt(channels in)."""
+    """Equivariant linear map: channels of the same irrep mix, x @ w."""
 
     def __init__(self, outputs: dict[str, int], num_species: int | None = None, name: str = ""):
         super().__init__(name)
@@ -43,39 +43,29 @@ class IrrepsLinear(hk.Module):
         shape: tuple[int, ...] = (x.shape[-1], self.outputs[key])
         if self.num_species is not None:
             shape = (self.num_species, *shape)
-        weight = hk.get_parameter(key, shape, x.dtype, hk.initializers.RandomNormal())
+        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
+        weight = hk.get_parameter(key, shape, x.dtype, initial)
         if self.num_species is None:
-            mixed = x @ weight
-        else:
-            mixed = jnp.einsum("nau,nuw->naw", x, weight[species])
-        return mixed / x.shape[-1] ** 0.5
+            return x @ weight
+        return jnp.einsum("nau,nuw->naw", x, weight[species])
 
 
 class RadialNetwork(hk.Module):
-    """Bessel basis times envelope, then a SiLU network without biases: zero at the cutoff."""
+    """SiLU network without biases, so that it vanishes where the basis does."""
 
     def __init__(self, config: NequIPConfig, num_functions: int, name: str):
         super().__init__(name)
-        self.config = config
         self.widths = (*[config.radial_width] * config.radial_depth, num_functions)
 
-    def __call__(self, distance: Array) -> Array:
-        """Return (edges, functions) for (edges,) distances."""
-        config = self.config
-        envelope = radial.polynomial_envelope(distance, config.cutoff, config.envelope_exponent)
-        x = radial.bessel_basis(distance, config.num_radial_basis, config.cutoff)
-        x = x * envelope[:, None]
+    def __call__(self, basis: Array) -> Array:
+        """Return (edges, functions) for (edges, k) basis functions."""
+        x = basis
         for depth, width in enumerate(self.widths):
             last = depth == len(self.widths) - 1
             # a hidden SiLU layer loses about half the second moment per unit of variance
             spread = (1.0 if last else 2.0) / x.shape[-1] ** 0.5
-            weight = hk.get_parameter(
-                f"w{depth}",
-                (x.shape[-1], width),
-                x.dtype,
-                hk.initializers.RandomNormal(spread),
-            )
-            x = x @ weight
+            initial = hk.initializers.RandomNormal(spread)
+            x = x @ hk.get_parameter(f"w{depth}", (x.shape[-1], width), x.dtype, initial)
             if not last:
                 x = jax.nn.silu(x)
         return x
@@ -117,101 +107,99 @@ def gate(features: Features, outputs: dict[str, int]) -> Features:
     return gated
 
 
-class NodeUpdate:
-    """h <- gate(norm(linear(A) / sqrt(neighbours) + skip(h))); its modules are the caller's."""
-
-    def __init__(self, config: NequIPConfig, layout: LayerLayout):
-        num_gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
-        widths = layout.outputs | {"0e": layout.outputs["0e"] + num_gates}
-        self.layout = layout
-        self.neighbours = config.avg_num_neighbors**0.5
-        self.down = IrrepsLinear(widths, name="down")
-        skip_species = len(config.species) if config.species_skip else None
-        self.skip = IrrepsLinear(widths, skip_species, name="skip")
-        self.norm = RMSNorm("norm") if config.layer_norm else None
-
-    def __call__(self, sums: Features, features: Features, species: Array) -> Features:
-        """Return the features after the interaction."""
-        mixed = self.down(gather_outputs(self.layout, sums), species)
-        mixed = {key: x / self.neighbours for key, x in mixed.items()}
-        for key, skipped in self.skip(features, species).items():
-            mixed[key] = mixed[key] + skipped if key in mixed else skipped
-        if self.norm is not None:
-            mixed = self.norm(mixed)
-        return gate(mixed, self.layout.outputs)
-
-
 @functools.lru_cache(maxsize=32)
 def build_nequip(config: NequIPConfig) -> LayeredModel:
     """Return the pure functions of a NequIP; equal configurations share one model."""
     num_species = len(config.species)
     layouts = layer_layouts(
-        num_species, config.hidden_irreps, config.l_max, config.num_interactions
+        num_species,
+        config.hidden_irreps,
+        config.l_max,
+        config.num_interactions,
+        scale=config.avg_num_neighbors**-0.5,
     )
+    layers = [_layer(config, layout, last=layout is layouts[-1]) for layout in layouts]
 
-    def functions():  # type: ignore[no-untyped-def]  # haiku: (init, tuple of functions)
-        ups, networks, updates = [], [], []
-        for t, layout in enumerate(layouts):
-            with hk.experimental.name_scope(f"layer_{t}"):
-                ups.append(IrrepsLinear(layout.inputs, name="up"))
-                networks.append(RadialNetwork(config, layout.num_radial(), "radial"))
-                updates.append(NodeUpdate(config, layout))
-        readout_linear = IrrepsLinear({"0e": 1}, name="readout")
+    def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
+        def energies() -> Array:
+            return hk.get_parameter("atomic_energies", (num_species,), init=jnp.zeros)
 
         def embed(species: Array) -> Features:
-            dtype = _atomic_energies(num_species).dtype
-            return {"0e": jax.nn.one_hot(species, num_species, dtype=dtype)[:, None, :]}
-
-        def message(t: int, features: Features, species: Array) -> Features:
-            return ups[t](features, species)
-
-        def radial_functions(t: int, distance: Array, z_i: Array, z_j: Array) -> Array:
-            return networks[t](distance)
-
-        def node_update(t: int, sums: Features, features: Features, species: Array) -> Features:
-            return updates[t](sums, features, species)
-
-        def readout(t: int, features: Features, species: Array) -> Array:
-            if t < len(layouts) - 1:
-                return jnp.zeros(species.shape, features["0e"].dtype)
-            return config.scale * readout_linear({"0e": features["0e"]}, species)["0e"][:, 0, 0]
+            return {"0e": jax.nn.one_hot(species, num_species, dtype=energies().dtype)[:, None]}
 
         def offset(species: Array) -> Array:
-            return _atomic_energies(num_species)[species] + config.shift
+            return energies()[species] + config.shift
 
-        def touch_all(species: Array) -> None:
-            offset(species)
-            features = embed(species)
-            for t, layout in enumerate(layouts):
-                radial_functions(t, jnp.ones(1), species, species)
-                message(t, features, species)
-                sums = {
-                    key: jnp.zeros((1, layout.num_components(key), layout.inputs[key]))
-                    for key in layout.paths
-                }
-                features = node_update(t, sums, features, species)
-            readout(len(layouts) - 1, features, species)
-
-        return touch_all, (embed, message, radial_functions, node_update, readout, offset)
+        return energies, (embed, offset)
 
     transformed = hk.without_apply_rng(hk.multi_transform(functions))
-    embed, message, radial_functions, node_update, readout, offset = transformed.apply
+    embed, offset = transformed.apply
+
+    def basis(params: Params, distance: Array, z_i: Array, z_j: Array) -> Array:
+        envelope = radial.polynomial_envelope(distance, config.cutoff, config.envelope_exponent)
+        return envelope[:, None] * radial.bessel_basis(
+            distance, config.num_radial_basis, config.cutoff
+        )
 
     def init(key: Array) -> Params:
-        return transformed.init(key, jnp.zeros(1, int))
+        keys = jax.random.split(key, len(layers) + 1)
+        some = tuple(layer.init(k) for layer, k in zip(layers, keys, strict=False))
+        return {"global": transformed.init(keys[-1]), "layers": some}
 
-    return LayeredModel(
-        layouts=layouts,
-        cutoff=config.cutoff,
-        init=init,
-        embed=embed,
-        message=message,
-        radial=radial_functions,
-        node_update=node_update,
-        readout=readout,
-        offset=offset,
+    return LayeredModel(tuple(layers), config.cutoff, init, embed, basis, offset)
+
+
+def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
+    """Return one interaction: h <- gate(norm(linear(A) + skip(h)))."""
+    num_gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
+    widths = layout.outputs | {"0e": layout.outputs["0e"] + num_gates}
+
+    def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
+        up = IrrepsLinear(layout.inputs, name="up")
+        network = RadialNetwork(config, layout.num_radial(), "radial")
+        down = IrrepsLinear(widths, name="down")
+        skip = IrrepsLinear(
+            widths, len(config.species) if config.species_skip else None, name="skip"
+        )
+        norm = RMSNorm("norm") if config.layer_norm else None
+        scalar = IrrepsLinear({"0e": 1}, name="readout")
+
+        def radial_functions(basis: Array, z_i: Array, z_j: Array) -> Array:
+            return network(basis)
+
+        def node_update(sums: Features, features: Features, species: Array) -> Features:
+            mixed = down(gather_outputs(layout, sums), species)
+            for key, skipped in skip(features, species).items():
+                mixed[key] = mixed[key] + skipped if key in mixed else skipped
+            return gate(mixed if norm is None else norm(mixed), layout.outputs)
+
+        def readout(features: Features, species: Array) -> Array:
+            return config.scale * scalar({"0e": features["0e"]}, species)["0e"][:, 0, 0]
+
+        def touch_all() -> None:
+            species = jnp.zeros(1, int)
+            features = {
+                key: jnp.zeros((1, dimension(key), width)) for key, width in layout.inputs.items()
+            }
+            up(features, species)
+            network(jnp.zeros((1, config.num_radial_basis)))
+            sums = {
+                key: jnp.zeros((1, layout.num_components(key), layout.inputs[key]))
+                for key in layout.groups
+            }
+            updated = node_update(sums, features, species)
+            if last:
+                readout(updated, species)
+
+        return touch_all, (up, radial_functions, node_update, readout)
+
+    transformed = hk.without_apply_rng(hk.multi_transform(functions))
+    message, radial_functions, node_update, readout = transformed.apply
+    return Layer(
+        layout,
+        transformed.init,
+        message,
+        radial_functions,
+        node_update,
+        readout if last else None,
     )
-
-
-def _atomic_energies(num_species: int) -> Array:
-    return hk.get_parameter("atomic_energies", (num_species,), init=jnp.zeros)
