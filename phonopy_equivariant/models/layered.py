@@ -15,16 +15,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.convolution import Edges, convolve, pick
 from phonopy_equivariant.models.irreps import Features, LayerLayout, harmonics
 
 # {"global": haiku parameters, "layers": (haiku parameters of layer 0, ...)}
-Params = PyTree[Array]
+Params = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,0 +1,71 @@
+"""Load a potential by name or from a file of any format known here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from phonopy_equivariant.checkpoints.native import Checkpoint, read_checkpoint
+from phonopy_equivariant.checkpoints.nequix import read_nequix
+from phonopy_equivariant.checkpoints.registry import file_sha256, resolve
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.potential import Potential, make_potential
+
+
+def load_potential(name_or_path: str | os.PathLike[str], dtype: str = "float64") -> Potential:
+    """Return a potential, ready to evaluate.
+
+    Parameters
+    ----------
+    name_or_path
+        The name of a published model (``phonopy-equivariant models list``), downloaded on first
+        use, or the path of a Nequix ``.nqx`` file or of a checkpoint of ours (``.npz``).
+    dtype
+        Precision of the model, ``"float64"`` or ``"float32"``. Weights are cast to it.
+
+    Returns
+    -------
+    Potential
+        With its name and the SHA-256 of its file.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No such file or name, a damaged file, no network, or another dtype.
+
+    Examples
+    --------
+    >>> import phonopy_equivariant as pe
+    >>> potential = pe.load_potential("nequix-mp-1-pft")  # doctest: +SKIP
+    >>> potential.cutoff, potential.num_interactions  # doctest: +SKIP
+    (6.0, 4)
+
+    """
+    path = resolve(name_or_path)
+    try:
+        checkpoint = _read(path)
+        digest = file_sha256(path)
+    except OSError as error:
+        raise PhonopyEquivariantError(
+            f"Cannot read {path}: {error.strerror}; check its permissions."
+        ) from error
+    name = checkpoint.labels["name"]
+    potential = make_potential(checkpoint.config, checkpoint.params, dtype, name=name)
+    return dataclasses.replace(potential, sha256=digest)
+
+
+def _read(path: Path) -> Checkpoint:
+    """Read a file by its first bytes: its name may be anything."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start == b"PK":
+        checkpoint = read_checkpoint(path)
+        return checkpoint._replace(labels={"name": path.stem} | checkpoint.labels)
+    if start[:1] == b"{":
+        config, params = read_nequix(path)
+        return Checkpoint(config, params, {"name": path.stem})
+    raise PhonopyEquivariantError(
+        f"{path} is no checkpoint: give a Nequix .nqx file, an .npz that save_checkpoint wrote, "
+        "or a name (phonopy-equivariant models list)."
+    )

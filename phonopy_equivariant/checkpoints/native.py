@@ -1,0 +1,235 @@
+"""Checkpoints of our own: one ``.npz`` file, readable by NumPy, exact to the bit, no pickle.
+
+A zip archive with one ``.npy`` member for each array, named by its place in the parameters
+(``layers/0/up/0e.npy``), and a member ``model.yaml``:
+
+    format: 1
+    architecture: nequip
+    config: {species: [11, 17], cutoff: 5.0, ...}
+    labels: {name: my-model, licence: CC-BY-4.0, theory: PBE}
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import yaml
+from numpy import ndarray
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.models.config import NequIPConfig
+from phonopy_equivariant.models.layered import LayeredModel, Params
+from phonopy_equivariant.models.nequip import build_nequip
+from phonopy_equivariant.potential import Potential
+
+FORMAT_VERSION = 1
+HEADER = "model.yaml"
+
+
+class Architecture(NamedTuple):
+    """How a kind of model is configured and built."""
+
+    config: type[NequIPConfig]
+    build: Callable[[NequIPConfig], LayeredModel]
+
+
+ARCHITECTURES = {"nequip": Architecture(NequIPConfig, build_nequip)}
+
+
+class Checkpoint(NamedTuple):
+    """What a file contains; parameters are NumPy arrays in the precision they were saved in."""
+
+    config: NequIPConfig
+    params: Params
+    labels: dict[str, str]
+
+
+def save_checkpoint(
+    potential: Potential,
+    path: str | os.PathLike[str],
+    labels: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a potential to ``path``, which always holds either the old file or the whole new one.
+
+    Parameters
+    ----------
+    potential
+        Its parameters are stored in the precision they have.
+    path
+        Ends in ``.npz``; an existing file is replaced.
+    labels
+        Free text such as ``name``, ``licence``, ``theory``, ``training_data``. The name is the
+        potential's unless it is given.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Another suffix, a folder that does not exist or cannot be written, or weights that are
+        not finite.
+
+    """
+    path = Path(path).expanduser()
+    if path.suffix != ".npz":
+        raise PhonopyEquivariantError(f"{path}: the name of a checkpoint must end in .npz.")
+    content = _encode(potential, {"name": potential.name} | dict(labels or {}))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PhonopyEquivariantError(
+            f"Cannot write {path}: {error.strerror}; choose another folder or free space."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Return what :func:`save_checkpoint` wrote.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The file is not such a checkpoint, is cut short or damaged, is of a newer format or of an
+        unknown architecture, or its arrays are not those of its configuration.
+
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config, labels, template = _read_header(path, archive)
+            return Checkpoint(config, _read_params(path, archive, template), labels)
+    except KeyError as error:  # a zip archive without a header
+        raise PhonopyEquivariantError(
+            f"{path}: no {HEADER} inside; not a checkpoint of phonopy_equivariant."
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise PhonopyEquivariantError(
+            f"{path}: cannot be read as a checkpoint; the file is cut short, damaged or of "
+            "another kind: write or fetch it again."
+        ) from error
+
+
+def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
+    """Return the archive; the same potential gives the same bytes, hence the same hash."""
+    header = {
+        "format": FORMAT_VERSION,
+        "architecture": _architecture_of(potential.config),
+        "config": {key: _plain(value) for key, value in potential.config.to_dict().items()},
+        "labels": {str(key): str(value) for key, value in labels.items()},
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+        archive.writestr(zipfile.ZipInfo(HEADER), text)
+        for key, leaf in _flatten(potential.params):
+            array = np.asarray(leaf)
+            if not np.isfinite(array).all():
+                raise PhonopyEquivariantError(
+                    f"The weights {key} are not finite numbers; the potential is not worth saving "
+                    "(a training that diverged?)."
+                )
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue())
+    return buffer.getvalue()
+
+
+def _architecture_of(config: NequIPConfig) -> str:
+    return next(name for name, some in ARCHITECTURES.items() if type(config) is some.config)
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy scalar as Python's, which YAML can write."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _flatten(params: Params) -> Iterator[tuple[str, Any]]:
+    """Yield ("layers/0/up/0e", array) for each array, in JAX's order."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def _read_header(
+    path: str | os.PathLike[str], archive: zipfile.ZipFile
+) -> tuple[NequIPConfig, dict[str, str], Params]:
+    """Return configuration, labels, and the shapes of all parameters."""
+    try:
+        header = yaml.safe_load(archive.read(HEADER))
+        version, architecture = header["format"], header["architecture"]
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
+        raise PhonopyEquivariantError(
+            f"{path}: {HEADER} inside is missing or unreadable; "
+            "not a checkpoint of phonopy_equivariant."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise PhonopyEquivariantError(
+            f"{path}: format {version!r}, this version reads {FORMAT_VERSION}; "
+            "upgrade phonopy_equivariant."
+        )
+    if architecture not in ARCHITECTURES:
+        raise PhonopyEquivariantError(
+            f"{path}: unknown architecture {architecture!r}, this version knows "
+            f"{', '.join(ARCHITECTURES)}; upgrade phonopy_equivariant."
+        )
+    kind = ARCHITECTURES[architecture]
+    try:
+        config = kind.config.from_dict(header["config"])
+        labels = {str(key): str(value) for key, value in header.get("labels", {}).items()}
+        with jax.enable_x64(True):
+            template = jax.eval_shape(kind.build(config).init, jax.random.key(0))
+    except PhonopyEquivariantError as error:
+        raise PhonopyEquivariantError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PhonopyEquivariantError(
+            f"{path}: the configuration in {HEADER} is incomplete or has a value of the wrong "
+            "type; write the checkpoint again with save_checkpoint."
+        ) from error
+    return config, labels, template
+
+
+def _read_params(
+    path: str | os.PathLike[str], archive: zipfile.ZipFile, template: Params
+) -> Params:
+    wanted = dict(_flatten(template))
+    found = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
+    for problem, names in (
+        ("lacks", wanted.keys() - found),
+        ("has a surplus", found - wanted.keys()),
+    ):
+        if names:
+            raise PhonopyEquivariantError(
+                f"{path}: the checkpoint {problem} array {min(names)} for its configuration; "
+                "write it again with save_checkpoint."
+            )
+    leaves = [_read_array(path, archive, key, leaf.shape) for key, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _read_array(
+    path: str | os.PathLike[str], archive: zipfile.ZipFile, key: str, shape: tuple[int, ...]
+) -> ndarray:
+    try:
+        with archive.open(f"{key}.npy") as member:
+            array: ndarray = np.lib.format.read_array(member, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
+        raise PhonopyEquivariantError(
+            f"{path}: the array {key} is damaged; write or fetch the file again."
+        ) from error
+    if array.shape != shape or array.dtype not in (np.float32, np.float64):
+        raise PhonopyEquivariantError(
+            f"{path}: the array {key} is {array.dtype} of shape {array.shape}, where its "
+            f"configuration needs floating-point numbers of shape {shape}."
+        )
+    return array

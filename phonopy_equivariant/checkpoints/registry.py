@@ -1,0 +1,227 @@
+"""Published models by name: their cards, where their files lie, and the download of them.
+
+A name is looked for in the folder that ``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's
+cache, then at its URL. Every file must have the hash that the registry gives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib.resources
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+import yaml
+from ase.data import atomic_numbers, chemical_symbols
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+MODELS_VARIABLE = "PHONOPY_EQUIVARIANT_MODELS"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What is known of a published model; ``elements`` are symbols by atomic number."""
+
+    name: str
+    url: str
+    sha256: str
+    licence: str
+    citation: tuple[str, ...]
+    theory: str
+    training_data: tuple[str, ...]
+    elements: tuple[str, ...]
+    # errors measured against a reference, one sentence each
+    accuracy: tuple[str, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file in a folder of models: the model's name with the URL's suffix."""
+        return self.name + Path(self.url).suffix
+
+
+def list_models() -> tuple[ModelCard, ...]:
+    """Return the cards of all models that load by name."""
+    return tuple(_cards().values())
+
+
+def model_card(name: str) -> ModelCard:
+    """Return the card of a model.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The registry has no such name; the message gives the nearest.
+
+    """
+    cards = _cards()
+    if name not in cards:
+        near = difflib.get_close_matches(name, cards, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cards)}."
+        raise PhonopyEquivariantError(f"No model is called {name!r}: {hint} Or give a file's path.")
+    return cards[name]
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the file of a model: an existing path, or else a name in the registry.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No such file or name, a file with another hash than the registry's, or no network.
+
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    if not isinstance(name_or_path, str) or path.suffix or len(path.parts) != 1 or "/" in text:
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise PhonopyEquivariantError(
+            f"The model file {text} {reason}; give the path of a checkpoint, "
+            "or a name (phonopy-equivariant models list)."
+        )
+    return fetch(text)
+
+
+def fetch(name: str) -> Path:
+    """Return the checked file of a model, downloaded into the user's cache if need be.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`resolve`.
+
+    """
+    card = model_card(name)
+    path = local_path(name)
+    if path is None:
+        return _download(card)
+    if file_sha256(path) == card.sha256:
+        return path
+    if path == _cache_path(card):  # cut short or altered: the cache is ours to mend
+        return _download(card)
+    raise PhonopyEquivariantError(
+        f"{path} is not the published {name} (its sha256 differs): replace the file, "
+        f"or unset {MODELS_VARIABLE} to have it downloaded."
+    )
+
+
+def local_path(name: str) -> Path | None:
+    """Return where a model lies on this computer, unchecked, or None."""
+    card = model_card(name)
+    folder = os.environ.get(MODELS_VARIABLE)
+    candidates = [Path(folder).expanduser() / card.file_name] if folder else []
+    candidates.append(_cache_path(card))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def remove(name: str) -> bool:
+    """Delete a model from the user's cache; tell whether it was there.
+
+    A file in the folder of ``PHONOPY_EQUIVARIANT_MODELS`` is the user's own and stays.
+    """
+    path = _cache_path(model_card(name))
+    existed = path.is_file()
+    path.unlink(missing_ok=True)
+    return existed
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def _cards() -> dict[str, ModelCard]:
+    source = importlib.resources.files(__package__).joinpath("registry.yaml")
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(source.read_text("utf-8"))
+    return {name: _card(name, entry) for name, entry in entries.items()}
+
+
+def _card(name: str, entry: dict[str, Any]) -> ModelCard:
+    lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+    values: dict[str, Any] = entry | lists | {"elements": _expand(lists["elements"])}
+    return ModelCard(name=name, **values)
+
+
+def _expand(ranges: tuple[str, ...]) -> tuple[str, ...]:
+    """Return all symbols of ranges such as H-Bi."""
+    symbols: list[str] = []
+    for some in ranges:
+        first, _, last = some.partition("-")
+        symbols += chemical_symbols[atomic_numbers[first] : atomic_numbers[last or first] + 1]
+    return tuple(symbols)
+
+
+def _cache_path(card: ModelCard) -> Path:
+    return Path(pooch.os_cache("phonopy_equivariant")) / "models" / card.file_name
+
+
+def _download(card: ModelCard) -> Path:
+    """Download to a temporary name beside the target; pooch moves it there once the hash fits."""
+    path = _cache_path(card)
+    pooch.get_logger().setLevel("WARNING")
+    progress: Any = _ProgressBar(card.name) if sys.stderr.isatty() else False
+    try:
+        pooch.retrieve(
+            card.url,
+            f"sha256:{card.sha256}",
+            fname=path.name,
+            path=path.parent,
+            downloader=pooch.HTTPDownloader(progressbar=progress, chunk_size=2**16),
+        )
+    except ValueError as error:
+        raise PhonopyEquivariantError(
+            f"What {card.url} serves is not {card.name} (its sha256 differs from the registry's): "
+            f"try again, or put the right file at {path}."
+        ) from error
+    except OSError as error:
+        raise PhonopyEquivariantError(
+            f"Cannot download {card.name} from {card.url} ({_reason(error)}): put the file at "
+            f"{path}, or into the folder that {MODELS_VARIABLE} names."
+        ) from error
+    return path
+
+
+def _reason(error: OSError) -> str:
+    """Return one short phrase: messages of requests show its inside and span lines."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP status {response.status_code}"
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return "no connection"
+    return error.strerror or type(error).__name__
+
+
+class _ProgressBar:
+    """What pooch wants of a progress bar, drawn by rich on standard error."""
+
+    def __init__(self, title: str):
+        columns = TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._progress.add_task(title, total=None)
+        self.total = 0
+
+    def update(self, count: int) -> None:
+        """Show ``count`` more bytes."""
+        self._progress.start()
+        self._progress.update(self._task, total=self.total or None, advance=count)
+
+    def reset(self) -> None:
+        """Return to zero; pooch does so before it completes the bar."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """Erase the bar."""
+        self._progress.stop()
