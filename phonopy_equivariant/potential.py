@@ -6,7 +6,6 @@ Energy is the only primitive; forces, stress and Hessian rows are transforms of 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ from ase.data import chemical_symbols
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
+from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import build_graph, pad_graph
 from phonopy_equivariant.models.config import NequIPConfig
@@ -90,19 +90,32 @@ class Potential:
         structure = as_structure(structure)
         return build_graph(structure, self.cutoff, self.species_index(structure.numbers))
 
-    def evaluate(
-        self, structure: Any, n_node: int | None = None, n_edge: int | None = None
-    ) -> Evaluation:
-        """Return energy, forces and stress; the sizes pad the graph beyond its bucket."""
+    def evaluate(self, structure: Any) -> Evaluation:
+        """Return energy, forces and stress of an ASE, phonopy or own structure."""
         structure = as_structure(structure)
-        graph = pad_graph(self.graph(structure), n_node, n_edge)
-        with jax.enable_x64(True):
-            energies, forces, virial = _evaluate(self.model, self.params, graph)
-        atoms = len(structure.numbers)
+        result = self.evaluate_graph(self.graph(structure))
+        if structure.pbc.all():
+            return result
+        return result._replace(stress=np.zeros((3, 3)))
+
+    def evaluate_graph(
+        self, graph: jraph.GraphsTuple, n_node: int | None = None, n_edge: int | None = None
+    ) -> Evaluation:
+        """Return energy, forces and stress of an unpadded graph, padded to the given sizes.
+
+        The stress has no meaning unless the cell is periodic in three directions.
+        """
+        padded = pad_graph(graph, n_node, n_edge)
+        energies, forces, virial = _evaluate(self.model, self.params, padded)
+        atoms = int(graph.n_node[0])
         site = np.asarray(energies, float)[:atoms]
-        periodic = bool(structure.pbc.all())
-        stress = np.asarray(virial, float)[0] / structure.volume if periodic else np.zeros((3, 3))
-        return Evaluation(float(site.sum()), site, np.asarray(forces, float)[:atoms], stress)
+        volume = abs(np.linalg.det(graph.globals["cell"][0])) or 1.0
+        return Evaluation(
+            float(site.sum()),
+            site,
+            np.asarray(forces, float)[:atoms],
+            np.asarray(virial, float)[0] / volume,
+        )
 
 
 def make_potential(
@@ -189,7 +202,7 @@ def node_energies(
     return energies
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@compiled(static_argnums=(0,))
 def _evaluate(
     model: LayeredModel, params: Params, graph: jraph.GraphsTuple
 ) -> tuple[Array, Array, Array]:

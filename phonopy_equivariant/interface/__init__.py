@@ -1,0 +1,1 @@
+"""The only modules that touch Phonopy objects or ASE calculators."""

@@ -1,0 +1,1 @@
+"""Analytic second derivatives of the energy: three independent roads to the same number."""

@@ -1,0 +1,88 @@
+"""Force constants of a supercell and what can be said of their quality."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.hessian import structure_hessian_rows
+from phonopy_equivariant.structure import Structure
+
+
+@dataclasses.dataclass(frozen=True)
+class ForceConstantsReport:
+    """Diagnostics of one set of analytic force constants, taken before any projection.
+
+    Parameters
+    ----------
+    model, sha256
+        Name and hash of the potential's file.
+    sum_rule
+        Largest |sum_J Φ(i, J)|, eV/Å²: zero by translation symmetry.
+    permutation
+        Largest |Φ(i, J) - Φ(J, i)^T|, eV/Å²: zero for a second derivative.
+    residual_force
+        Largest force on an atom of the cell, eV/Å.
+    residual_stress
+        Largest component of the stress, GPa.
+    hessian_range
+        Distance up to which the potential has force constants, 2·T·cutoff, Å.
+    inscribed_radius
+        Radius of the sphere inscribed in the supercell, Å.
+    method
+        Which road gave the numbers.
+    seconds
+        Wall time, compilation included.
+
+    """
+
+    model: str
+    sha256: str
+    sum_rule: float
+    permutation: float
+    residual_force: float
+    residual_stress: float
+    hessian_range: float
+    inscribed_radius: float
+    method: str
+    seconds: float
+
+    @property
+    def exact_everywhere(self) -> bool:
+        """Whether the supercell holds the full range, so that D(q) is exact between its q too."""
+        return self.inscribed_radius >= self.hessian_range
+
+    def lines(self) -> list[str]:
+        """Return the report as lines of text."""
+        label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
+        radius = f"{self.inscribed_radius:.1f} Å"
+        reach = (
+            f"holds the full range {self.hessian_range:.1f} Å: D(q) is exact at every q"
+            if self.exact_everywhere
+            else f"< range {self.hessian_range:.1f} Å: D(q) is exact at commensurate q"
+        )
+        return [
+            f"potential            {label}",
+            f"method               {self.method}, {self.seconds:.2f} s",
+            f"sum rule residual    {self.sum_rule:.1e} eV/Å²",
+            f"permutation residual {self.permutation:.1e} eV/Å²",
+            f"residual force       {self.residual_force:.1e} eV/Å",
+            f"residual stress      {self.residual_stress:.3f} GPa",
+            f"inscribed radius     {radius} {reach}",
+        ]
+
+
+def autodiff_force_constants(
+    potential: Potential, supercell: Structure, rows: Int[ndarray, " prim"]
+) -> Float[ndarray, "prim super 3 3"]:
+    """Return Φ(i, J) for the supercell atoms ``rows`` by automatic differentiation, eV/Å²."""
+    return structure_hessian_rows(potential, supercell, rows)
+
+
+def inscribed_radius(cell: Float[ndarray, "3 3"]) -> float:
+    """Return the radius (Å) of the sphere inscribed in a cell: half its smallest height."""
+    return float(0.5 / np.linalg.norm(np.linalg.inv(cell), axis=0).max())
