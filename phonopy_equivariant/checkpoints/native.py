@@ -131,7 +131,7 @@ def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(header, sort_keys=False, default_flow_style=None, allow_unicode=True)
         archive.writestr(zipfile.ZipInfo(HEADER), text)
         for key, leaf in _flatten(potential.params):
             array = np.asarray(leaf)

@@ -1,0 +1,80 @@
+"""Fixtures: small potentials with random weights, low-symmetry structures, shared data.
+
+Shapes and types in the package's signatures are checked at run time in every test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+# before the package is imported for the first time
+install_import_hook("phonopy_equivariant", "beartype.beartype")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from phonopy_equivariant.models.config import NequIPConfig  # noqa: E402
+from phonopy_equivariant.potential import Potential, random_potential  # noqa: E402
+from phonopy_equivariant.structure import Structure  # noqa: E402
+
+# no silent mixing of precisions
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+NATURAL = "4x0e + 3x1o + 2x2e"
+BOTH_PARITIES = "4x0e + 2x0o + 2x1o + 2x1e + 1x2e + 1x2o"
+
+SMALL = {
+    "species": (8, 11, 17),
+    "cutoff": 3.0,
+    "num_interactions": 2,
+    "hidden_irreps": NATURAL,
+    "l_max": 2,
+    "num_radial_basis": 4,
+    "radial_width": 8,
+    "radial_depth": 1,
+    "avg_num_neighbors": 8.0,
+    "shift": -1.5,
+}
+
+
+def small_config(**changes: object) -> NequIPConfig:
+    """Return a configuration that compiles in about a second."""
+    return NequIPConfig(**(SMALL | changes))
+
+
+@pytest.fixture(scope="session")
+def potential() -> Potential:
+    return random_potential(small_config(), seed=1)
+
+
+@pytest.fixture(scope="session")
+def crystal() -> Structure:
+    """Five atoms of three kinds without symmetry in a skewed cell of 3.3 to 4.1 Å."""
+    rng = np.random.default_rng(3)
+    cell = np.array([[3.9, 0.0, 0.0], [0.7, 4.1, 0.0], [-0.4, 0.9, 3.3]])
+    fractions = np.array(
+        [[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5], [0.45, 0.55, 0.5]]
+    )
+    positions = fractions @ cell + rng.uniform(-0.15, 0.15, (5, 3))
+    return Structure(np.array([11, 17, 8, 17, 11]), positions, cell, np.ones(3, bool))
+
+
+@pytest.fixture(scope="session")
+def molecule() -> Structure:
+    """Five atoms, no two alike in surroundings, without a cell."""
+    positions = np.array(
+        [[0.0, 0.0, 0.0], [1.3, 0.1, 0.0], [-0.4, 1.2, 0.3], [0.2, -0.5, 1.4], [1.6, 1.1, 0.9]]
+    )
+    return Structure(np.array([8, 11, 17, 11, 8]), positions, np.zeros((3, 3)), np.zeros(3, bool))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of reference data beside the repository, or skip."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder ../shared with reference data is absent")
+    return folder

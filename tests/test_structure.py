@@ -1,0 +1,75 @@
+"""Structures: conversion loses nothing, and bad input is refused by name."""
+
+from __future__ import annotations
+
+import ase.build
+import numpy as np
+import pytest
+from ase import Atoms
+from phonopy.structure.atoms import PhonopyAtoms
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import Structure, as_structure, to_ase, to_phonopy
+
+
+def _equal(one: Structure, other: Structure) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_ase_round_trip_keeps_every_bit(crystal, molecule):
+    for structure in (crystal, molecule):
+        assert _equal(as_structure(to_ase(structure)), structure)
+
+
+def test_phonopy_round_trip_keeps_the_structure(crystal):
+    back = as_structure(to_phonopy(crystal))
+    # phonopy stores scaled positions: a solve and a product in between, a few ulp of 4 Å
+    np.testing.assert_allclose(back.positions, crystal.positions, rtol=0, atol=1e-14)
+    assert np.array_equal(back.numbers, crystal.numbers)
+    assert np.array_equal(back.cell, crystal.cell)
+    assert back.pbc.all()
+
+
+def test_a_structure_is_a_copy_of_what_it_was_made_from():
+    atoms = ase.build.bulk("NaCl", "rocksalt", a=5.64)
+    structure = as_structure(atoms)
+    atoms.positions += 1.0
+    atoms.cell[:] = 0.0
+    assert np.array_equal(structure.positions[0], np.zeros(3))
+    assert structure.volume == pytest.approx(5.64**3 / 4, rel=1e-14)
+
+
+def test_volume_of_a_left_handed_cell_is_positive(crystal):
+    mirrored = crystal._replace(cell=crystal.cell[[1, 0, 2]])
+    assert mirrored.volume == pytest.approx(crystal.volume, rel=1e-14) and mirrored.volume > 0
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms(), "no atoms"),
+        (Atoms("NaCl", [[0, 0, 0], [0, 0, np.nan]], cell=[5, 5, 5], pbc=True), "atom 2"),
+        (Atoms("NaCl", [[0, np.inf, 0], [0, 0, 0]]), "atom 1"),
+        (Atoms("Na", cell=[5, np.nan, 5], pbc=True), "cell has entries"),
+        (Atoms("Na", pbc=True), "no volume"),
+        (Atoms("Na", cell=[[5, 0, 0], [0, 5, 0], [5, 5, 0]], pbc=True), "no volume"),
+        (Atoms("Na", cell=[5, 0, 0], pbc=(True, True, False)), "no volume"),
+        ("NaCl.cif", "got str"),
+    ],
+)
+def test_bad_structures_are_refused_in_one_line(atoms, message):
+    # whatever the run-time check of the signature says of a str, the message is ours without it
+    function = getattr(as_structure, "__wrapped__", as_structure)
+    with pytest.raises(PhonopyEquivariantError, match=message) as caught:
+        function(atoms)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_molecule_is_no_phonopy_cell(molecule):
+    with pytest.raises(PhonopyEquivariantError, match="pbc=True"):
+        to_phonopy(molecule)
+
+
+def test_phonopy_cells_are_periodic():
+    cell = PhonopyAtoms(symbols=["Na"], scaled_positions=[[0, 0, 0]], cell=np.eye(3) * 3)
+    assert as_structure(cell).pbc.all()
