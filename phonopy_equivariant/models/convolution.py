@@ -83,8 +83,8 @@ def _edge_sum(
     angulars = angular_factors(layout, edges.sphericals)
     sums = {}
     for key, groups in layout.groups.items():
-        coupled = couple(angulars[key], pick(messages[key], edges.senders))
-        weighted = coupled * expand_paths(groups, radials[key])
+        sent = pick(messages[key], edges.senders)
+        weighted = couple(angulars[key], sent) * expand_paths(groups, radials[key])
         sums[key] = jax.ops.segment_sum(
             weighted, edges.receivers, len(species), mode="promise_in_bounds"
         )

@@ -4,7 +4,8 @@ For layers t = 1..T, atoms i of species z_i, edges e = (j, S) -> i with r_e = x_
 
     g^t_j = message^t(h_j^{t-1})                         affine in h, local to an atom
     A^t_i = sum_e K^t(r_e; z_i, z_j) · g^t_j             equivariant convolution
-    h^t_i = node_update^t(A^t_i, h_i^{t-1}, z_i)         local to an atom
+    y^t_i = mix^t(A^t_i, h_i^{t-1}, z_i)                 linear, local to an atom
+    h^t_i = activate^t(y^t_i, z_i)                       nonlinear, local to an atom
     E_i   = offset(z_i) + sum_t readout^t(h^t_i) + sum_e pair(|r_e|; z_i, z_j)
 
 with K[a, b, u] = R_{p(a), u}(|r|) · G[a, b](r^) (see :mod:`.irreps`). A constant channel (plain
@@ -34,14 +35,16 @@ class Layer:
 
     Features are ``{irrep: (atoms, 2l+1, u)}``; ``basis`` (edges, k) are the radial basis
     functions all layers share; ``radial`` returns (edges, functions) in the order of
-    :func:`~.irreps.split_radial`; ``readout`` (atoms,) eV, or None.
+    :func:`~.irreps.split_radial`; ``mix`` takes None for sums or features that are zero;
+    ``readout`` (atoms,) eV, or None.
     """
 
     layout: LayerLayout
     init: Callable[[Array], Params]
     message: Callable[[Params, Features, Array], Features]
     radial: Callable[[Params, Array, Array, Array], Array]
-    node_update: Callable[[Params, Features, Features, Array], Features]
+    mix: Callable[[Params, Features | None, Features | None, Array], Features]
+    activate: Callable[[Params, Features, Array], Features]
     readout: Callable[[Params, Features, Array], Array] | None
 
 
@@ -116,4 +119,4 @@ def interaction(
         return layer.radial(params, basis, z_i, z_j)
 
     sums = convolve(layer.layout, radial, messages, edges, species)
-    return layer.node_update(params, sums, features, species)
+    return layer.activate(params, layer.mix(params, sums, features, species), species)

@@ -150,7 +150,7 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
 
 
 def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
-    """Return one interaction: h <- gate(norm(linear(A) + skip(h)))."""
+    """Return one interaction: h <- gate(norm(y)), y = linear(A) + skip(h)."""
     num_gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
     widths = layout.outputs | {"0e": layout.outputs["0e"] + num_gates}
 
@@ -167,10 +167,19 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         def radial_functions(basis: Array, z_i: Array, z_j: Array) -> Array:
             return network(basis)
 
-        def node_update(sums: Features, features: Features, species: Array) -> Features:
-            mixed = down(gather_outputs(layout, sums), species)
-            for key, skipped in skip(features, species).items():
-                mixed[key] = mixed[key] + skipped if key in mixed else skipped
+        def mix(
+            sums: Features | None, features: Features | None, species: Array
+        ) -> Features:
+            mixed = {} if sums is None else down(gather_outputs(layout, sums), species)
+            skipped = {} if features is None else skip(features, species)
+            return {
+                key: mixed[key] + skipped[key]
+                if key in mixed and key in skipped
+                else mixed.get(key, skipped.get(key))
+                for key in mixed | skipped
+            }
+
+        def activate(mixed: Features, species: Array) -> Features:
             return gate(mixed if norm is None else norm(mixed), layout.outputs)
 
         def readout(features: Features, species: Array) -> Array:
@@ -187,19 +196,20 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
                 key: jnp.zeros((1, layout.num_components(key), layout.inputs[key]))
                 for key in layout.groups
             }
-            updated = node_update(sums, features, species)
+            updated = activate(mix(sums, features, species), species)
             if last:
                 readout(updated, species)
 
-        return touch_all, (up, radial_functions, node_update, readout)
+        return touch_all, (up, radial_functions, mix, activate, readout)
 
     transformed = hk.without_apply_rng(hk.multi_transform(functions))
-    message, radial_functions, node_update, readout = transformed.apply
+    message, radial_functions, mix, activate, readout = transformed.apply
     return Layer(
         layout,
         transformed.init,
         message,
         radial_functions,
-        node_update,
+        mix,
+        activate,
         readout if last else None,
     )
