@@ -7,26 +7,51 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase.units import GPa
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.harmonic.force_constants import compact_fc_to_full_fc
 from phonopy.structure.atoms import PhonopyAtoms
 
+from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.structure import as_structure
-from phonopy_equivariant.supercell import (
-    ForceConstantsReport,
-    autodiff_force_constants,
-    inscribed_radius,
+from phonopy_equivariant.response.hessian import structure_hessian_rows
+from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants
+from phonopy_equivariant.response.star import (
+    Operations,
+    commensurate_grid,
+    compact_force_constants,
+    fill_star,
+    operations,
 )
+from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.report import ForceConstantsReport, inscribed_radius
 
 
-def force_constants(phonon: Phonopy, potential: Potential) -> Float[ndarray, "prim super 3 3"]:
+METHODS = ("bloch", "autodiff")
+
+
+def force_constants(
+    phonon: Phonopy,
+    potential: Potential,
+    method: str = "bloch",
+    max_memory: int = MAX_MEMORY,
+) -> Float[ndarray, "prim super 3 3"]:
     """Return analytic compact force constants of ``phonon.supercell``, in phonopy's order.
 
     Second derivatives of the potential energy of the periodic supercell, as computed: neither
     symmetrised nor projected. Row i belongs to supercell atom ``phonon.primitive.p2s_map[i]``.
+
+    Parameters
+    ----------
+    phonon, potential
+        With supercell and primitive matrices set; a layered potential.
+    method
+        ``"bloch"``: Φ(q) on the primitive cell at the irreducible commensurate q, then the
+        inverse transform; ``"autodiff"``: automatic differentiation of the supercell. The two
+        agree to rounding; the first is faster by orders of magnitude.
+    max_memory
+        Bytes that a block of q may take in the Bloch response.
 
     Returns
     -------
@@ -35,15 +60,27 @@ def force_constants(phonon: Phonopy, potential: Potential) -> Float[ndarray, "pr
     Raises
     ------
     PhonopyEquivariantError
-        An element the potential does not know, or overlapping atoms.
+        An element the potential does not know, overlapping atoms, or an unknown method.
 
     """
-    supercell = as_structure(phonon.supercell)
-    return autodiff_force_constants(potential, supercell, np.array(phonon.primitive.p2s_map))
+    if method not in METHODS:
+        raise PhonopyEquivariantError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    rows = np.array(phonon.primitive.p2s_map)
+    if method == "autodiff":
+        return structure_hessian_rows(potential, as_structure(phonon.supercell), rows)
+    symmetry = primitive_operations(phonon)
+    grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
+    irreducible = lattice_force_constants(
+        potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory
+    )
+    owner, cells = supercell_images(phonon)
+    return compact_force_constants(
+        grid, fill_star(grid, symmetry, irreducible), cells, owner, rows
+    )
 
 
 def set_force_constants(
-    phonon: Phonopy, potential: Potential, symmetrize: bool = False
+    phonon: Phonopy, potential: Potential, symmetrize: bool = False, method: str = "bloch"
 ) -> ForceConstantsReport:
     """Store analytic force constants in ``phonon``, in place, and report on them.
 
@@ -56,20 +93,41 @@ def set_force_constants(
     symmetrize
         Whether to project with symfc afterwards. The analytic force constants obey sum rule,
         permutation and space-group symmetry to rounding; this is never needed for a potential.
+    method
+        As in :func:`force_constants`.
 
     """
     start = time.perf_counter()
-    compact = force_constants(phonon, potential)
+    compact = force_constants(phonon, potential, method)
     seconds = time.perf_counter() - start
-    expected = (len(phonon.primitive), len(phonon.supercell), 3, 3)
-    # phonopy's setter lets a wrong second axis pass and fails later in its kernel
-    if compact.shape != expected:
-        raise AssertionError(f"force constants of shape {compact.shape}, expected {expected}")
+    # phonopy's setter copies; it would let a wrong second axis pass and fail in its kernel
     phonon.force_constants = compact
-    report = _report(phonon, potential, compact, seconds)
+    report = _report(phonon, potential, compact, method, seconds)
     if symmetrize:
         phonon.symmetrize_force_constants(use_symfc_projector=True)
     return report
+
+
+def primitive_operations(phonon: Phonopy) -> Operations:
+    """Return the space group that phonopy found for the primitive cell."""
+    found = phonon.primitive_symmetry.symmetry_operations
+    return operations(
+        as_structure(phonon.primitive), found["rotations"], found["translations"]
+    )
+
+
+def supercell_of_primitive(phonon: Phonopy) -> Int[ndarray, "3 3"]:
+    """Return the supercell's vectors as columns, in units of the primitive cell's."""
+    ratio = np.linalg.solve(phonon.primitive.cell.T, phonon.supercell.cell.T)
+    return np.rint(ratio).astype(int)
+
+
+def supercell_images(phonon: Phonopy) -> tuple[Int[ndarray, " super"], Int[ndarray, "super 3"]]:
+    """Return, for each supercell atom, its primitive atom and the cell vector S to it."""
+    primitive = phonon.primitive
+    owner = np.array([primitive.p2p_map[s] for s in primitive.s2p_map])
+    offset = phonon.supercell.positions - primitive.positions[owner]
+    return owner, np.rint(offset @ np.linalg.inv(primitive.cell)).astype(int)
 
 
 class PhonopyMLP:
@@ -102,7 +160,7 @@ class PhonopyMLP:
 
 
 def _report(
-    phonon: Phonopy, potential: Potential, compact: ndarray, seconds: float
+    phonon: Phonopy, potential: Potential, compact: ndarray, method: str, seconds: float
 ) -> ForceConstantsReport:
     full = compact_fc_to_full_fc(phonon.primitive, compact)
     sums = max(np.abs(full.sum(axis=axis)).max() for axis in (0, 1))
@@ -116,6 +174,6 @@ def _report(
         residual_stress=float(np.abs(equilibrium.stress).max() / GPa),
         hessian_range=potential.hessian_range,
         inscribed_radius=inscribed_radius(phonon.supercell.cell),
-        method="automatic differentiation of the supercell",
+        method=method,
         seconds=seconds,
     )

@@ -1,16 +1,12 @@
-"""Force constants of a supercell and what can be said of their quality."""
+"""What can be said of the quality of one set of force constants."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
-
-from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.hessian import structure_hessian_rows
-from phonopy_equivariant.structure import Structure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +30,7 @@ class ForceConstantsReport:
     inscribed_radius
         Radius of the sphere inscribed in the supercell, Å.
     method
-        Which road gave the numbers.
+        Which road gave the numbers, ``bloch`` or ``autodiff``.
     seconds
         Wall time, compilation included.
 
@@ -74,13 +70,6 @@ class ForceConstantsReport:
             f"residual stress      {self.residual_stress:.3f} GPa",
             f"inscribed radius     {radius} {reach}",
         ]
-
-
-def autodiff_force_constants(
-    potential: Potential, supercell: Structure, rows: Int[ndarray, " prim"]
-) -> Float[ndarray, "prim super 3 3"]:
-    """Return Φ(i, J) for the supercell atoms ``rows`` by automatic differentiation, eV/Å²."""
-    return structure_hessian_rows(potential, supercell, rows)
 
 
 def inscribed_radius(cell: Float[ndarray, "3 3"]) -> float:
