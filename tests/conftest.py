@@ -15,6 +15,7 @@ install_import_hook("phonopy_equivariant", "beartype.beartype")
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from scipy.spatial.transform import Rotation  # noqa: E402
 
 from phonopy_equivariant.models.config import NequIPConfig  # noqa: E402
 from phonopy_equivariant.potential import Potential, random_potential  # noqa: E402
@@ -25,6 +26,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 NATURAL = "4x0e + 3x1o + 2x2e"
 BOTH_PARITIES = "4x0e + 2x0o + 2x1o + 2x1e + 1x2e + 1x2o"
+
+# An improper rotation of no special angle.
+IMPROPER = -Rotation.from_rotvec([0.7, -1.1, 0.4]).as_matrix()
 
 SMALL = {
     "species": (8, 11, 17),
@@ -43,6 +47,13 @@ SMALL = {
 def small_config(**changes: object) -> NequIPConfig:
     """Return a configuration that compiles in about a second."""
     return NequIPConfig(**(SMALL | changes))
+
+
+def assert_close(result: object, expected: object, relative: float = 1e-11) -> None:
+    """Compare relative to the largest element: sums of 1e3 terms in float64 keep 13 digits."""
+    scale = np.abs(expected).max()
+    assert scale > 1e-4, "nothing to compare"
+    np.testing.assert_allclose(result, expected, rtol=0, atol=relative * scale)
 
 
 @pytest.fixture(scope="session")

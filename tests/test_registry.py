@@ -1,0 +1,230 @@
+"""Published models by name: search order, hashes, downloads from a local server."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import http.server
+import threading
+from pathlib import Path
+
+import pooch
+import pytest
+
+from phonopy_equivariant.checkpoints import registry
+from phonopy_equivariant.checkpoints.load import load_potential
+from phonopy_equivariant.checkpoints.native import save_checkpoint
+from phonopy_equivariant.checkpoints.registry import (
+    MODELS_VARIABLE,
+    fetch,
+    list_models,
+    local_path,
+    model_card,
+    remove,
+    resolve,
+)
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+NAME = "nequix-mp-1"
+
+# requests leaves its socket to the garbage collector when a download fails halfway; the fixture
+# `server` collects it within the test it belongs to
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """Return an empty folder of cached models."""
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    return tmp_path / "cache" / "phonopy_equivariant" / "models"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A server on this computer with one file, counting requests."""
+
+    content = b""
+    declared: int | None = None
+    requests = 0
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests += 1
+        if self.path != f"/{NAME}.npz":
+            self.send_error(404)
+            return
+        self.send_response(200)
+        declared = self.server.declared or len(self.server.content)
+        self.send_header("Content-Length", str(declared))
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def server(potential, tmp_path, cache, monkeypatch):
+    """Serve a small checkpoint under the name of a published model."""
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(variable, "127.0.0.1")
+    path = save_checkpoint(potential, tmp_path / "served.npz", {"name": NAME})
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.content = path.read_bytes()
+        card = dataclasses.replace(
+            model_card(NAME),
+            url=f"http://127.0.0.1:{server.server_port}/{NAME}.npz",
+            sha256=hashlib.sha256(server.content).hexdigest(),
+        )
+        monkeypatch.setattr(registry, "_cards", lambda: {NAME: card})
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+    gc.collect()
+
+
+def _message(function, *args) -> str:
+    with pytest.raises(PhonopyEquivariantError) as caught:
+        function(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_cards_are_complete():
+    cards = list_models()
+    assert [card.name for card in cards] == ["nequix-mp-1", "nequix-mp-1-pft", "nequix-oam-1-pft"]
+    for card in cards:
+        assert card == model_card(card.name)
+        assert len(card.sha256) == 64 and card.url.startswith("https://")
+        assert card.licence == "MIT" and all(c.startswith("arXiv:") for c in card.citation)
+        # the 89 elements of the Materials Project
+        assert len(card.elements) == len(set(card.elements)) == 89
+        assert {"H", "Bi", "Ac", "Pu"} <= set(card.elements) and not {"Po", "Ra"} & set(
+            card.elements
+        )
+
+
+def test_an_unknown_name_gives_the_nearest():
+    assert "nequix-mp-1-pft" in _message(load_potential, "nequix-mp1-pft")
+    message = _message(load_potential, "zzz")
+    assert all(card.name in message for card in list_models())
+
+
+@pytest.mark.parametrize("text", ["absent.nqx", "folder/absent", "./absent", "~/absent.npz"])
+def test_a_missing_path_is_a_path_and_no_name(text):
+    message = _message(load_potential, text)
+    assert text in message and "does not exist" in message
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    assert "is a folder" in _message(load_potential, tmp_path)
+
+
+def test_an_existing_file_wins_over_a_name(cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(NAME).write_bytes(b"mine")
+    assert resolve(NAME) == Path(NAME)
+
+
+def test_first_use_downloads_and_later_use_does_not(server, cache):
+    assert local_path(NAME) is None
+    potential = load_potential(NAME)
+    assert potential.name == NAME and potential.sha256 == model_card(NAME).sha256
+    assert fetch(NAME) == cache / f"{NAME}.npz" == local_path(NAME)
+    assert server.requests == 1
+    # nothing is left over from the download
+    assert [path.name for path in cache.iterdir()] == [f"{NAME}.npz"]
+
+
+def test_remove_empties_the_cache(server, cache):
+    fetch(NAME)
+    assert remove(NAME) and not list(cache.iterdir())
+    assert not remove(NAME)
+    fetch(NAME)
+    assert server.requests == 2
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server, cache):
+    path = fetch(NAME)
+    path.write_bytes(server.content[:-1])
+    assert fetch(NAME).read_bytes() == server.content
+    assert server.requests == 2
+
+
+def test_the_folder_of_the_user_comes_first_and_is_checked(server, cache, tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv(MODELS_VARIABLE, str(folder))
+    path = folder / f"{NAME}.npz"
+    path.write_bytes(server.content)
+    assert resolve(NAME) == path and server.requests == 0
+    assert not remove(NAME) and path.exists()
+    path.write_bytes(b"something else")
+    message = _message(load_potential, NAME)
+    assert str(path) in message and "sha256" in message and MODELS_VARIABLE in message
+    path.unlink()
+    assert fetch(NAME) == cache / f"{NAME}.npz"
+
+
+def test_a_server_with_another_file_is_refused(server, cache):
+    server.content = b"<html>sign in</html>"
+    message = _message(load_potential, NAME)
+    assert "sha256" in message and model_card(NAME).url in message
+    assert not list(cache.iterdir())
+
+
+def test_a_download_cut_short_leaves_no_file(server, cache):
+    server.declared = len(server.content) + 1000
+    message = _message(load_potential, NAME)
+    assert str(cache / f"{NAME}.npz") in message
+    assert not list(cache.iterdir())
+
+
+def test_without_network_the_error_names_url_cache_and_variable(server, cache, monkeypatch):
+    card = model_card(NAME)
+    # a port that nobody listens on: the one of a socket just closed
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as closed:
+        port = closed.server_port
+    offline = dataclasses.replace(card, url=f"http://127.0.0.1:{port}/{NAME}.npz")
+    gone = dataclasses.replace(card, url=card.url.replace(NAME, "moved"))
+    for broken, reason in ((offline, "no connection"), (gone, "HTTP status 404")):
+        monkeypatch.setattr(registry, "_cards", lambda broken=broken: {NAME: broken})
+        message = _message(load_potential, NAME)
+        # the file keeps the suffix of its URL
+        for part in (broken.url, str(cache / f"{NAME}.npz"), MODELS_VARIABLE, reason):
+            assert part in message
+
+
+def test_a_terminal_shows_progress_and_a_pipe_does_not(server, cache, capsys, monkeypatch):
+    fetch(NAME)
+    assert capsys.readouterr() == ("", "")
+    remove(NAME)
+    monkeypatch.setattr(registry.sys.stderr, "isatty", lambda: True)
+    fetch(NAME)
+    assert NAME in capsys.readouterr().err
+    assert fetch(NAME).read_bytes() == server.content
+
+
+def test_published_files_have_their_hash_and_load(shared, monkeypatch):
+    monkeypatch.setenv(MODELS_VARIABLE, str(shared / "models"))
+    for card in list_models():
+        assert resolve(card.name) == shared / "models" / f"{card.name}.nqx"
+    potential = load_potential("nequix-mp-1-pft", dtype="float32")
+    assert potential.name == "nequix-mp-1-pft"
+    assert (potential.cutoff, potential.num_interactions, len(potential.species)) == (6.0, 4, 89)
+
+
+@pytest.mark.parametrize("fraction", [0.0005, 0.01, 0.5, 0.99999])
+def test_a_published_file_cut_short_is_refused(shared, tmp_path, fraction):
+    content = (shared / "models" / f"{NAME}.nqx").read_bytes()
+    path = tmp_path / "cut.nqx"
+    path.write_bytes(content[: int(fraction * len(content))])
+    assert str(path) in _message(load_potential, path)
+    path.write_bytes(content + b"x")
+    assert str(path) in _message(load_potential, path)
