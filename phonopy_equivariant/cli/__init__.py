@@ -1,0 +1,77 @@
+"""The command ``phonopy-equivariant``: parse and call.
+
+Nothing heavy is imported before a subcommand runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from phonopy_equivariant.cli.failures import exit_status
+from phonopy_equivariant.cli.fc import add_command as add_fc
+from phonopy_equivariant.cli.models import add_command as add_models
+from phonopy_equivariant.cli.options import Parser, parser_arguments
+from phonopy_equivariant.cli.relax import add_command as add_relax
+from phonopy_equivariant.cli.run import add_command as add_run
+from phonopy_equivariant.cli.run import main as run
+
+PROGRAM = "phonopy-equivariant"
+
+_DESCRIPTION = """\
+Phonons from E(3)-equivariant potentials: analytic force constants in place of displaced
+supercells. Everything after the force constants is phonopy's own.
+"""
+
+_EXAMPLES = """\
+examples:
+  phonopy-equivariant run NaCl.cif --band auto --mesh 20 20 20 -t -p -s
+      force constants, bands, DOS and thermal properties of a crystal, with plots
+  phonopy-equivariant run POSCAR --relax --mesh 20 20 20 -t
+      relax atoms and cell with the potential first
+  phonopy-equivariant fc phonopy_disp.yaml
+      in place of all force calculations of a frozen-phonon run
+  phonopy-equivariant relax POSCAR -o POSCAR_relaxed
+  phonopy-equivariant models list
+
+"phonopy-equivariant COMMAND --help" explains a command.
+Exit status: 0 success, 1 an error in the input or on the way, 2 wrong usage, 130 Ctrl-C.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv`` (default: the process's arguments); return its status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return exit_status(lambda: _main(words), verbose="-v" in words or "--verbose" in words)
+
+
+def _main(words: list[str]) -> int:
+    if words[:1] == ["run"]:  # its options are ours and phonopy's
+        return run(words[1:])
+    args = _parser().parse_args(words)
+    status: int = args.function(args)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog=PROGRAM, **parser_arguments(_DESCRIPTION, _EXAMPLES))
+    parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add_command in (add_run, add_fc, add_relax, add_models):
+        add_command(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Print the version with those of the packages that numbers depend on."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        import platform
+        from importlib.metadata import version
+
+        from phonopy_equivariant import __version__
+
+        others = ", ".join(f"{name} {version(name)}" for name in ("phonopy", "ase", "jax"))
+        print(f"{PROGRAM} {__version__} ({others}, Python {platform.python_version()})")
+        parser.exit()

@@ -1,0 +1,89 @@
+"""What the command says: progress and remarks on standard error, reports on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+
+# A stage that took longer than this (s) leaves a line behind when it ends.
+_WORTH_A_LINE = 2.0
+
+
+class Console:
+    """Speaks to the user: ``verbosity`` 0 errors only, 1 remarks and reports, 2 everything."""
+
+    def __init__(self, quiet: bool = False, verbose: bool = False):
+        from rich.console import Console as RichConsole
+
+        self.verbosity = 0 if quiet else 2 if verbose else 1
+        self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, line: str) -> None:
+        """Print a remark."""
+        if self.verbosity:
+            self._error.print(line, markup=False)
+
+    def detail(self, line: str) -> None:
+        """Print what only -v shows."""
+        if self.verbosity > 1:
+            self._error.print(line, markup=False)
+
+    def warn(self, line: str) -> None:
+        """Print a warning; -q does not silence it."""
+        self._error.print(f"phonopy-equivariant: warning: {line}", markup=False)
+
+    def report(self, title: str, lines: Iterable[str]) -> None:
+        """Print a table of lines on standard output."""
+        if self.verbosity:
+            body = list(lines)
+            width = max(map(len, [title, *body]))
+            print("\n".join([title, "-" * width, *body, "-" * width]), flush=True)
+
+    @contextlib.contextmanager
+    def stage(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Show that something is under way: a spinner on a terminal, else a line when it starts.
+
+        Yields a function that changes the spinner's text. A spinner that turned for more than
+        two seconds leaves a line with its time.
+        """
+        start = time.perf_counter()
+        if not self.verbosity:
+            yield _ignore
+        elif not self._error.is_terminal:
+            self.say(f"{title} ...")
+            yield _ignore
+        else:
+            with self._error.status(title) as status:
+                yield status.update
+            seconds = time.perf_counter() - start
+            if seconds > _WORTH_A_LINE:
+                self.say(f"{title}: {seconds:.1f} s")
+
+    def track(self, title: str, items: Sequence[Item]) -> Iterator[Item]:
+        """Yield the items with a progress bar on a terminal, else with one line."""
+        if not self.verbosity or not self._error.is_terminal:
+            if self.verbosity:
+                self.say(f"{title} ...")
+            yield from items
+            return
+        from rich.progress import track
+
+        yield from track(items, title, console=self._error, transient=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a plain table on standard output, as wide as it needs to be."""
+    table = [list(columns), *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[k]) for row in table) for k in range(len(columns))]
+    for row in table:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write(line.rstrip() + "\n")
+
+
+def _ignore(_text: str) -> None:
+    pass

@@ -1,0 +1,87 @@
+"""What the command does with an exception: one line on standard error and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on this disk, or work in another folder",
+    errno.EDQUOT: "your quota is used up: free space, or work in another folder",
+    errno.EFBIG: "the file would exceed the size allowed here (ulimit -f)",
+    errno.EACCES: "check the permissions, or work in another folder",
+    errno.EPERM: "check the permissions, or work in another folder",
+    errno.EROFS: "the file system is read-only: work in another folder",
+}
+
+
+def exit_status(function: Callable[[], int], verbose: bool) -> int:
+    """Return the status of ``function``; exceptions become a line and a status of their own.
+
+    ``verbose`` shows the traceback as well. SIGTERM, which batch systems send, unwinds like
+    Ctrl-C, so that no half-written file stays.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = function()
+        sys.stdout.flush()
+        return status
+    except SystemExit as request:
+        return _status_of(request)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader of a pipe has gone (... | head): nothing to say, nothing to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except Exception as error:  # the last resort: no traceback at the user
+        if verbose:
+            import traceback
+
+            traceback.print_exc()
+        _say(f"error: {describe(error)}")
+        return FAILURE
+
+
+def describe(error: BaseException) -> str:
+    """Return one line for an exception: what happened, and the remedy."""
+    if isinstance(error, PhonopyEquivariantError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+        name = f"{error.filename}: " if error.filename else ""
+        remedy = _REMEDIES.get(error.errno or 0, "check the file and its folder")
+        return f"{name}{reason}; {remedy}."
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return "out of memory; choose a smaller supercell (--dim) or --dtype float32."
+    summary = " ".join(str(error).split())[:300]
+    return (
+        f"{type(error).__name__}: {summary} (unexpected: -v shows where; please report it "
+        "with the input file)"
+    )
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _status_of(request: SystemExit) -> int:
+    if request.code is None:
+        return SUCCESS
+    if isinstance(request.code, int):
+        return request.code
+    _say(str(request.code))
+    return FAILURE
+
+
+def _say(line: str) -> None:
+    print(f"phonopy-equivariant: {line}", file=sys.stderr)

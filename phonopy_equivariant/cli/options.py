@@ -1,0 +1,82 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+DEFAULT_MODEL = "nequix-mp-1-pft"
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help with descriptions and examples as they are written, in 100 columns."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=100)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and name the way to the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of potential, its precision and the device."""
+    group = parser.add_argument_group("potential")
+    group.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="M",
+        help="a name from 'phonopy-equivariant models list', or the path of a checkpoint "
+        "(.nqx, .npz); default: %(default)s",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=("float64", "float32"),
+        default="float64",
+        help="precision of the potential; default: %(default)s",
+    )
+    add_device_option(group)
+
+
+def add_device_option(group: argparse._ActionsContainer) -> None:
+    """Add the choice between processor and graphics card."""
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default="auto",
+        help="where to compute; auto takes a GPU if JAX finds one; default: %(default)s",
+    )
+
+
+def add_dim_option(group: argparse._ActionsContainer) -> None:
+    """Add the supercell size."""
+    group.add_argument(
+        "--dim",
+        nargs="+",
+        metavar="N",
+        help="supercell as one number, three numbers, or nine (rows of the matrix); default: the "
+        "smallest of inscribed diameter 15 Å, with at most 200 atoms",
+    )
+
+
+def add_logging_options(parser: argparse.ArgumentParser) -> None:
+    """Add -q and -v."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="say more, and show tracebacks of errors"
+    )
+
+
+def parser_arguments(description: str, epilog: str) -> dict[str, Any]:
+    """Return what every subcommand's parser is made with."""
+    return {
+        "description": description,
+        "epilog": epilog,
+        "formatter_class": HelpFormatter,
+        "allow_abbrev": False,
+    }

@@ -1,0 +1,84 @@
+"""``phonopy-equivariant relax``: a relaxed structure as a file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from phonopy_equivariant.cli.console import Console
+from phonopy_equivariant.cli.options import (
+    add_logging_options,
+    add_model_options,
+    parser_arguments,
+)
+
+_DESCRIPTION = """\
+Relax atoms and cell of a crystal with a potential, in its space group. STRUCTURE is any file that
+ASE reads, or phonopy's YAML; OUT is written in the format that its name stands for in ASE.
+"""
+
+_EXAMPLES = """\
+examples:
+  phonopy-equivariant relax POSCAR -o POSCAR_relaxed
+  phonopy-equivariant relax NaCl.cif -o NaCl.extxyz --fmax 1e-6
+  phonopy-equivariant relax POSCAR -o POSCAR_relaxed --fixed-cell
+
+POSCAR and .extxyz keep the digits that a symmetry search needs; .cif keeps fewer.
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Add the parser of ``relax``."""
+    parser = commands.add_parser(
+        "relax",
+        help="relax atoms and cell in the space group",
+        **parser_arguments(_DESCRIPTION, _EXAMPLES),
+    )
+    parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file written")
+    add_model_options(parser)
+    group = parser.add_argument_group("relaxation")
+    group.add_argument(
+        "--fmax",
+        type=float,
+        default=1e-4,
+        metavar="F",
+        help="largest force at the end, eV/Å; default: %(default)s",
+    )
+    group.add_argument("--fixed-cell", action="store_true", help="keep the lattice vectors")
+    add_logging_options(parser)
+    parser.set_defaults(function=_main)
+
+
+def _main(args: argparse.Namespace) -> int:
+    from phonopy_equivariant.cli.start import start_potential, watched
+    from phonopy_equivariant.interface.files import (
+        check_output,
+        output_format,
+        read_atoms,
+        write_atoms,
+    )
+    from phonopy_equivariant.interface.relax import relax
+
+    console = Console(args.quiet, args.verbose)
+    atoms = read_atoms(args.structure)
+    output_format(args.output)
+    check_output(args.output)
+    potential = start_potential(args, console, atoms)
+    with watched(console) as (show, steps):
+        relaxed = relax(atoms, potential, args.fmax, cell=not args.fixed_cell, callback=show)
+    write_atoms(relaxed, args.output)
+    first, last = steps[0], steps[-1]
+    console.report(
+        "Relaxation",
+        [
+            f"potential  {potential.name}",
+            f"steps      {last.step}",
+            f"energy     {first.energy:.6f} -> {last.energy:.6f} eV",
+            f"force      {first.max_force:.1e} -> {last.max_force:.1e} eV/Å",
+            f"stress     {first.max_stress:.1e} -> {last.max_stress:.1e} GPa",
+            f"volume     {atoms.get_volume():.4f} -> {relaxed.get_volume():.4f} Å³",
+        ],
+    )
+    console.say(f"The relaxed structure is in {args.output}.")
+    return 0

@@ -1,0 +1,152 @@
+"""``phonopy-equivariant run``: from a structure to phonopy's output files."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from phonopy_equivariant.cli.console import Console
+from phonopy_equivariant.cli.options import (
+    Parser,
+    add_dim_option,
+    add_logging_options,
+    add_model_options,
+    parser_arguments,
+)
+
+PROGRAM = "phonopy-equivariant run"
+
+_DESCRIPTION = """\
+Compute the phonons of a crystal: analytic force constants from a potential into
+phonopy_params.yaml, then phonopy itself with all its options. STRUCTURE is any file that ASE
+reads (POSCAR, .cif, .extxyz, ...) or phonopy's YAML.
+"""
+
+_EXAMPLES = """\
+options of phonopy pass through; those used most:
+  --band auto              band structure along the path of SeeK-path   band.yaml
+  --mesh 20 20 20          mesh sampling                                mesh.yaml
+  -t [--tmax 2000]         thermal properties on the mesh               thermal_properties.yaml
+  --dos, --pdos auto       total and projected density of states        total_dos.dat, ...
+  --td, --tdm              mean square displacements                    thermal_displacements.yaml
+  --irreps 0 0 0           irreducible representations at q             irreps.yaml
+  --gv                     group velocities with --mesh or --qpoints
+  --mass 28 28             masses of the atoms of the primitive cell (isotopes)
+  --nonac                  no non-analytical correction, though there is a BORN file
+  -p, -p -s                show plots, or save them
+  "phonopy --help" lists all of them, "phonopy phonopy_params.yaml OPTIONS" repeats any of them
+  later without computing force constants again.
+
+examples:
+  phonopy-equivariant run NaCl.cif --band auto --mesh 20 20 20 -t -p -s
+  phonopy-equivariant run POSCAR --model nequix-oam-1-pft --dim 4 4 4 --mesh 20 20 20 --pdos auto
+  phonopy-equivariant run POSCAR --relax --mesh 20 20 20 -t --tmax 2000 --tstep 50
+  phonopy-equivariant run phonopy_disp.yaml --band auto
+      the cells of an earlier phonopy-init, Born charges and calculator units included
+"""
+
+
+def add_command(commands: Any) -> None:
+    """Add ``run`` to the list of commands."""
+    commands.add_parser(
+        "run",
+        help="phonons of a structure: force constants, then phonopy with all its options",
+        add_help=False,
+    )
+
+
+def main(words: list[str]) -> int:
+    """Run ``phonopy-equivariant run`` with the words after ``run``."""
+    parser = _parser()
+    if not words or "-h" in words or "--help" in words:
+        parser.print_help()
+        return 0 if words else 2
+    from phonopy_equivariant.interface.script import (
+        UsageError,
+        phonopy_settings,
+        split_arguments,
+    )
+
+    try:
+        split = split_arguments(words, parser)
+        args = parser.parse_args([*split.positional, *split.ours])
+        if args.relax_fmax is not None and not args.relax:
+            raise UsageError("contradictory options: --relax-fmax without --relax; add --relax.")
+        options = split.phonopys + ["-q"] * args.quiet + ["-v"] * args.verbose
+        settings = phonopy_settings(options)
+    except UsageError as error:
+        parser.error(str(error).rstrip("."))
+    return _run(args, options, settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM,
+        usage="phonopy-equivariant run STRUCTURE [options] [options of phonopy]",
+        **parser_arguments(_DESCRIPTION, _EXAMPLES),
+    )
+    parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
+    add_model_options(parser)
+    group = parser.add_argument_group("crystal")
+    add_dim_option(group)
+    group.add_argument(
+        "--relax",
+        action="store_true",
+        help="relax atoms and cell with the potential first, in the space group",
+    )
+    group.add_argument(
+        "--relax-fmax",
+        type=float,
+        metavar="F",
+        help="largest force after the relaxation in eV/Å; default: 1e-4",
+    )
+    add_logging_options(parser)
+    return parser
+
+
+def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
+    from phonopy_equivariant.cli.start import relaxed_crystal, start_potential
+    from phonopy_equivariant.interface.files import (
+        PARAMS_FILE,
+        check_output,
+        read_crystal,
+        write_params,
+    )
+    from phonopy_equivariant.interface.relax import equilibrium_remarks
+    from phonopy_equivariant.interface.script import run_phonopy
+    from phonopy_equivariant.interface.session import (
+        NEGLIGIBLE_DRIFT,
+        build_phonon,
+        compute_force_constants,
+        provenance,
+        select_supercell,
+        set_born_charges,
+    )
+    from phonopy_equivariant.interface.supercells import supercell_line
+
+    console = Console(args.quiet, args.verbose)
+    crystal = read_crystal(args.structure)
+    check_output(PARAMS_FILE)
+    symprec = settings.symmetry_tolerance or 1e-5
+    if args.dim is not None:
+        select_supercell(crystal, args.dim, symprec)  # malformed numbers, before JAX starts
+    potential = start_potential(args, console, crystal.unitcell)
+    if args.relax:
+        crystal = relaxed_crystal(crystal, potential, args.relax_fmax, console)
+    matrix, origin = select_supercell(crystal, args.dim, symprec)
+    console.say(supercell_line(crystal.unitcell, matrix, origin))
+    phonon = build_phonon(crystal, matrix, settings)
+    born = set_born_charges(phonon, crystal, settings)
+    if born:
+        console.say(f"Born charges: from {born}")
+    with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
+        report = compute_force_constants(phonon, potential)
+    for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
+        console.warn(remark)
+    write_params(phonon, PARAMS_FILE, provenance(potential))
+    console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on.")
+    if report.sum_rule < NEGLIGIBLE_DRIFT and "--no-fc-symmetry" not in options:
+        options = [*options, "--no-fc-symmetry"]
+    status = run_phonopy(PARAMS_FILE, options)
+    console.report("Force constants", report.lines())
+    return status

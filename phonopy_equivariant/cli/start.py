@@ -1,0 +1,85 @@
+"""What run, fc and relax begin with: the device, the compilation cache, the potential."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from phonopy_equivariant.cli.console import Console
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.interface.files import Crystal
+    from phonopy_equivariant.interface.relax import RelaxationStep
+    from phonopy_equivariant.potential import Potential
+
+
+def start_potential(args: argparse.Namespace, console: Console, structure: Any) -> Potential:
+    """Return the potential of ``--model`` on ``--device`` once it is known to suit a structure."""
+    from phonopy_equivariant.checkpoints.registry import resolve
+
+    path = resolve(args.model)  # cheap: a wrong name fails before JAX starts
+    with console.stage("Starting JAX"):
+        device = _start_jax(args.device)
+        from phonopy_equivariant.cache import enable_compilation_cache
+        from phonopy_equivariant.checkpoints.load import load_potential
+
+        folder = enable_compilation_cache()
+    console.detail(f"Device: {device}")
+    console.detail(f"Compilation cache: {folder or 'none (no folder that can be written)'}")
+    potential = load_potential(path, dtype=args.dtype)
+    console.detail(
+        f"Potential: {path}, cutoff {potential.cutoff:g} Å, "
+        f"{potential.num_interactions} interactions"
+    )
+    potential.graph(structure)  # elements and overlaps, before anything compiles
+    return potential
+
+
+def relaxed_crystal(
+    crystal: Crystal, potential: Potential, fmax: float | None, console: Console
+) -> Crystal:
+    """Return the crystal with its unit cell relaxed; displaced supercells of a file go."""
+    from phonopy_equivariant.interface.relax import FMAX, relax_cell
+
+    with watched(console) as (show, steps):
+        unitcell = relax_cell(crystal.unitcell, potential, FMAX if fmax is None else fmax, show)
+    last = steps[-1]
+    console.say(
+        f"Relaxed in {last.step} steps: force {last.max_force:.1e} eV/Å, "
+        f"stress {last.max_stress:.1e} GPa"
+    )
+    return dataclasses.replace(crystal, unitcell=unitcell, dataset=None)
+
+
+@contextlib.contextmanager
+def watched(
+    console: Console,
+) -> Iterator[tuple[Callable[[RelaxationStep], None], list[RelaxationStep]]]:
+    """Show the steps of a relaxation; yield the callback for it and the list it fills."""
+    steps: list[RelaxationStep] = []
+    with console.stage("Relaxing") as update:
+
+        def show(step: RelaxationStep) -> None:
+            steps.append(step)
+            update(f"Relaxing: step {step.step}, force {step.max_force:.1e} eV/Å")
+
+        yield show, steps
+
+
+def _start_jax(device: str) -> str:
+    if device != "auto":
+        os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda"
+    import jax
+
+    try:
+        return str(jax.devices()[0])
+    except RuntimeError as error:
+        raise PhonopyEquivariantError(
+            f"--device {device}: JAX finds no such device; install its plug-in "
+            "(pip install 'phonopy-equivariant[cuda12]'), or use --device cpu."
+        ) from error

@@ -1,0 +1,68 @@
+"""Whether a supercell fits into memory, asked before hours of work and not after."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+
+def check_memory(atoms: int, supercell_atoms: int) -> None:
+    """Raise if phonopy and the force constants of a supercell would not fit into memory.
+
+    The estimate is a lower bound: it refuses only what cannot work.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        With the memory needed and the memory there is.
+
+    """
+    needed = estimated_bytes(atoms, supercell_atoms)
+    available = available_memory()
+    if available is not None and needed > available:
+        raise PhonopyEquivariantError(
+            f"A supercell of {supercell_atoms} atoms needs at least {needed / 2**30:.1f} GiB of "
+            f"memory, and {available / 2**30:.1f} GiB are free; choose a smaller --dim."
+        )
+
+
+def estimated_bytes(atoms: int, supercell_atoms: int) -> int:
+    """Return the memory (bytes) that a calculation needs at the least.
+
+    phonopy's cells cost about 3 kB an atom (measured); compact force constants are held three
+    times (ours, phonopy's copy, the transform from reciprocal space), and as text of
+    phonopy_params.yaml they take another 50 bytes for each number.
+    """
+    numbers = 9 * atoms * supercell_atoms
+    return 3000 * supercell_atoms + numbers * (3 * 8 + 50)
+
+
+def available_memory() -> int | None:
+    """Return the free memory (bytes) of this computer or container, or None if unknown."""
+    limits = []
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        limits += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvail")]
+    except OSError:
+        if "SC_AVPHYS_PAGES" in os.sysconf_names:
+            limits.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    limits += _container_limit()
+    return min(limits) if limits else None
+
+
+def _container_limit() -> list[int]:
+    """Return what a control group leaves free, if this process is in one with a limit."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text("ascii").strip()
+        used = int((folder / "memory.current").read_text("ascii"))
+        statistics = dict(
+            line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines()
+        )
+    except (OSError, ValueError):
+        return []
+    if limit == "max":
+        return []
+    return [int(limit) - used + int(statistics.get("inactive_file", 0))]

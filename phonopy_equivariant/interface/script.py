@@ -1,0 +1,187 @@
+"""phonopy's own script in process: which options it takes, what they say, and the run itself.
+
+``phonopy.scripts.phonopy.run`` reads ``sys.argv`` and ends in SystemExit. Its options are
+checked here before any force constants are computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple, NoReturn
+
+from phonopy.cui.phonopy_argparse import get_run_parser
+from phonopy.cui.settings import PhonopyConfParser, PhonopySettings
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+_NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+(e[-+]?\d+)?$|-\d+/\d+$", re.IGNORECASE)
+
+# settings of phonopy that would put other force constants, or none, in place of ours
+_CONTRADICTIONS = {
+    "create_displacements": "-d creates displacements, which analytic force constants do without",
+    "use_pypolymlp": "--pypolymlp is another potential",
+    "sscha_iterations": "--sscha needs --pypolymlp",
+}
+
+
+class UsageError(PhonopyEquivariantError):
+    """Options that phonopy does not know, or that contradict each other."""
+
+
+class SplitArguments(NamedTuple):
+    """A command line taken apart."""
+
+    ours: list[str]
+    phonopys: list[str]
+    positional: list[str]
+
+
+def split_arguments(words: Sequence[str], ours: argparse.ArgumentParser) -> SplitArguments:
+    """Sort words into our options, phonopy's options and the rest, each with its values.
+
+    An option takes its values as argparse would: a positional word after an option that takes
+    any number of values belongs to the option.
+
+    Raises
+    ------
+    UsageError
+        An option that neither knows; the nearest is offered.
+
+    """
+    counts = _value_counts(_phonopy_parser()), _value_counts(ours)
+    known = counts[0] | counts[1]
+    result = SplitArguments([], [], [])
+    index = 0
+    while index < len(words):
+        word = words[index]
+        name, attached, _ = word.partition("=")
+        name = name.replace("_", "-") if name.startswith("--") else name
+        taken = 1
+        if not _is_option(word):
+            result.positional.append(word)
+        elif name in known:
+            if not attached:
+                taken += _count_values(words[index + 1 :], known[name])
+            target = result.ours if name in counts[1] else result.phonopys
+            target += [name + word[len(name) :], *words[index + 1 : index + taken]]
+        elif re.fullmatch("-[A-Za-z]{2,}", word) and {f"-{x}" for x in word[1:]} <= known.keys():
+            for letter in word[1:]:  # -ps stands for -p -s
+                (result.ours if f"-{letter}" in counts[1] else result.phonopys).append(f"-{letter}")
+        else:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"unknown option {name}{hint}")
+        index += taken
+    return result
+
+
+def phonopy_settings(options: Sequence[str]) -> PhonopySettings:
+    """Return what phonopy's options and their ``--config`` file say.
+
+    Raises
+    ------
+    UsageError
+        phonopy refuses them, or they contradict analytic force constants.
+
+    """
+    parser = _phonopy_parser()
+    talk = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+            args = parser.parse_args(["phonopy_params.yaml", *options])
+            settings = PhonopyConfParser(
+                filename=args.conf_filename, args=args, load_phonopy_yaml=True
+            ).settings
+    except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
+        said = talk.getvalue() or str(error)
+        raise UsageError(f"phonopy refuses its options: {_one_line(said)}") from error
+    for name, reason in _CONTRADICTIONS.items():
+        if getattr(settings, name, None):
+            raise UsageError(f"contradictory options: {reason}; leave it away.")
+    if settings.read_force_constants is False:
+        raise UsageError(
+            "contradictory options: --noreadfc makes phonopy ignore the force constants that "
+            "this command computes; leave it away."
+        )
+    return settings
+
+
+def run_phonopy(file: str, options: Sequence[str]) -> int:
+    """Run phonopy's script on a phonopy YAML file and return its exit status.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        phonopy fails with an exception of its own.
+
+    """
+    from phonopy.scripts.phonopy import run
+
+    if not os.environ.get("DISPLAY") and sys.platform.startswith("linux"):
+        os.environ.setdefault("MPLBACKEND", "Agg")
+    try:
+        with _arguments(["phonopy", file, *options]):
+            run()  # type: ignore[no-untyped-call]
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (KeyboardInterrupt, BrokenPipeError, MemoryError):
+        raise
+    except OSError as error:
+        raise PhonopyEquivariantError(
+            f"phonopy cannot write or read {error.filename or 'a file'}: {error.strerror}; {file} "
+            "is complete, so mend that and repeat with plain phonopy."
+        ) from error
+    except Exception as error:
+        raise PhonopyEquivariantError(
+            f"phonopy fails on these options ({type(error).__name__}: {_one_line(str(error))}); "
+            f"{file} is complete, so plain phonopy repeats it without computing again."
+        ) from error
+    return 0
+
+
+def _phonopy_parser() -> argparse.ArgumentParser:
+    with _arguments(["phonopy"]):  # it rewrites sys.argv
+        parser: argparse.ArgumentParser = get_run_parser()[0]
+
+    def refuse(message: str) -> NoReturn:
+        raise UsageError(f"phonopy refuses its options: {message}")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
+
+
+@contextlib.contextmanager
+def _arguments(words: list[str]) -> Iterator[None]:
+    saved, sys.argv = sys.argv, words
+    try:
+        yield
+    finally:
+        sys.argv = saved
+
+
+def _value_counts(parser: argparse.ArgumentParser) -> dict[str, int | str | None]:
+    """Return how many values each option takes, as argparse writes it."""
+    return {name: action.nargs for action in parser._actions for name in action.option_strings}
+
+
+def _is_option(word: str) -> bool:
+    return len(word) > 1 and word.startswith("-") and not _NEGATIVE_NUMBER.match(word)
+
+
+def _count_values(rest: Sequence[str], count: int | str | None) -> int:
+    free = next((k for k, word in enumerate(rest) if _is_option(word)), len(rest))
+    if isinstance(count, int):
+        return min(count, free)
+    return free if count in ("+", "*") else min(1, free)
+
+
+def _one_line(text: str) -> str:
+    lines: Collection[str] = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines)[-300:] or "no reason given"

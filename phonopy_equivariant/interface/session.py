@@ -1,0 +1,178 @@
+"""From a crystal and options to a ``Phonopy`` with analytic force constants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from phonopy import Phonopy
+from phonopy.cui.load_helper import get_nac_params
+from phonopy.cui.settings import PhonopySettings
+from phonopy.physical_units import get_calculator_physical_units
+from phonopy.structure.atomic_data import set_ASE_atomic_masses_iupac2016
+
+from phonopy_equivariant import __version__
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.interface.files import Crystal
+from phonopy_equivariant.interface.memory import check_memory
+from phonopy_equivariant.interface.phonopy import set_force_constants
+from phonopy_equivariant.interface.supercells import (
+    choose_supercell,
+    count_atoms,
+    dim_text,
+    parse_dim,
+)
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.report import ForceConstantsReport
+
+# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection.
+NEGLIGIBLE_DRIFT = 1e-9
+
+
+def select_supercell(
+    crystal: Crystal, dim: Sequence[str] | None, symprec: float = 1e-5
+) -> tuple[Int[ndarray, "3 3"], str]:
+    """Return the supercell matrix and where it comes from.
+
+    ``dim`` wins over the file, and the file over the automatic choice.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        ``dim`` is malformed, or differs from that of the file's displaced supercells.
+
+    """
+    stored = crystal.supercell_matrix
+    if dim is not None:
+        matrix = parse_dim(dim)
+        if crystal.dataset and stored is not None and (matrix != stored).any():
+            raise PhonopyEquivariantError(
+                f"{crystal.path} has displaced supercells of --dim {dim_text(stored)}, not of "
+                f"--dim {dim_text(matrix)}; leave --dim away, or give the structure file."
+            )
+        return matrix, "given by --dim"
+    if stored is not None:
+        return np.asarray(stored), f"from {crystal.path.name}"
+    return choose_supercell(crystal.unitcell, symprec), "chosen"
+
+
+def build_phonon(
+    crystal: Crystal, matrix: Int[ndarray, "3 3"], settings: PhonopySettings | None = None
+) -> Phonopy:
+    """Return phonopy's object in eV and Å with what phonopy's options say of cells and masses.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A supercell that does not fit into memory, or cells or masses that phonopy refuses.
+
+    """
+    atoms = count_atoms(crystal.unitcell, matrix)
+    check_memory(1, atoms)
+    settings = PhonopySettings(load_phonopy_yaml=True) if settings is None else settings
+    if settings.import_ase_masses_iupac2016:
+        set_ASE_atomic_masses_iupac2016()
+    unitcell = crystal.unitcell.copy()
+    try:
+        if settings.magnetic_moments is not None:
+            unitcell.magnetic_moments = settings.magnetic_moments
+        phonon = Phonopy(
+            unitcell,
+            matrix,
+            primitive_matrix=_primitive_matrix(crystal, settings),
+            symprec=settings.symmetry_tolerance or 1e-5,
+            is_symmetry=settings.is_symmetry,
+            log_level=0,
+        )
+        if settings.masses is not None:
+            phonon.masses = settings.masses
+    except (MemoryError, PhonopyEquivariantError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise PhonopyEquivariantError(
+            f"{crystal.path}: phonopy refuses this cell, supercell or masses ({text}); check the "
+            "structure, --dim, --pa, --tolerance and --mass."
+        ) from error
+    check_memory(len(phonon.primitive), atoms)
+    return phonon
+
+
+def set_born_charges(
+    phonon: Phonopy, crystal: Crystal, settings: PhonopySettings | None = None
+) -> str | None:
+    """Give phonopy the Born charges it would find by itself; return their source, or None.
+
+    They come from phonopy's YAML file, or else from ``BORN`` in the working folder.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        ``BORN`` cannot be read, or belongs to another cell.
+
+    """
+    if settings is not None and not settings.is_nac:
+        return None
+    factor = get_calculator_physical_units(None).nac_factor
+    try:
+        parameters = get_nac_params(
+            phonon.primitive,
+            nac_params=None if crystal.nac_params is None else dict(crystal.nac_params),  # type: ignore[arg-type]
+            nac_factor=factor,
+        )
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:150] or type(error).__name__
+        raise PhonopyEquivariantError(
+            f"BORN in this folder cannot be used ({text}); mend it for the primitive cell's "
+            "independent atoms, or pass --nonac."
+        ) from error
+    if parameters is None:
+        return None
+    values: dict[str, Any] = dict(parameters)
+    if crystal.calculator is not None or values.get("factor") is None:
+        values["factor"] = factor  # ours are eV and Å, whatever the file's units
+    if settings is not None and settings.nac_method is not None:
+        values["method"] = settings.nac_method
+    phonon.nac_params = values  # type: ignore[assignment]
+    return "BORN" if crystal.nac_params is None else crystal.path.name
+
+
+def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConstantsReport:
+    """Store analytic force constants in ``phonon`` and report on them.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        An element the potential does not know, overlapping atoms, or numbers that are not
+        finite.
+
+    """
+    report = set_force_constants(phonon, potential)
+    if not np.isfinite(np.asarray(phonon.force_constants)).all():
+        raise PhonopyEquivariantError(
+            f"The potential {potential.name} gives force constants that are not finite numbers; "
+            "check the structure, or choose another model."
+        )
+    return report
+
+
+def provenance(potential: Potential) -> dict[str, str]:
+    """Return what stands in phonopy_params.yaml on the origin of its force constants."""
+    return {
+        "force_constants": f"analytic, phonopy_equivariant {__version__}",
+        "potential": potential.name,
+        "potential_sha256": potential.sha256,
+        "potential_dtype": potential.dtype,
+    }
+
+
+def _primitive_matrix(crystal: Crystal, settings: PhonopySettings) -> Any:
+    """Return what phonopy's script takes: --band auto insists on its own choice."""
+    if isinstance(settings.band_paths, str) and settings.band_paths == "auto":
+        return "auto"
+    if settings.primitive_matrix is not None:
+        return settings.primitive_matrix
+    return "auto" if crystal.primitive_matrix is None else crystal.primitive_matrix
