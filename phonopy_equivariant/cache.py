@@ -20,7 +20,8 @@ _MINIMUM_SECONDS = 0.3
 def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Make JAX keep compiled functions on disk; return the folder, or None if it cannot.
 
-    The command line calls this by default; a Python program may, before it computes.
+    The command line calls this by default; a Python program may, best before it imports JAX
+    (later, XLA's log about loaded functions is long).
 
     Parameters
     ----------
@@ -35,6 +36,9 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
         ``JAX_ENABLE_COMPILATION_CACHE=false``; the computation then runs without a cache.
 
     """
+    # XLA reports two of its own tuning flags as missing from the processor, in pages of text, each
+    # time it loads a function (seen in jaxlib 0.10.1); it reads the variable when JAX is imported
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
     config: Any = jax.config

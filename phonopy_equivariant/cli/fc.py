@@ -124,9 +124,9 @@ def _write_force_constants(
     console: Console,
 ) -> None:
     from phonopy_equivariant.interface.files import write_force_constants, write_params
-    from phonopy_equivariant.interface.relax import equilibrium_remarks
     from phonopy_equivariant.interface.session import (
         compute_force_constants,
+        equilibrium_remarks,
         provenance,
         set_born_charges,
     )

@@ -58,13 +58,14 @@ def _main(args: argparse.Namespace) -> int:
         read_atoms,
         write_atoms,
     )
-    from phonopy_equivariant.interface.relax import relax
 
     console = Console(args.quiet, args.verbose)
     atoms = read_atoms(args.structure)
     output_format(args.output)
     check_output(args.output)
     potential = start_potential(args, console, atoms)
+    from phonopy_equivariant.interface.relax import relax
+
     with watched(console) as (show, steps):
         relaxed = relax(atoms, potential, args.fmax, cell=not args.fixed_cell, callback=show)
     write_atoms(relaxed, args.output)

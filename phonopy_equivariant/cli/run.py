@@ -112,12 +112,12 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
         read_crystal,
         write_params,
     )
-    from phonopy_equivariant.interface.relax import equilibrium_remarks
     from phonopy_equivariant.interface.script import run_phonopy
     from phonopy_equivariant.interface.session import (
         NEGLIGIBLE_DRIFT,
         build_phonon,
         compute_force_constants,
+        equilibrium_remarks,
         provenance,
         select_supercell,
         set_born_charges,

@@ -24,14 +24,17 @@ def start_potential(args: argparse.Namespace, console: Console, structure: Any) 
 
     path = resolve(args.model)  # cheap: a wrong name fails before JAX starts
     with console.stage("Starting JAX"):
-        device = _start_jax(args.device)
+        if args.device != "auto":
+            os.environ["JAX_PLATFORMS"] = "cpu" if args.device == "cpu" else "cuda"
         from phonopy_equivariant.cache import enable_compilation_cache
-        from phonopy_equivariant.checkpoints.load import load_potential
 
         folder = enable_compilation_cache()
+        device = _first_device(args.device)
+        from phonopy_equivariant.checkpoints.load import load_potential
+
+        potential = load_potential(path, dtype=args.dtype)
     console.detail(f"Device: {device}")
     console.detail(f"Compilation cache: {folder or 'none (no folder that can be written)'}")
-    potential = load_potential(path, dtype=args.dtype)
     console.detail(
         f"Potential: {path}, cutoff {potential.cutoff:g} Å, "
         f"{potential.num_interactions} interactions"
@@ -66,20 +69,20 @@ def watched(
 
         def show(step: RelaxationStep) -> None:
             steps.append(step)
-            update(f"Relaxing: step {step.step}, force {step.max_force:.1e} eV/Å")
+            line = f"step {step.step}, force {step.max_force:.1e} eV/Å"
+            update(f"Relaxing: {line}")
+            console.detail(f"  {line}, stress {step.max_stress:.1e} GPa")
 
         yield show, steps
 
 
-def _start_jax(device: str) -> str:
-    if device != "auto":
-        os.environ["JAX_PLATFORMS"] = "cpu" if device == "cpu" else "cuda"
+def _first_device(wanted: str) -> str:
     import jax
 
     try:
         return str(jax.devices()[0])
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # jax 0.10 asserts where no plug-in is
         raise PhonopyEquivariantError(
-            f"--device {device}: JAX finds no such device; install its plug-in "
+            f"--device {wanted}: JAX finds no such device; install its plug-in "
             "(pip install 'phonopy-equivariant[cuda12]'), or use --device cpu."
         ) from error

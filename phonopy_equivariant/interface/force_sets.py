@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from phonopy import Phonopy
@@ -14,7 +14,9 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.interface.files import Crystal, replacing
-from phonopy_equivariant.potential import Potential
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.potential import Potential
 
 # phonopy's dataset of displacements and forces, of its type 1 or 2
 Dataset = Any

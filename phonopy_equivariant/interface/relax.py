@@ -20,10 +20,6 @@ from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import as_structure
 
 FMAX = 1e-4  # eV/Å
-# Above these, phonons describe no crystal at rest; below, frequencies move by less than their
-# error from the potential.
-LARGE_FORCE = 0.01  # eV/Å
-LARGE_STRESS = 1.0  # GPa
 
 
 class RelaxationStep(NamedTuple):
@@ -128,22 +124,6 @@ def relax_cell(
         masses=unitcell.masses,
         magnetic_moments=unitcell.magnetic_moments,
     )
-
-
-def equilibrium_remarks(force: float, stress: float) -> list[str]:
-    """Return what to tell about residual force (eV/Å) and stress (GPa), if anything."""
-    remarks = []
-    if force > LARGE_FORCE:
-        remarks.append(
-            f"residual forces of {force:.2g} eV/Å: atoms are not where this potential wants "
-            "them, and phonons may be meaningless; use --relax."
-        )
-    if stress > LARGE_STRESS:
-        remarks.append(
-            f"residual stress of {stress:.2g} GPa: phonons are those of a crystal under this "
-            "stress; use --relax for the cell at rest."
-        )
-    return remarks
 
 
 def _check(atoms: Atoms, potential: Potential) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -18,18 +19,23 @@ from phonopy_equivariant import __version__
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.interface.files import Crystal
 from phonopy_equivariant.interface.memory import check_memory
-from phonopy_equivariant.interface.phonopy import set_force_constants
 from phonopy_equivariant.interface.supercells import (
     choose_supercell,
     count_atoms,
     dim_text,
     parse_dim,
 )
-from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.report import ForceConstantsReport
+
+if TYPE_CHECKING:  # the potential brings JAX: not before input has been checked
+    from phonopy_equivariant.potential import Potential
 
 # Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection.
 NEGLIGIBLE_DRIFT = 1e-9
+# Above these, phonons describe no crystal at rest; below, frequencies move by less than their
+# error from the potential.
+LARGE_FORCE = 0.01  # eV/Å
+LARGE_STRESS = 1.0  # GPa
 
 
 def select_supercell(
@@ -79,14 +85,17 @@ def build_phonon(
     try:
         if settings.magnetic_moments is not None:
             unitcell.magnetic_moments = settings.magnetic_moments
-        phonon = Phonopy(
-            unitcell,
-            matrix,
-            primitive_matrix=_primitive_matrix(crystal, settings),
-            symprec=settings.symmetry_tolerance or 1e-5,
-            is_symmetry=settings.is_symmetry,
-            log_level=0,
-        )
+        with warnings.catch_warnings():
+            # phonopy says it again where it matters, in its own script
+            warnings.simplefilter("ignore", UserWarning)
+            phonon = Phonopy(
+                unitcell,
+                matrix,
+                primitive_matrix=_primitive_matrix(crystal, settings),
+                symprec=settings.symmetry_tolerance or 1e-5,
+                is_symmetry=settings.is_symmetry,
+                log_level=0,
+            )
         if settings.masses is not None:
             phonon.masses = settings.masses
     except (MemoryError, PhonopyEquivariantError):
@@ -150,6 +159,8 @@ def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConst
         finite.
 
     """
+    from phonopy_equivariant.interface.phonopy import set_force_constants
+
     report = set_force_constants(phonon, potential)
     if not np.isfinite(np.asarray(phonon.force_constants)).all():
         raise PhonopyEquivariantError(
@@ -167,6 +178,22 @@ def provenance(potential: Potential) -> dict[str, str]:
         "potential_sha256": potential.sha256,
         "potential_dtype": potential.dtype,
     }
+
+
+def equilibrium_remarks(force: float, stress: float) -> list[str]:
+    """Return what to tell about residual force (eV/Å) and stress (GPa), if anything."""
+    remarks = []
+    if force > LARGE_FORCE:
+        remarks.append(
+            f"residual forces of {force:.2g} eV/Å: atoms are not where this potential wants "
+            "them, and phonons may be meaningless; use --relax."
+        )
+    if stress > LARGE_STRESS:
+        remarks.append(
+            f"residual stress of {stress:.2g} GPa: phonons are those of a crystal under this "
+            "stress; use --relax for the cell at rest."
+        )
+    return remarks
 
 
 def _primitive_matrix(crystal: Crystal, settings: PhonopySettings) -> Any:
