@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from phonopy_equivariant.cache import enable_compilation_cache
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         force_constants,
         set_force_constants,
     )
+    from phonopy_equivariant.interface.relax import relax
     from phonopy_equivariant.models.config import NequIPConfig
     from phonopy_equivariant.potential import Potential, random_potential
 
@@ -30,9 +32,11 @@ __all__ = [
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
+    "enable_compilation_cache",
     "force_constants",
     "load_potential",
     "random_potential",
+    "relax",
     "save_checkpoint",
     "set_force_constants",
 ]
@@ -44,9 +48,11 @@ _HOME = {
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "interface.phonopy",
     "Potential": "potential",
+    "enable_compilation_cache": "cache",
     "force_constants": "interface.phonopy",
     "load_potential": "checkpoints.load",
     "random_potential": "potential",
+    "relax": "interface.relax",
     "save_checkpoint": "checkpoints.native",
     "set_force_constants": "interface.phonopy",
 }
