@@ -63,9 +63,22 @@ def _read(path: Path) -> Checkpoint:
         checkpoint = read_checkpoint(path)
         return checkpoint._replace(labels={"name": path.stem} | checkpoint.labels)
     if start[:1] == b"{":
-        config, params = read_nequix(path)
-        return Checkpoint(config, params, {"name": path.stem})
+        return _read_nequix(path)
     raise PhonopyEquivariantError(
         f"{path} is no checkpoint: give a Nequix .nqx file, an .npz that save_checkpoint wrote, "
         "or a name (phonopy-equivariant models list)."
     )
+
+
+def _read_nequix(path: Path) -> Checkpoint:
+    try:
+        config, params = read_nequix(path)
+    except PhonopyEquivariantError as error:
+        place = "" if str(path) in str(error) else f"{path}: "
+        raise PhonopyEquivariantError(f"{place}{error}") from error
+    # values of the wrong type in its first line, or an array of impossible size
+    except (TypeError, ValueError, MemoryError) as error:
+        raise PhonopyEquivariantError(
+            f"{path}: the file is damaged or no Nequix checkpoint; fetch it again."
+        ) from error
+    return Checkpoint(config, params, {"name": path.stem})

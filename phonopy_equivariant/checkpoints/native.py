@@ -185,7 +185,9 @@ def _read_header(
         )
     kind = ARCHITECTURES[architecture]
     try:
-        config = kind.config.from_dict(header["config"])
+        # YAML has lists only, a configuration tuples only
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()}
+        config = kind.config.from_dict(values)
         labels = {str(key): str(value) for key, value in header.get("labels", {}).items()}
         with jax.enable_x64(True):
             template = jax.eval_shape(kind.build(config).init, jax.random.key(0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import e3nn_jax as e3nn
@@ -91,7 +92,7 @@ class NequIPConfig:
                 )
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NequIPConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> NequIPConfig:
         """Make a configuration from plain values; an unknown key raises with the nearest one."""
         names = [field.name for field in dataclasses.fields(cls)]
         for key in values:
@@ -99,8 +100,7 @@ class NequIPConfig:
                 near = difflib.get_close_matches(key, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
                 raise PhonopyEquivariantError(f"NequIP configuration: unknown key {key!r}.{hint}")
-        # a YAML or JSON file has lists only
-        return cls(**values | {k: tuple(v) for k, v in values.items() if k == "species"})
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` takes, fit for YAML."""
