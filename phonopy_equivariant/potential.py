@@ -185,9 +185,7 @@ def node_energies(
     owner = graph_of_node(graph)
     if strain is not None:
         symmetric = (strain + jnp.swapaxes(strain, 1, 2)) / 2
-        vectors = vectors + jnp.einsum(
-            "ev,evw->ew", vectors, symmetric[owner[graph.receivers]]
-        )
+        vectors = vectors + jnp.einsum("ev,evw->ew", vectors, symmetric[owner[graph.receivers]])
     dtype = jax.tree.leaves(params)[0].dtype
     energies = site_energies(
         model,

@@ -99,9 +99,7 @@ def _read_params(path: Path, file: BinaryIO, config: NequIPConfig) -> Params:
     return {"global": shared, "layers": layers}
 
 
-def _layer(
-    read: Any, linear: Any, config: NequIPConfig, layout: LayerLayout
-) -> dict[str, Any]:
+def _layer(read: Any, linear: Any, config: NequIPConfig, layout: LayerLayout) -> dict[str, Any]:
     widths = [config.num_radial_basis, *[config.radial_width] * config.radial_depth]
     radial = {f"w{d}": read(a, b) for d, (a, b) in enumerate(zip(widths, widths[1:], strict=False))}
     columns = _column_order(layout)

@@ -74,9 +74,7 @@ def force_constants(
         potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory
     )
     owner, cells = supercell_images(phonon)
-    return compact_force_constants(
-        grid, fill_star(grid, symmetry, irreducible), cells, owner, rows
-    )
+    return compact_force_constants(grid, fill_star(grid, symmetry, irreducible), cells, owner, rows)
 
 
 def set_force_constants(
@@ -111,9 +109,7 @@ def set_force_constants(
 def primitive_operations(phonon: Phonopy) -> Operations:
     """Return the space group that phonopy found for the primitive cell."""
     found = phonon.primitive_symmetry.symmetry_operations
-    return operations(
-        as_structure(phonon.primitive), found["rotations"], found["translations"]
-    )
+    return operations(as_structure(phonon.primitive), found["rotations"], found["translations"])
 
 
 def supercell_of_primitive(phonon: Phonopy) -> Int[ndarray, "3 3"]:
@@ -139,9 +135,7 @@ class PhonopyMLP:
     def __init__(self, potential: Potential):
         self.potential = potential
 
-    def evaluate(
-        self, supercells: Sequence[PhonopyAtoms]
-    ) -> tuple[ndarray, ndarray, ndarray]:
+    def evaluate(self, supercells: Sequence[PhonopyAtoms]) -> tuple[ndarray, ndarray, ndarray]:
         """Return energies (n,) eV, forces (n, atoms, 3) eV/Å and stresses (n, 6) eV.
 
         Stresses are dE/dε in eV per supercell, in pypolymlp's order xx, yy, zz, xy, yz, zx.

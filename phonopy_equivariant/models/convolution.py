@@ -55,9 +55,7 @@ def convolve(
     count = len(edges.senders)
     if count <= EDGE_BLOCK or count % EDGE_BLOCK:
         return contribution(edges)
-    blocks = jax.tree.map(
-        lambda x: x.reshape(count // EDGE_BLOCK, -1, *x.shape[1:]), edges
-    )
+    blocks = jax.tree.map(lambda x: x.reshape(count // EDGE_BLOCK, -1, *x.shape[1:]), edges)
     contribution = jax.checkpoint(contribution, prevent_cse=False)
     shapes = jax.eval_shape(contribution, jax.tree.map(lambda x: x[0], blocks))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -110,9 +108,7 @@ def couple(
 
 
 @couple.defjvp
-def _couple_jvp(
-    primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
+def _couple_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     (angular, sent), (angular_dot, sent_dot) = primals, tangents
     tangent = jnp.einsum("eab,ebu->eau", angular_dot, sent) + couple(angular, sent_dot)
     return couple(angular, sent), tangent

@@ -144,9 +144,7 @@ def harmonics(direction: Float[Array, "edges 3"], l_max: int) -> Float[Array, "e
     ).array
 
 
-def angular_factors(
-    layout: LayerLayout, sphericals: Float[Array, "edges harmonics"]
-) -> Features:
+def angular_factors(layout: LayerLayout, sphericals: Float[Array, "edges harmonics"]) -> Features:
     """Return G[a, b] of every edge, ``{input irrep: (edges, a, b)}``; linear in the harmonics."""
     constants = {
         key: layout.scale * coupling(key, groups, layout.l_max)
@@ -191,8 +189,6 @@ def gather_outputs(layout: LayerLayout, sums: Features) -> Features:
         start = 0
         for group in groups:
             block = sums[key][:, start : start + group.components]
-            parts[group.output].append(
-                block.reshape(len(block), dimension(group.output), -1)
-            )
+            parts[group.output].append(block.reshape(len(block), dimension(group.output), -1))
             start += group.components
     return {key: jnp.concatenate(some, axis=-1) for key, some in parts.items() if some}

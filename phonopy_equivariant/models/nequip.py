@@ -34,9 +34,7 @@ class IrrepsLinear(hk.Module):
     def __call__(self, features: Features, species: Array) -> Features:
         """Map ``{irrep: (atoms, 2l+1, u)}`` to ``{irrep: (atoms, 2l+1, w)}``."""
         return {
-            key: self._block(key, features[key], species)
-            for key in self.outputs
-            if key in features
+            key: self._block(key, features[key], species) for key in self.outputs if key in features
         }
 
     def _block(self, key: str, x: Array, species: Array) -> Array:
@@ -167,9 +165,7 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         def radial_functions(basis: Array, z_i: Array, z_j: Array) -> Array:
             return network(basis)
 
-        def mix(
-            sums: Features | None, features: Features | None, species: Array
-        ) -> Features:
+        def mix(sums: Features | None, features: Features | None, species: Array) -> Features:
             mixed = {} if sums is None else down(gather_outputs(layout, sums), species)
             skipped = {} if features is None else skip(features, species)
             return {

@@ -296,9 +296,7 @@ def _central_second_derivative(
     """Return f''·nn + f'/r·(1 - nn), the second derivative of a function of the distance."""
     radial = jnp.einsum("ev,ew->evw", geometry.unit, geometry.unit)
     transverse = jnp.eye(3, dtype=radial.dtype) - radial
-    return (
-        bend[:, None, None] * radial + (slope / geometry.distance)[:, None, None] * transverse
-    )
+    return bend[:, None, None] * radial + (slope / geometry.distance)[:, None, None] * transverse
 
 
 def _pair_term(
@@ -307,7 +305,9 @@ def _pair_term(
     z_i, z_j = network.species[network.receivers], network.species[network.senders]
 
     def slope(r: Array) -> tuple[Array, Array]:
-        return jax.jvp(lambda d: model.pair(params["global"], d, z_i, z_j), (r,), (jnp.ones_like(r),))
+        return jax.jvp(
+            lambda d: model.pair(params["global"], d, z_i, z_j), (r,), (jnp.ones_like(r),)
+        )
 
     distance = geometry.distance
     (_, first), (_, second) = jax.jvp(slope, (distance,), (jnp.ones_like(distance),))
