@@ -12,8 +12,8 @@ import vesin
 from jaxtyping import Int
 from numpy import ndarray
 
-from phonopy_equivariant.models.convolution import EDGE_BLOCK
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.models.convolution import EDGE_BLOCK
 from phonopy_equivariant.structure import Structure
 
 # Atoms closer than this (Å) are taken for a mistake in the input: H2 has 0.74 Å.
@@ -79,8 +79,10 @@ def bucket_size(count: int, minimum: int = 16) -> int:
 
     The ratio 1.19 keeps wasted work below 19 % (8 % on average), with four sizes an octave.
     """
-    steps = max(0, int(np.ceil(4 * np.log2(max(count, 1) / minimum) - 1e-9)))
-    return 2 * int(np.ceil(minimum * 2 ** (steps / 4) / 2))
+    steps = max(0, int(4 * np.log2(max(count, 1) / minimum)))
+    while (size := 2 * int(np.ceil(minimum * 2 ** (steps / 4) / 2))) < count:
+        steps += 1
+    return size
 
 
 def edge_bucket(count: int) -> int:

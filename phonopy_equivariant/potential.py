@@ -22,7 +22,7 @@ from phonopy_equivariant.graph import build_graph, pad_graph
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_energies
 from phonopy_equivariant.models.nequip import build_nequip
-from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.structure import as_structure
 
 DTYPES = ("float64", "float32")
 

@@ -50,7 +50,8 @@ def read_nequix(path: Path) -> tuple[NequIPConfig, Params]:
     with open(path, "rb") as file:
         config = _read_config(path, file)
         params = _read_params(path, file, config)
-        if file.read(1):
+        # one published file ends in a newline
+        if file.read(2) not in (b"", b"\n"):
             raise PhonopyEquivariantError(f"{path}: bytes after the last array; not a Nequix file.")
     return config, params
 
@@ -88,6 +89,8 @@ def _read_params(path: Path, file: BinaryIO, config: NequIPConfig) -> Params:
             raise PhonopyEquivariantError(
                 f"{path}: found an array of shape {array.shape} where {shape} belongs."
             )
+        if not np.isfinite(array).all():
+            raise PhonopyEquivariantError(f"{path}: weights that are not finite numbers.")
         return array.astype(float)
 
     layouts = layer_layouts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,6 +69,15 @@ class NequIPConfig:
 
     def __post_init__(self) -> None:
         """Normalise the species and the irreps, and refuse values out of range."""
+        for field in dataclasses.fields(self):
+            allowed = {"float": (int, float), "int": (int,), "bool": (bool,)}.get(str(field.type))
+            value = getattr(self, field.name)
+            if allowed and (
+                not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
+            ):
+                raise PhonopyEquivariantError(
+                    f"NequIP configuration: {field.name}={value!r} is not of type {field.type}."
+                )
         object.__setattr__(self, "species", tuple(sorted(int(z) for z in self.species)))
         irreps = _parse_irreps(self.hidden_irreps)
         object.__setattr__(self, "hidden_irreps", str(irreps))
@@ -84,6 +94,8 @@ class NequIPConfig:
             "radial_depth": self.radial_depth >= 0,
             "envelope_exponent": self.envelope_exponent >= 2,
             "avg_num_neighbors": self.avg_num_neighbors > 0,
+            "scale": math.isfinite(self.scale),
+            "shift": math.isfinite(self.shift),
         }
         for name, satisfied in requirements.items():
             if not satisfied:
@@ -100,7 +112,7 @@ class NequIPConfig:
                 near = difflib.get_close_matches(key, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
                 raise PhonopyEquivariantError(f"NequIP configuration: unknown key {key!r}.{hint}")
-        return cls(**values)
+        return cls(**{**values, "species": tuple(values.get("species", ()))})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` takes, fit for YAML."""

@@ -115,8 +115,14 @@ def interaction(
     """Return the features of the atoms after one layer."""
     messages = layer.message(params, features, species)
 
+    sums = convolve(layer.layout, bind_radial(layer, params), messages, edges, species)
+    return layer.activate(params, layer.mix(params, sums, features, species), species)
+
+
+def bind_radial(layer: Layer, params: Params) -> Callable[[Array, Array, Array], Array]:
+    """Return the layer's radial functions of (basis, z_i, z_j) for given parameters."""
+
     def radial(basis: Array, z_i: Array, z_j: Array) -> Array:
         return layer.radial(params, basis, z_i, z_j)
 
-    sums = convolve(layer.layout, radial, messages, edges, species)
-    return layer.activate(params, layer.mix(params, sums, features, species), species)
+    return radial

@@ -168,12 +168,8 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         def mix(sums: Features | None, features: Features | None, species: Array) -> Features:
             mixed = {} if sums is None else down(gather_outputs(layout, sums), species)
             skipped = {} if features is None else skip(features, species)
-            return {
-                key: mixed[key] + skipped[key]
-                if key in mixed and key in skipped
-                else mixed.get(key, skipped.get(key))
-                for key in mixed | skipped
-            }
+            both = mixed.keys() & skipped.keys()
+            return mixed | skipped | {key: mixed[key] + skipped[key] for key in both}
 
         def activate(mixed: Features, species: Array) -> Features:
             return gate(mixed if norm is None else norm(mixed), layout.outputs)

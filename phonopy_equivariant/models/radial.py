@@ -9,10 +9,10 @@ from jaxtyping import Array, Float
 def bessel_basis(
     distance: Float[Array, " edges"], num_basis: int, cutoff: float
 ) -> Float[Array, "edges basis"]:
-    r"""Return :math:`\frac{2}{c} \sin(k \pi r / c) / r`, k = 1..num_basis (arXiv:2003.03123, eq. 7).
+    r"""Return :math:`\frac{2}{c} \sin(k \pi r / c) / r` for k = 1..num_basis.
 
-    The prefactor is that of Nequix, 2/c, where the paper has its square root. ``distance`` must
-    not be zero.
+    The basis of arXiv:2003.03123, eq. 7, with the prefactor of Nequix, 2/c, where the paper has
+    its square root. ``distance`` must not be zero.
     """
     order = jnp.arange(1, num_basis + 1, dtype=distance.dtype)
     argument = jnp.pi * order * (distance[:, None] / cutoff)

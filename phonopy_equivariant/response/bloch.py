@@ -21,7 +21,8 @@ length one where 2q is a reciprocal lattice vector and everything is real.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,28 +62,26 @@ def bloch_force_constants(
             messages = _message_changes(layer, layer_params, terms, changes, species)
             half = _adjoint_part(terms.adjoint, messages, table, len(species))
             result = result + half + _hermitian(half)
-            sums = {
-                key: _convolve(layer, terms, key, messages[key], table, len(species))
-                for key in layer.layout.groups
-            }
-            carried = _mix(layer, layer_params, sums, changes, species)
-            mixed = {
-                key: mixed[key] + x if key in mixed else x for key, x in carried.items()
-            }
+            carried = _carried(layer, layer_params, terms, messages, changes, table, species)
+            mixed = {key: mixed[key] + x if key in mixed else x for key, x in carried.items()}
         changes, curved = _node_changes(layer, layer_params, terms, mixed, species)
         result = result + sum(_inner(mixed[key], curved[key]) for key in mixed)
     return result
 
 
-def _assemble(
-    values: Float[Array, "edges ..."], table: PairTable
+def _assemble(values: Float[Array, "edges ..."], table: PairTable) -> Float[Array, "pairs q s ..."]:
+    """Return sum_S e^{2πi q·S} x_e for every pair."""
+    return _phase_sums(values[table.slots.reshape(-1)], table)
+
+
+def _phase_sums(
+    slotted: Float[Array, "slots ..."], table: PairTable
 ) -> Float[Array, "pairs q s ..."]:
-    """Return sum_S e^{2πi q·S} x_e for every pair: one matrix product a pair serves all q."""
+    """Return phase-weighted sums over the slots of a pair: one matrix product serves all q."""
     q, s, pairs, slots = table.phases.shape
     left = table.phases.transpose(2, 0, 1, 3).reshape(pairs, q * s, slots)
-    right = values[table.slots].reshape(pairs, slots, -1)
-    product = jnp.einsum("pqm,pmx->pqx", left, right)
-    return product.reshape(pairs, q, s, *values.shape[1:])
+    product = jnp.einsum("pqm,pmx->pqx", left, slotted.reshape(pairs, slots, -1))
+    return product.reshape(pairs, q, s, *slotted.shape[1:])
 
 
 def _row_sums(values: Float[Array, "edges ..."], table: PairTable, atoms: int) -> Array:
@@ -130,9 +129,7 @@ def _message_changes(
     species: Int[Array, " atoms"],
 ) -> Features:
     def tangent(change: Features) -> Features:
-        return jax.jvp(
-            lambda h: layer.message(params, h, species), (terms.features,), (change,)
-        )[1]
+        return jax.jvp(lambda h: layer.message(params, h, species), (terms.features,), (change,))[1]
 
     return _over_columns(tangent, changes)
 
@@ -155,58 +152,88 @@ def _node_changes(
     return _over_columns(tangent, mixed)
 
 
-def _over_columns(function, columns):  # type: ignore[no-untyped-def]  # a tree to a tree
+def _over_columns(function: Callable[[Features], Any], columns: Features) -> Any:
     """Apply a function of features to every (q, s, column)."""
     leading = jax.tree.leaves(columns)[0].shape[:3]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), columns)
-    return jax.tree.map(
-        lambda x: x.reshape(*leading, *x.shape[1:]), jax.vmap(function)(flat)
-    )
+    return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), jax.vmap(function)(flat))
 
 
-def _mix(
+def _carried(
     layer: Layer,
     params: Params,
-    sums: Features,
+    terms: LayerExpansion,
+    messages: Features,
     changes: Features,
+    table: PairTable,
     species: Int[Array, " atoms"],
 ) -> Features:
-    leading = jax.tree.leaves(changes)[0].shape[:4]
-    count = leading[0] * leading[1] * leading[2]
+    """Return mix( sum_j M_ij(q) δg_j, δh_i ), (q, s, columns, i, 2l+1, w).
 
-    def flat(tree: Features) -> Features:
-        return {key: x.reshape(-1, *x.shape[4:]) for key, x in tree.items()}
+    One receiver i at a time: M_i then stays in cache between its assembly and its use, and
+    memory does not grow with the square of the number of atoms.
+    """
+    atoms = len(species)
+    q, s, _, slots = table.phases.shape
+    index = table.slots.reshape(atoms, atoms * slots)
+    phases = table.phases.reshape(q, s, atoms, atoms, slots).transpose(2, 3, 0, 1, 4)
+    lefts = {
+        key: x.transpose(0, 5, 1, 2, 3, 4).reshape(q, x.shape[5], -1, atoms * x.shape[4])
+        for key, x in messages.items()
+    }
 
-    mixed = layer.mix(params, flat(sums), flat(changes), jnp.tile(species, count))
-    return {key: x.reshape(*leading, *x.shape[1:]) for key, x in mixed.items()}
+    def receiver(inputs: tuple[Any, ...]) -> Features:
+        own_index, own_phases, own_species, own_changes = inputs
+        sums = {
+            key: _row_product(layer, key, terms, lefts[key], own_index, own_phases)
+            for key in layer.layout.groups
+        }
+        leading = jax.tree.leaves(own_changes)[0].shape[:3]
+        count = leading[0] * leading[1] * leading[2]
+
+        def flat(tree: Features) -> Features:
+            return {key: x.reshape(count, *x.shape[3:]) for key, x in tree.items()}
+
+        mixed = layer.mix(params, flat(sums), flat(own_changes), jnp.full(count, own_species))
+        return {key: x.reshape(*leading, *x.shape[1:]) for key, x in mixed.items()}
+
+    by_receiver = {key: jnp.moveaxis(x, 3, 0) for key, x in changes.items()}
+    carried = jax.lax.map(receiver, (index, phases, species, by_receiver))
+    return {key: jnp.moveaxis(x, 0, 3) for key, x in carried.items()}
 
 
-def _convolve(
+def _row_product(
     layer: Layer,
-    terms: LayerExpansion,
     key: str,
-    messages: Float[Array, "q s columns atoms b u"],
-    table: PairTable,
-    atoms: int,
-) -> Float[Array, "q s columns atoms a u"]:
-    """Return sum_j M_ij(q) δg_j, one matrix product for each q and channel."""
-    q, s, columns, _, b, u = messages.shape
-    radial = expand_paths(layer.layout.groups[key], terms.radial[key])
-    kernel = jnp.einsum("eau,eab->euab", radial, terms.angular[key])
-    a = kernel.shape[2]
-    operator = _assemble(kernel, table).reshape(atoms, atoms, q, s, u, a, b)
-    operator = operator.transpose(2, 4, 3, 0, 5, 1, 6).reshape(q, u, s * atoms * a, atoms * b)
-    right = messages.transpose(0, 5, 3, 4, 1, 2).reshape(q, u, atoms * b, s * columns)
-    product = jnp.einsum("quxy,quyc->quxc", operator, right)
-    product = product.reshape(q, u, s, atoms, a, s, columns)
+    terms: LayerExpansion,
+    left: Float[Array, "q u s*columns atoms*b"],
+    index: Int[Array, " atoms*m"],
+    phases: Float[Array, "atoms q s m"],
+) -> Float[Array, "q s columns a u"]:
+    """Return sum_j M_ij(q) δg_j of one receiver: a matrix product for each q and channel."""
+    # the factors are gathered into the slots, not the ten times larger kernel
+    radial = expand_paths(layer.layout.groups[key], terms.radial[key][index])
+    # the barrier keeps the transposition of the factors out of the loop over their product
+    radial, angular = jax.lax.optimization_barrier(
+        (radial.transpose(0, 2, 1), terms.angular[key][index].transpose(0, 2, 1))
+    )
+    kernel = radial[:, :, None, :] * angular[:, None, :, :]
+    _, u, b, a = kernel.shape
+    atoms, q, s, slots = phases.shape
+    operator = jnp.einsum(
+        "jxm,jmy->jxy", phases.reshape(atoms, q * s, slots), kernel.reshape(atoms, slots, -1)
+    ).reshape(atoms, q, s, u, b, a)
+    # components ``a`` stay together on the way to the layout of the matrix product
+    operator = operator.transpose(1, 3, 0, 4, 2, 5).reshape(q, u, atoms * b, s * a)
+    product = jnp.einsum("qucy,quyx->qucx", left, operator).reshape(q, u, s, -1, s, a)
     if s == 1:
-        parts = [product[:, :, 0, :, :, 0]]
+        parts = [product[:, :, 0, :, 0]]
     else:
         parts = [
-            product[:, :, 0, :, :, 0] - product[:, :, 1, :, :, 1],
-            product[:, :, 0, :, :, 1] + product[:, :, 1, :, :, 0],
+            product[:, :, 0, :, 0] - product[:, :, 1, :, 1],
+            product[:, :, 1, :, 0] + product[:, :, 0, :, 1],
         ]
-    return jnp.stack([part.transpose(0, 4, 2, 3, 1) for part in parts], axis=1)
+    return jnp.stack([part.transpose(0, 2, 3, 1) for part in parts], axis=1)
 
 
 def _adjoint_part(

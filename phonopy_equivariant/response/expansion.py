@@ -15,7 +15,7 @@ each pair of mutually reverse edges; harmonics through their derivatives along t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ from phonopy_equivariant.models.irreps import (
     harmonics,
     split_radial,
 )
-from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
+from phonopy_equivariant.models.layered import Layer, LayeredModel, Params, bind_radial
 
 
 class Network(NamedTuple):
@@ -122,7 +122,7 @@ def expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
             later = jax.tree.map(jnp.add, nu, pull_message(kappa)[0])
     bond = _bond_term(geometry, weights)
     if model.pair is not None:
-        bond = bond + _pair_term(model, params, network, geometry)
+        bond = bond + _pair_term(model.pair, params, network, geometry)
     return Expansion(tuple(reversed(layers)), bond)
 
 
@@ -133,7 +133,7 @@ def node_function(
 
     def function(mixed: Features) -> Array:
         updated = layer.activate(params, mixed, species)
-        value = sum(jnp.sum(later[key] * updated[key]) for key in later)
+        value = jnp.sum(jnp.stack([jnp.sum(later[key] * updated[key]) for key in later]))
         if layer.readout is not None:
             value = value + layer.readout(params, updated, species).sum()
         return value
@@ -183,24 +183,19 @@ def _forward(
     model: LayeredModel, params: Params, network: Network, geometry: _Geometry
 ) -> list[tuple[Features, Features, Features]]:
     """Return (h, y, h') of every layer."""
+    species = network.species
     stride = 2 if model.symmetric_radial else 1
-    z_i = network.species[network.receivers[::stride]]
-    z_j = network.species[network.senders[::stride]]
+    z_i = species[network.receivers[::stride]]
+    z_j = species[network.senders[::stride]]
     basis = model.basis(params["global"], geometry.distance[::stride], z_i, z_j)
     edges = Edges(basis, geometry.harmonics, network.senders, network.receivers)
-    features = model.embed(params["global"], network.species)
+    features = model.embed(params["global"], species)
     states = []
     for layer, layer_params in zip(model.layers, params["layers"], strict=True):
-        messages = layer.message(layer_params, features, network.species)
-        sums = convolve(
-            layer.layout,
-            lambda b, i, j, layer=layer, p=layer_params: layer.radial(p, b, i, j),
-            messages,
-            edges,
-            network.species,
-        )
-        mixed = layer.mix(layer_params, sums, features, network.species)
-        updated = layer.activate(layer_params, mixed, network.species)
+        messages = layer.message(layer_params, features, species)
+        sums = convolve(layer.layout, bind_radial(layer, layer_params), messages, edges, species)
+        mixed = layer.mix(layer_params, sums, features, species)
+        updated = layer.activate(layer_params, mixed, species)
         states.append((features, mixed, updated))
         features = updated
     return states
@@ -227,7 +222,7 @@ def _edge_terms(
     """Return source, adjoint, K^T μ and harmonic weights of all edges, block by block."""
     inputs = (geometry, split, network.senders, network.receivers)
 
-    def terms(block: tuple) -> tuple[Features, Features, Features, Array]:
+    def terms(block: tuple[Any, ...]) -> tuple[Features, Features, Features, Array]:
         return _block_terms(layer, params, network.species, mu, messages, block)
 
     count = len(network.senders)
@@ -244,7 +239,7 @@ def _block_terms(
     species: Int[Array, " atoms"],
     mu: Features,
     messages: Features,
-    block: tuple,
+    block: tuple[Any, ...],
 ) -> tuple[Features, Features, Features, Float[Array, "edges 3 m"]]:
     geometry, split, senders, receivers = block
     layout = layer.layout
@@ -300,14 +295,15 @@ def _central_second_derivative(
 
 
 def _pair_term(
-    model: LayeredModel, params: Params, network: Network, geometry: _Geometry
+    pair: Callable[[Params, Array, Array, Array], Array],
+    params: Params,
+    network: Network,
+    geometry: _Geometry,
 ) -> Float[Array, "edges 3 3"]:
     z_i, z_j = network.species[network.receivers], network.species[network.senders]
 
     def slope(r: Array) -> tuple[Array, Array]:
-        return jax.jvp(
-            lambda d: model.pair(params["global"], d, z_i, z_j), (r,), (jnp.ones_like(r),)
-        )
+        return jax.jvp(lambda d: pair(params["global"], d, z_i, z_j), (r,), (jnp.ones_like(r),))
 
     distance = geometry.distance
     (_, first), (_, second) = jax.jvp(slope, (distance,), (jnp.ones_like(distance),))

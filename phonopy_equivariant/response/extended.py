@@ -53,11 +53,11 @@ def extended_force_constants(
         columns = np.zeros((atoms, 3, nodes, 3), complex)
         for axis in range(3):
             columns[owner, axis, np.arange(len(owner)), axis] = phase
-        columns = columns.reshape(3 * atoms, nodes, 3)
-        directions = np.concatenate([columns.real, columns.imag])
+        flat = columns.reshape(3 * atoms, nodes, 3)
+        directions = np.concatenate([flat.real, flat.imag])
         products = _home_products(potential.model, potential.params, padded, home, directions)
         second = np.asarray(products[: 3 * atoms]) + 1j * np.asarray(products[3 * atoms :])
-        result[index] = np.einsum("anv,bnv->ab", columns.conj(), second)
+        result[index] = np.einsum("anv,bnv->ab", flat.conj(), second)
     return result
 
 

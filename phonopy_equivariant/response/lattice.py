@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 from numpy import ndarray
@@ -18,6 +17,9 @@ from phonopy_equivariant.response.expansion import Expansion, Network, expand
 
 # Bytes that one block of q may take unless the caller says otherwise.
 MAX_MEMORY = 4 * 2**30
+
+# Up to this many atoms real and complex q share one program.
+SMALL_CELL = 4
 
 
 class Lattice(NamedTuple):
@@ -56,11 +58,7 @@ def lattice_force_constants(
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
     columns = 3 * len(lattice.species)
     result = np.empty((len(qpoints), columns, columns), complex)
-    doubled = 2 * qpoints
-    real = np.abs(doubled - np.rint(doubled)).max(axis=1, initial=0) < 1e-12
-    for parts, chosen in ((1, np.flatnonzero(real)), (2, np.flatnonzero(~real))):
-        if not len(chosen):
-            continue
+    for parts, chosen in _real_and_complex(qpoints, len(lattice.species)):
         size = block_size(potential, lattice, parts, len(chosen), max_memory)
         for start in range(0, len(chosen), size):
             block = chosen[start : start + size]
@@ -78,14 +76,17 @@ def prepare(potential: Potential, primitive: Any) -> Lattice:
     vectors = positions[senders] + shifts @ cell - positions[receivers]
     # padding edges join atom 0 to itself far beyond the cutoff, where all kernels vanish
     padding = edge_bucket(len(senders)) - len(senders)
-    network = Network(
-        np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))]).astype(potential.dtype),
-        np.concatenate([senders, np.zeros(padding, np.int32)]),
-        np.concatenate([receivers, np.zeros(padding, np.int32)]),
+    padded_vectors = np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))])
+    zeros = np.zeros(padding, np.int32)
+    slots, filled = _pair_slots(senders, receivers, len(species))
+    expansion = _expand(
+        potential.model,
+        potential.params,
+        padded_vectors.astype(potential.dtype),
+        np.concatenate([senders, zeros]),
+        np.concatenate([receivers, zeros]),
         species,
     )
-    slots, filled = _pair_slots(senders, receivers, len(species))
-    expansion = _expand(potential.model, potential.params, network)
     return Lattice(expansion, species, shifts, slots, filled.astype(potential.dtype))
 
 
@@ -108,6 +109,20 @@ def block_size(
     return -(-count // blocks)
 
 
+def _real_and_complex(qpoints: ndarray, atoms: int) -> list[tuple[int, ndarray]]:
+    """Return (number of parts, indices of q) of what is computed together.
+
+    Where 2q is a reciprocal lattice vector everything is real. In a small cell a program of its
+    own for these q costs more, compiled or run, than it saves.
+    """
+    doubled = 2 * qpoints
+    real = np.abs(doubled - np.rint(doubled)).max(axis=1, initial=0) < 1e-12
+    if atoms <= SMALL_CELL and not real.all():
+        return [(2, np.arange(len(qpoints)))]
+    groups = [(1, np.flatnonzero(real)), (2, np.flatnonzero(~real))]
+    return [(parts, chosen) for parts, chosen in groups if len(chosen)]
+
+
 def _block(
     potential: Potential, lattice: Lattice, qpoints: ndarray, parts: int, size: int
 ) -> ndarray:
@@ -116,13 +131,17 @@ def _block(
     padded[: len(qpoints)] = qpoints
     angles = 2 * np.pi * (padded @ lattice.shifts.T)
     phases = np.stack([np.cos(angles), np.sin(angles)][:parts], axis=1)[:, :, lattice.slots]
-    table = PairTable(
-        lattice.slots, lattice.filled, (phases * lattice.filled).astype(potential.dtype)
+    values = _bloch(
+        potential.model,
+        potential.params,
+        lattice.expansion,
+        lattice.species,
+        lattice.slots,
+        lattice.filled,
+        (phases * lattice.filled).astype(potential.dtype),
     )
-    values = np.asarray(
-        _bloch(potential.model, potential.params, lattice.expansion, lattice.species, table), float
-    )[: len(qpoints)]
-    return values[:, 0] if parts == 1 else values[:, 0] + 1j * values[:, 1]
+    found = np.asarray(values, float)[: len(qpoints)]
+    return found[:, 0] if parts == 1 else found[:, 0] + 1j * found[:, 1]
 
 
 def _pair_slots(senders: ndarray, receivers: ndarray, atoms: int) -> tuple[ndarray, ndarray]:
@@ -139,12 +158,26 @@ def _pair_slots(senders: ndarray, receivers: ndarray, atoms: int) -> tuple[ndarr
 
 
 @compiled(static_argnums=(0,))
-def _expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
-    return expand(model, params, network)
+def _expand(
+    model: LayeredModel,
+    params: Params,
+    vectors: Array,
+    senders: Array,
+    receivers: Array,
+    species: Array,
+) -> Expansion:
+    return expand(model, params, Network(vectors, senders, receivers, species))
 
 
 @compiled(static_argnums=(0,))
 def _bloch(
-    model: LayeredModel, params: Params, expansion: Expansion, species: Array, table: PairTable
+    model: LayeredModel,
+    params: Params,
+    expansion: Expansion,
+    species: Array,
+    slots: Array,
+    filled: Array,
+    phases: Array,
 ) -> Array:
-    return bloch_force_constants(model, params, expansion, jax.numpy.asarray(species), table)
+    table = PairTable(slots, filled, phases)
+    return bloch_force_constants(model, params, expansion, species, table)

@@ -68,16 +68,22 @@ def commensurate_grid(matrix: Int[ndarray, "3 3"], symmetry: Operations) -> Grid
     """
     size = abs(round(float(np.linalg.det(matrix))))
     points = np.rint(get_commensurate_points(matrix) * size).astype(int) % size
-    index = {tuple(point): k for k, point in enumerate(points)}
+    code = np.array([size**2, size, 1])
+    order = np.argsort(points @ code)
+    codes = (points @ code)[order]
+
+    def find(some: Int[ndarray, "... 3"]) -> Int[ndarray, ...]:
+        wanted = (some % size) @ code
+        place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+        return np.where(codes[place] == wanted, order[place], -1)
+
     inverse_transposed = np.rint(np.linalg.inv(symmetry.rotations)).astype(int).transpose(0, 2, 1)
-    rotated = np.einsum("oab,qb->oqa", inverse_transposed, points) % size
-    images = np.array(
-        [[index.get(tuple(point), -1) for point in row] for row in rotated], dtype=int
-    )
+    images = find(np.einsum("oab,qb->oqa", inverse_transposed, points))
     allowed = np.flatnonzero((images >= 0).all(axis=1))
-    negative = np.array([index[tuple(point)] for point in -points % size])
+    negative = find(-points)
     source, operation = np.full(len(points), -1), np.zeros(len(points), int)
-    conjugate, irreducible = np.zeros(len(points), bool), []
+    conjugate = np.zeros(len(points), bool)
+    irreducible: list[int] = []
     for q in range(len(points)):
         if source[q] >= 0:
             continue
