@@ -79,6 +79,7 @@ def add_command(commands: Any) -> None:
 def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_potential
     from phonopy_equivariant.interface.files import check_output, read_crystal
+    from phonopy_equivariant.interface.force_sets import require_displacements
     from phonopy_equivariant.interface.session import build_phonon, select_supercell
     from phonopy_equivariant.interface.supercells import supercell_line
 
@@ -86,23 +87,17 @@ def _main(args: argparse.Namespace) -> int:
     output = args.output or ("FORCE_SETS" if args.force_sets else _FILES[args.format])
     crystal = read_crystal(args.structure)
     check_output(output)
+    if args.force_sets:
+        require_displacements(crystal)
     matrix, origin = select_supercell(crystal, args.dim)
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     phonon = build_phonon(crystal, matrix)
-    if args.force_sets:
-        _check_displacements(phonon, crystal)
     potential = start_potential(args, console, crystal.unitcell)
     if args.force_sets:
         _write_force_sets(phonon, potential, crystal, output, console)
     else:
         _write_force_constants(args, phonon, potential, crystal, output, console)
     return 0
-
-
-def _check_displacements(phonon: Phonopy, crystal: Crystal) -> None:
-    from phonopy_equivariant.interface.force_sets import displaced_cells
-
-    displaced_cells(phonon, crystal)
 
 
 def _write_force_sets(

@@ -114,13 +114,13 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     )
     from phonopy_equivariant.interface.script import run_phonopy
     from phonopy_equivariant.interface.session import (
-        NEGLIGIBLE_DRIFT,
         build_phonon,
         compute_force_constants,
         equilibrium_remarks,
         provenance,
         select_supercell,
         set_born_charges,
+        skips_projection,
     )
     from phonopy_equivariant.interface.supercells import supercell_line
 
@@ -145,7 +145,7 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
         console.warn(remark)
     write_params(phonon, PARAMS_FILE, provenance(potential))
     console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on.")
-    if report.sum_rule < NEGLIGIBLE_DRIFT and "--no-fc-symmetry" not in options:
+    if skips_projection(report, len(phonon.supercell)):
         options = [*options, "--no-fc-symmetry"]
     status = run_phonopy(PARAMS_FILE, options)
     console.report("Force constants", report.lines())

@@ -124,7 +124,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         The file cannot be written.
 
     """
-    path = Path(path).expanduser()
+    path = Path(path).expanduser().resolve()  # behind a link, the file and not the link
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -148,8 +148,9 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        raise PhonopyEquivariantError(f"{path} is a folder; give the name of a file.")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device"
+        raise PhonopyEquivariantError(f"{path} is {kind}; give the name of a file.")
     probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         probe.touch()

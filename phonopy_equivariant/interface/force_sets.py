@@ -23,6 +23,22 @@ Dataset = Any
 Track = Callable[[str, Sequence[PhonopyAtoms]], Iterable[PhonopyAtoms]]
 
 
+def require_displacements(crystal: Crystal) -> None:
+    """Raise unless the file has displacements.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        With the command that makes them.
+
+    """
+    if not crystal.dataset:
+        raise PhonopyEquivariantError(
+            f"{crystal.path} has no displacements; make them with "
+            "phonopy-init -d --dim 2 2 2 -c STRUCTURE, and give phonopy_disp.yaml."
+        )
+
+
 def displaced_cells(phonon: Phonopy, crystal: Crystal) -> list[PhonopyAtoms]:
     """Return the displaced supercells of a file that ``phonopy-init -d`` wrote, in Å.
 
@@ -32,11 +48,7 @@ def displaced_cells(phonon: Phonopy, crystal: Crystal) -> list[PhonopyAtoms]:
         The file has no displacements.
 
     """
-    if not crystal.dataset:
-        raise PhonopyEquivariantError(
-            f"{crystal.path} has no displacements; make them with "
-            "phonopy-init -d --dim 2 2 2 -c STRUCTURE, and give phonopy_disp.yaml."
-        )
+    require_displacements(crystal)
     dataset: Any = copy.deepcopy(dict(crystal.dataset))
     for part in dataset.get("first_atoms", ()):
         part["displacement"] = np.asarray(part["displacement"]) * crystal.length_unit

@@ -30,8 +30,12 @@ from phonopy_equivariant.report import ForceConstantsReport
 if TYPE_CHECKING:  # the potential brings JAX: not before input has been checked
     from phonopy_equivariant.potential import Potential
 
-# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection.
+# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection. phonopy's
+# script projects all the same, and so does plain phonopy on the same file: rounding of the three
+# acoustic modes at Gamma, which enter the entropy of an odd mesh, is then the same for both. Beyond
+# this number of atoms (7 s at 512) the projection would cost more than the force constants.
 NEGLIGIBLE_DRIFT = 1e-9
+MAX_PROJECTED_ATOMS = 1000
 # Above these, phonons describe no crystal at rest; below, frequencies move by less than their
 # error from the potential.
 LARGE_FORCE = 0.01  # eV/Å
@@ -48,7 +52,8 @@ def select_supercell(
     Raises
     ------
     PhonopyEquivariantError
-        ``dim`` is malformed, or differs from that of the file's displaced supercells.
+        ``dim`` is malformed, differs from that of the file's displaced supercells, or does not
+        fit into memory.
 
     """
     stored = crystal.supercell_matrix
@@ -59,6 +64,7 @@ def select_supercell(
                 f"{crystal.path} has displaced supercells of --dim {dim_text(stored)}, not of "
                 f"--dim {dim_text(matrix)}; leave --dim away, or give the structure file."
             )
+        check_memory(1, count_atoms(crystal.unitcell, matrix))
         return matrix, "given by --dim"
     if stored is not None:
         return np.asarray(stored), f"from {crystal.path.name}"
@@ -76,8 +82,6 @@ def build_phonon(
         A supercell that does not fit into memory, or cells or masses that phonopy refuses.
 
     """
-    atoms = count_atoms(crystal.unitcell, matrix)
-    check_memory(1, atoms)
     settings = PhonopySettings(load_phonopy_yaml=True) if settings is None else settings
     if settings.import_ase_masses_iupac2016:
         set_ASE_atomic_masses_iupac2016()
@@ -106,7 +110,7 @@ def build_phonon(
             f"{crystal.path}: phonopy refuses this cell, supercell or masses ({text}); check the "
             "structure, --dim, --pa, --tolerance and --mass."
         ) from error
-    check_memory(len(phonon.primitive), atoms)
+    check_memory(len(phonon.primitive), len(phonon.supercell))
     return phonon
 
 
@@ -168,6 +172,11 @@ def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConst
             "check the structure, or choose another model."
         )
     return report
+
+
+def skips_projection(report: ForceConstantsReport, supercell_atoms: int) -> bool:
+    """Tell whether phonopy's script should leave the force constants as they are."""
+    return report.sum_rule < NEGLIGIBLE_DRIFT and supercell_atoms > MAX_PROJECTED_ATOMS
 
 
 def provenance(potential: Potential) -> dict[str, str]:

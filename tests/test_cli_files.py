@@ -1,0 +1,215 @@
+"""``fc``, ``relax``, ``models`` and help: files that phonopy reads, and answers at once."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import phonopy
+import pytest
+from ase.spacegroup.symmetrize import check_symmetry
+from cli_helpers import (
+    LATTICE,
+    command,
+    environment,
+    leftovers,
+    model,
+    poscar,
+    potential,
+    rutile,
+    shell,
+)
+from phonopy.interface.phonopy_yaml import PhonopyYaml
+
+QPOINTS = [[0.5, 0.5, 0.5], [0.1, 0.2, 0.3]]
+
+
+@pytest.fixture(scope="module")
+def displaced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a frozen-phonon run stands after phonopy-init -d."""
+    folder = tmp_path_factory.mktemp("displaced")
+    poscar(folder)
+    shell("phonopy-init -d --dim 2 2 2 -c POSCAR", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def analytic(displaced: Path) -> np.ndarray:
+    """Frequencies (THz) from phonopy_params.yaml that ``fc phonopy_disp.yaml`` writes."""
+    result = command("fc", "phonopy_disp.yaml", "--model", model(), cwd=displaced)
+    assert "(from phonopy_disp.yaml), 16 atoms" in result.stderr
+    assert "sum rule residual" in result.stdout
+    return frequencies(displaced / "phonopy_params.yaml")
+
+
+def frequencies(file: Path, **options: object) -> np.ndarray:
+    """Return what plain phonopy makes of a file."""
+    phonon = phonopy.load(file, symmetrize_fc=False, **options)
+    return np.array(phonon.run_qpoints(QPOINTS).frequencies)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("FORCE_CONSTANTS", "FORCE_CONSTANTS"), ("hdf5", "force_constants.hdf5")]
+)
+def test_force_constants_in_phonopys_other_files(
+    displaced: Path, analytic: np.ndarray, name: str, file: str
+) -> None:
+    command("fc", "phonopy_disp.yaml", "--model", model(), "--format", name, "-q", cwd=displaced)
+    path = displaced / file
+    result = frequencies(displaced / "phonopy_disp.yaml", force_constants_filename=path)
+    # FORCE_CONSTANTS has 15 decimals
+    np.testing.assert_allclose(result, analytic, rtol=0, atol=1e-9)
+    path.unlink()
+    assert not leftovers(displaced)
+
+
+def test_force_sets_give_the_frozen_phonons(displaced: Path, analytic: np.ndarray) -> None:
+    words = ("fc", "phonopy_disp.yaml", "--force-sets", "--model", model())
+    result = command(*words, cwd=displaced)
+    assert "Forces of 2 displaced supercells" in result.stderr
+    path = displaced / "FORCE_SETS"
+    frozen = frequencies(displaced / "phonopy_disp.yaml", force_sets_filename=path)
+    path.unlink()
+    # displacements of 0.01 Å: third and fourth derivatives enter
+    assert 0 < np.abs(frozen - analytic).max() < 0.02
+
+
+def test_units_of_the_calculator(displaced: Path, analytic: np.ndarray, tmp_path: Path) -> None:
+    """phonopy's files of Quantum ESPRESSO are in bohr and rydberg; so are ours for them."""
+    phonon = phonopy.load(displaced / "phonopy_disp.yaml")
+    cell = phonon.unitcell
+    bohr = phonopy.physical_units.get_calculator_physical_units("qe").distance_to_A
+    cell.cell = cell.cell / bohr
+    other = phonopy.Phonopy(cell, [2, 2, 2], primitive_matrix="auto", calculator="qe")
+    other.generate_displacements()
+    other.save(tmp_path / "phonopy_disp.yaml")
+    assert PhonopyYaml().read(tmp_path / "phonopy_disp.yaml").calculator == "qe"
+    fc = ("fc", "phonopy_disp.yaml", "--model", model(), "-q")
+    command(*fc, cwd=tmp_path)
+    np.testing.assert_allclose(frequencies(tmp_path / "phonopy_params.yaml"), analytic, rtol=1e-7)
+    command(*fc, "--format", "FORCE_CONSTANTS", cwd=tmp_path)
+    command(*fc, "--force-sets", cwd=tmp_path)
+    disp = tmp_path / "phonopy_disp.yaml"
+    same = frequencies(disp, force_constants_filename=tmp_path / "FORCE_CONSTANTS")
+    np.testing.assert_allclose(same, analytic, rtol=1e-6)
+    (tmp_path / "FORCE_CONSTANTS").unlink()
+    frozen = frequencies(disp, force_sets_filename=tmp_path / "FORCE_SETS")
+    assert np.abs(frozen - analytic).max() < 0.02
+
+
+def test_dim_beside_displaced_cells_is_refused(displaced: Path) -> None:
+    words = ("fc", "phonopy_disp.yaml", "--dim", 3, "--model", model())
+    result = command(*words, cwd=displaced, status=1)
+    assert "has displaced supercells of --dim 2 2 2, not of --dim 3 3 3" in result.stderr
+
+
+def test_relax_keeps_the_space_group(tmp_path: Path) -> None:
+    file = rutile(tmp_path)
+    before = ase.io.read(file)
+    words = ("relax", file.name, "-o", "POSCAR_out", "--fixed-cell", "--model", model())
+    result = command(*words, "--fmax", "1e-5", cwd=tmp_path)
+    after = ase.io.read(tmp_path / "POSCAR_out")
+    assert check_symmetry(after).number == check_symmetry(before).number == 136
+    np.testing.assert_allclose(after.cell.array, before.cell.array, atol=1e-12)
+    assert np.abs(after.positions - before.positions).max() > 1e-3
+    assert np.abs(potential().evaluate(after).forces).max() < 1e-5
+    assert "steps" in result.stdout
+    assert not leftovers(tmp_path)
+
+
+def test_relax_of_the_cell(tmp_path: Path) -> None:
+    poscar(tmp_path, lattice=LATTICE - 0.1)
+    command("relax", "POSCAR", "-o", "out.extxyz", "--model", model(), "-q", cwd=tmp_path)
+    after = ase.io.read(tmp_path / "out.extxyz")
+    evaluation = potential().evaluate(after)
+    assert np.abs(evaluation.stress).max() * after.get_volume() / 2 < 1e-4
+    assert check_symmetry(after).number == 225
+
+
+def test_relax_that_does_not_converge_says_so(tmp_path: Path) -> None:
+    poscar(tmp_path)
+    words = ("relax", "POSCAR", "-o", "out.vasp", "--model", model(), "--dtype", "float32")
+    result = command(*words, "--fmax", "1e-12", cwd=tmp_path, status=1)
+    assert "did not reach 1e-12" in result.stderr
+    assert not (tmp_path / "out.vasp").exists()
+
+
+def test_models(tmp_path: Path) -> None:
+    table = command("models", "list", cwd=tmp_path).stdout.splitlines()
+    assert table[0].split() == ["NAME", "THEORY", "ELEMENTS", "LICENCE", "HERE"]
+    assert any(line.split() == ["nequix-mp-1", "PBE(+U)", "89", "MIT", "no"] for line in table)
+    card = command("models", "show", "nequix-mp-1-pft", cwd=tmp_path).stdout
+    for word in ("MIT", "PBE", "arXiv:2508.16067", "Cl", "sha256", "accuracy"):
+        assert word in card
+    assert "cutoff           4 Å" in command("models", "show", model(), cwd=tmp_path).stdout
+    assert "was not in" in command("models", "remove", "nequix-mp-1", cwd=tmp_path).stdout
+    result = command("models", "fetch", "nequix-mp-2", cwd=tmp_path, status=1)
+    assert "did you mean nequix-mp-1?" in result.stderr
+
+
+def test_models_fetch_and_remove(tmp_path: Path, shared: Path) -> None:
+    variables = {"PHONOPY_EQUIVARIANT_MODELS": str(shared / "models")}
+    words = ("models", "fetch", "nequix-mp-1")
+    assert "nequix-mp-1.nqx" in command(*words, cwd=tmp_path, **variables).stdout
+    result = command("models", "remove", "nequix-mp-1", cwd=tmp_path, **variables)
+    assert "is yours" in result.stdout
+    assert (shared / "models" / "nequix-mp-1.nqx").is_file()
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("fc",), ("relax",), ("models",)])
+def test_help_teaches_and_answers_at_once(tmp_path: Path, words: tuple[str, ...]) -> None:
+    start = time.perf_counter()
+    result = command(*words, "--help", cwd=tmp_path)
+    # 0.05 s on an idle computer; heavy imports would take more than this on any
+    assert time.perf_counter() - start < 0.5
+    assert "examples:" in result.stdout
+    assert f"phonopy-equivariant {' '.join(words)}".strip() in result.stdout
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from phonopy_equivariant.cli import main; main(['run', '--help']); "
+        "print(sorted({'jax', 'numpy', 'phonopy', 'ase', 'rich'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_and_the_installed_command(tmp_path: Path) -> None:
+    assert "phonopy 4" in command("--version", cwd=tmp_path).stdout
+    assert "phonopy-equivariant 0" in shell("phonopy-equivariant --version", tmp_path)
+    assert shell("phonopy-equivariant models list | head -n 1", tmp_path)
+
+
+def test_compilation_cache_has_a_folder_for_each_kind_of_processor(tmp_path: Path) -> None:
+    code = (
+        "import phonopy_equivariant as pe; print(pe.enable_compilation_cache()); "
+        "import jax; print(jax.config.jax_compilation_cache_dir)"
+    )
+
+    def folders(**changes: str | None) -> list[str]:
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(**changes),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=True,
+        )
+        return result.stdout.split()
+
+    chosen = folders(JAX_COMPILATION_CACHE_DIR=None, XDG_CACHE_HOME=str(tmp_path))
+    assert chosen[0] == chosen[1]
+    jax_version = importlib.metadata.version("jax")
+    assert Path(chosen[0]).parent == tmp_path / "phonopy_equivariant" / "jax"
+    assert Path(chosen[0]).name.startswith(f"{jax_version}-")
+    own = tmp_path / "own"
+    assert folders(JAX_COMPILATION_CACHE_DIR=str(own)) == [str(own)] * 2
+    assert folders(JAX_COMPILATION_CACHE_DIR="/proc/no")[0] == "None"

@@ -1,0 +1,192 @@
+"""``phonopy-equivariant run``: phonopy's numbers, files and options."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import phonopy
+import pytest
+from cli_helpers import (
+    COMMAND,
+    command,
+    environment,
+    leftovers,
+    model,
+    poscar,
+    potential,
+    shell,
+    thermal_table,
+)
+from phonopy.file_IO import is_file_phonopy_yaml
+
+import phonopy_equivariant as pe
+
+BORN = """14.400
+2.6 0 0 0 2.6 0 0 0 2.6
+1.1 0 0 0 1.1 0 0 0 1.1
+-1.1 0 0 0 -1.1 0 0 0 -1.1
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """One run with bands, mesh, thermal properties and saved plots."""
+    folder = tmp_path_factory.mktemp("run")
+    poscar(folder)
+    result = command(
+        *("run", "POSCAR", "--model", model(), "--dim", 2, 2, 2),
+        *("--band", "auto", "--mesh", 11, 11, 11, "-t", "-ps"),
+        cwd=folder,
+    )
+    return folder, result.stdout, result.stderr
+
+
+def test_plain_phonopy_gives_identical_thermal_properties(
+    finished: tuple[Path, str, str],
+) -> None:
+    folder = finished[0]
+    ours = thermal_table(folder)
+    shell("phonopy phonopy_params.yaml --mesh 11 11 11 -t", folder)
+    np.testing.assert_array_equal(thermal_table(folder), ours)
+    assert ours[:, 3].max() > 30
+
+
+def test_the_file_holds_the_analytic_force_constants(finished: tuple[Path, str, str]) -> None:
+    phonon = phonopy.load(finished[0] / "phonopy_params.yaml")
+    expected = pe.force_constants(phonon, potential())
+    # the file has 15 decimals, the compiled functions of two processes agree to rounding
+    np.testing.assert_allclose(phonon.force_constants, expected, rtol=0, atol=1e-11)
+
+
+def test_phonopys_files_plots_and_the_report(finished: tuple[Path, str, str]) -> None:
+    folder, output, talk = finished
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {
+        "phonopy_params.yaml",
+        "phonopy.yaml",
+        "band.yaml",
+        "mesh.yaml",
+        "thermal_properties.yaml",
+        "thermal_properties.pdf",
+    }
+    assert not leftovers(folder)
+    assert is_file_phonopy_yaml(folder / "phonopy_params.yaml")
+    assert "sum rule residual" in output
+    assert "--dim 2 2 2 (given by --dim), 16 atoms" in talk
+    assert "Traceback" not in talk
+
+
+def test_the_origin_of_the_force_constants_is_on_record(finished: tuple[Path, str, str]) -> None:
+    text = (finished[0] / "phonopy_params.yaml").read_text()
+    assert 'potential: "small"' in text
+    assert "phonopy_equivariant" in text
+
+
+def test_supercell_is_chosen_and_said_and_masses_are_honoured(
+    tmp_path: Path, finished: tuple[Path, str, str]
+) -> None:
+    poscar(tmp_path)
+    result = command(
+        *("run", "POSCAR", f"--model={model()}", "--mesh", 4, 4, 4),
+        *("--mass", 91.96, 141.8, "--nowritemesh"),
+        cwd=tmp_path,
+    )
+    assert "--dim 4 4 4 (chosen), 128 atoms" in result.stderr
+    heavy = phonopy.load(tmp_path / "phonopy_params.yaml")
+    np.testing.assert_allclose(heavy.masses, [91.96, 141.8])
+    heavy.run_qpoints([[0.5, 0.5, 0.5]])
+    light = phonopy.load(finished[0] / "phonopy_params.yaml")
+    light.run_qpoints([[0.5, 0.5, 0.5]])
+    # masses four times as large halve the frequencies; this q is commensurate with both cells
+    ratio = light.qpoints.frequencies / heavy.qpoints.frequencies
+    np.testing.assert_allclose(ratio, 2, rtol=1e-3)
+
+
+def test_born_charges_are_found_as_phonopy_finds_them(tmp_path: Path) -> None:
+    poscar(tmp_path)
+    (tmp_path / "BORN").write_text(BORN)
+    common = ("run", "POSCAR", "--model", model(), "--dim", 2, "-q", "--qpoints", 0.01, 0, 0)
+    result = command(*common, cwd=tmp_path)
+    assert result.stdout == ""
+    phonon = phonopy.load(tmp_path / "phonopy_params.yaml", is_nac=True)
+    assert phonon.nac_params is not None
+    np.testing.assert_allclose(phonon.nac_params["born"][0], 1.1 * np.eye(3), atol=1e-8)
+    command(*common, "--nonac", cwd=tmp_path)
+    (tmp_path / "BORN").unlink()
+    assert phonopy.load(tmp_path / "phonopy_params.yaml").nac_params is None
+
+
+def test_phonopys_own_yaml_in_other_units(tmp_path: Path) -> None:
+    poscar(tmp_path)
+    shell(
+        "phonopy-init -d --dim 2 2 2 -c POSCAR && "
+        "python -c \"from ase.io import read, write; write('pw.in', read('POSCAR'), "
+        "format='espresso-in', pseudopotentials={'Na': 'Na.upf', 'Cl': 'Cl.upf'})\" && "
+        "mkdir qe && cd qe && phonopy-init --qe -d --dim 2 2 2 -c ../pw.in",
+        tmp_path,
+    )
+    frequencies = []
+    for file in ("phonopy_disp.yaml", "qe/phonopy_disp.yaml"):
+        result = command("run", file, "--model", model(), "--qpoints", "1/2 1/2 1/2", cwd=tmp_path)
+        assert "(from phonopy_disp.yaml)" in result.stderr
+        phonon = phonopy.load(tmp_path / "phonopy_params.yaml")
+        frequencies.append(phonon.run_qpoints([[0.5, 0.5, 0.5]]).frequencies)
+    # ASE and phonopy disagree in the seventh digit of the Bohr radius
+    np.testing.assert_allclose(frequencies[0], frequencies[1], rtol=1e-4)
+
+
+def test_relax_finds_the_minimum(tmp_path: Path) -> None:
+    poscar(tmp_path, lattice=5.6)
+    words = ("run", "POSCAR", "--model", model(), "--dim", 2, "--mesh", 2, 2, 2)
+    unrelaxed = command(*words, cwd=tmp_path)
+    assert "residual stress" in unrelaxed.stderr
+    assert "use --relax" in unrelaxed.stderr
+    relaxed = command(*words, "--relax", "--relax-fmax", "1e-6", cwd=tmp_path)
+    assert "Relaxed in" in relaxed.stderr
+    assert "warning" not in relaxed.stderr
+    cell = phonopy.load(tmp_path / "phonopy_params.yaml").unitcell
+    evaluation = potential().evaluate(cell)
+    assert np.abs(evaluation.stress).max() * cell.volume / len(cell) < 1e-6
+
+
+def test_ctrl_c_leaves_the_old_file_and_nothing_half_written(tmp_path: Path) -> None:
+    poscar(tmp_path)
+    old = tmp_path / "phonopy_params.yaml"
+    old.write_text("old: file\n")
+    process = subprocess.Popen(
+        [*COMMAND, "run", "POSCAR", "--model", model(), "--mesh", "4", "4", "4"],
+        cwd=tmp_path,
+        env=environment(JAX_ENABLE_COMPILATION_CACHE="false"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Force constants of"):
+            break
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=120)
+    assert process.returncode == 130, talk
+    assert "Traceback" not in talk
+    assert "interrupted" in talk
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["POSCAR", "phonopy_params.yaml"]
+    assert old.read_text() == "old: file\n"
+
+
+@pytest.mark.slow
+def test_a_published_crystal_with_published_weights(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "dft" / "NaCl"
+    file, weights = next(folder.glob("phonopy*.yaml*")), shared / "models/nequix-mp-1-pft.nqx"
+    shutil.copy(folder / "BORN", tmp_path)
+    words = ("--model", weights, "--mesh", 11, 11, 11, "-t")
+    command("run", file, *words, cwd=tmp_path)
+    ours = thermal_table(tmp_path)
+    shell("phonopy phonopy_params.yaml --mesh 11 11 11 -t", tmp_path)
+    np.testing.assert_array_equal(thermal_table(tmp_path), ours)
