@@ -49,7 +49,7 @@ def displaced_cells(phonon: Phonopy, crystal: Crystal) -> list[PhonopyAtoms]:
 
     """
     require_displacements(crystal)
-    dataset: Any = copy.deepcopy(dict(crystal.dataset))
+    dataset: Any = copy.deepcopy(dict(crystal.dataset or {}))
     for part in dataset.get("first_atoms", ()):
         part["displacement"] = np.asarray(part["displacement"]) * crystal.length_unit
     if "displacements" in dataset:
