@@ -30,7 +30,7 @@ class EquivariantCalculator(Calculator):
     relaxation or a trajectory compiles once or twice.
     """
 
-    implemented_properties = [  # noqa: RUF012 (ASE's own class attribute)
+    implemented_properties = [
         "energy",
         "free_energy",
         "energies",

@@ -15,6 +15,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.report import ForceConstantsReport, inscribed_radius
 from phonopy_equivariant.response.hessian import structure_hessian_rows
 from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants
 from phonopy_equivariant.response.star import (
@@ -25,8 +26,6 @@ from phonopy_equivariant.response.star import (
     operations,
 )
 from phonopy_equivariant.structure import as_structure
-from phonopy_equivariant.report import ForceConstantsReport, inscribed_radius
-
 
 METHODS = ("bloch", "autodiff")
 
