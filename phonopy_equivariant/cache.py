@@ -37,8 +37,10 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
 
     """
     # XLA reports two of its own tuning flags as missing from the processor, in pages of text, each
-    # time it loads a function (seen in jaxlib 0.10.1); it reads the variable when JAX is imported
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # time it loads a function (seen in jaxlib 0.10.1); it reads the variable when JAX is imported.
+    # JAX's own default is 1, which a process that runs this one may have handed down.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import jax
 
     config: Any = jax.config

@@ -71,6 +71,7 @@ def environment(**changes: str | None) -> dict[str, str]:
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "XDG_CACHE_HOME": str(scratch() / "cache"),
         "PHONOPY_EQUIVARIANT_MODELS": None,
+        "TF_CPP_MIN_LOG_LEVEL": None,  # JAX set it for this process
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9"),
         **dict.fromkeys(("NO_PROXY", "no_proxy")),

@@ -121,25 +121,6 @@ def test_born_charges_are_found_as_phonopy_finds_them(tmp_path: Path) -> None:
     assert phonopy.load(tmp_path / "phonopy_params.yaml").nac_params is None
 
 
-def test_phonopys_own_yaml_in_other_units(tmp_path: Path) -> None:
-    poscar(tmp_path)
-    shell(
-        "phonopy-init -d --dim 2 2 2 -c POSCAR && "
-        "python -c \"from ase.io import read, write; write('pw.in', read('POSCAR'), "
-        "format='espresso-in', pseudopotentials={'Na': 'Na.upf', 'Cl': 'Cl.upf'})\" && "
-        "mkdir qe && cd qe && phonopy-init --qe -d --dim 2 2 2 -c ../pw.in",
-        tmp_path,
-    )
-    frequencies = []
-    for file in ("phonopy_disp.yaml", "qe/phonopy_disp.yaml"):
-        result = command("run", file, "--model", model(), "--qpoints", "1/2 1/2 1/2", cwd=tmp_path)
-        assert "(from phonopy_disp.yaml)" in result.stderr
-        phonon = phonopy.load(tmp_path / "phonopy_params.yaml")
-        frequencies.append(phonon.run_qpoints([[0.5, 0.5, 0.5]]).frequencies)
-    # ASE and phonopy disagree in the seventh digit of the Bohr radius
-    np.testing.assert_allclose(frequencies[0], frequencies[1], rtol=1e-4)
-
-
 def test_relax_finds_the_minimum(tmp_path: Path) -> None:
     poscar(tmp_path, lattice=5.6)
     words = ("run", "POSCAR", "--model", model(), "--dim", 2, "--mesh", 2, 2, 2)
