@@ -64,6 +64,9 @@ def bloch_force_constants(
             result = result + half + _hermitian(half)
             carried = _carried(layer, layer_params, terms, messages, changes, table, species)
             mixed = {key: mixed[key] + x if key in mixed else x for key, x in carried.items()}
+        leading = (*result.shape[:2], 3 * len(species))
+        for key, value in terms.mixed.items():  # parts of y that no edge of this layer reaches
+            mixed.setdefault(key, jnp.zeros((*leading, *value.shape), value.dtype))
         changes, curved = _node_changes(layer, layer_params, terms, mixed, species)
         result = result + sum(_inner(mixed[key], curved[key]) for key in mixed)
     return result
@@ -206,8 +209,8 @@ def _row_product(
     layer: Layer,
     key: str,
     terms: LayerExpansion,
-    left: Float[Array, "q u s*columns atoms*b"],
-    index: Int[Array, " atoms*m"],
+    left: Float[Array, "q u rows inner"],
+    index: Int[Array, " neighbours"],
     phases: Float[Array, "atoms q s m"],
 ) -> Float[Array, "q s columns a u"]:
     """Return sum_j M_ij(q) δg_j of one receiver: a matrix product for each q and channel."""
@@ -240,7 +243,7 @@ def _adjoint_part(
     adjoint: Features, messages: Features, table: PairTable, atoms: int
 ) -> Float[Array, "q s columns columns"]:
     """Return sum_e δr_e^{c*}·adjoint_e·e^{2πi q·S} δg_j^d."""
-    total = jnp.zeros(())
+    parts = []
     for key, values in adjoint.items():
         change = messages[key]
         q, s, columns = change.shape[:3]
@@ -256,8 +259,8 @@ def _adjoint_part(
             far = jnp.stack(
                 [moved[:, 0, 0] - moved[:, 1, 1], moved[:, 0, 1] + moved[:, 1, 0]], axis=1
             )
-        total = total + (local - far).reshape(q, s, 3 * atoms, columns)
-    return total
+        parts.append((local - far).reshape(q, s, 3 * atoms, columns))
+    return jnp.sum(jnp.stack(parts), axis=0)
 
 
 def _inner(

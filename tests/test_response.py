@@ -1,0 +1,198 @@
+"""Three roads to the same force constants: Bloch response, automatic differentiation, differences.
+
+All are exact for a given energy function, so in float64 they agree to rounding: about 1e-13 of
+the largest element for sums of some thousand terms; 1e-11 leaves room for other BLAS builds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.spacegroup import crystal as ase_crystal
+from conftest import BOTH_PARITIES, NATURAL, assert_close, small_config
+from phonopy import Phonopy
+from phonopy.structure.atoms import PhonopyAtoms
+from toy_model import toy_potential
+
+import phonopy_equivariant as pe
+from phonopy_equivariant.interface.phonopy import primitive_operations, supercell_of_primitive
+from phonopy_equivariant.potential import Potential, random_potential
+from phonopy_equivariant.response import lattice
+from phonopy_equivariant.response.extended import extended_force_constants
+from phonopy_equivariant.response.hessian import hessian, structure_hessian_rows
+from phonopy_equivariant.response.lattice import lattice_force_constants
+from phonopy_equivariant.response.star import commensurate_grid
+from phonopy_equivariant.structure import Structure, as_structure, to_ase
+
+# Γ, a point with 2q = G, and two general points
+QPOINTS = np.array([[0.0, 0, 0], [0.5, 0, 0.5], [0.25, 0.1, -0.3], [0.33, 0.2, 0.7]])
+
+MODELS = {
+    "natural parity": lambda: random_potential(small_config(num_interactions=3), seed=1),
+    "both parities": lambda: random_potential(small_config(hidden_irreps=BOTH_PARITIES), seed=2),
+    "norm, no species skip": lambda: random_potential(
+        small_config(layer_norm=True, species_skip=False), seed=3
+    ),
+    "one layer": lambda: random_potential(small_config(num_interactions=1), seed=4),
+    "what MACE needs": lambda: toy_potential(small_config(hidden_irreps=NATURAL), seed=5),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> Potential:
+    return MODELS[request.param]()
+
+
+def phonopy_of(atoms: object, supercell_matrix: object) -> Phonopy:
+    cell = PhonopyAtoms(
+        numbers=atoms.numbers, cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions()
+    )
+    return Phonopy(cell, supercell_matrix=supercell_matrix, primitive_matrix="P")
+
+
+def test_bloch_response_equals_extended_graph(model: Potential, crystal: Structure) -> None:
+    """Off the commensurate grid too: no supercell enters on either side."""
+    expected = extended_force_constants(model, crystal, QPOINTS)
+    result = lattice_force_constants(model, crystal, QPOINTS)
+    for got, want in zip(result, expected, strict=True):
+        assert_close(got, want)
+        assert_close(got, got.conj().T)
+
+
+def test_bloch_response_at_gamma_is_the_hessian_of_the_cell(
+    model: Potential, crystal: Structure
+) -> None:
+    size = 3 * len(crystal.numbers)
+    expected = hessian(model, crystal).reshape(size, size)
+    result = lattice_force_constants(model, crystal, np.zeros((1, 3)))[0]
+    assert_close(result.real, expected)
+    assert not result.imag.any()
+    # translation invariance, raw: 1e-10 eV/Å² is asked of the package
+    assert np.abs(result.real.reshape(size, -1, 3).sum(axis=1)).max() < 1e-11
+
+
+def test_hessian_equals_central_differences(model: Potential, crystal: Structure) -> None:
+    """At a step of 2e-5 Å truncation (4e-9) and rounding (1e-9) are far below 1e-7 of the largest."""
+    step, atom = 2e-5, 1
+    row = structure_hessian_rows(model, crystal, np.array([atom]))[0]
+    for axis in range(3):
+        forces = []
+        for sign in (1, -1):
+            positions = crystal.positions.copy()
+            positions[atom, axis] += sign * step
+            forces.append(model.evaluate(crystal._replace(positions=positions)).forces)
+        difference = (forces[1] - forces[0]) / (2 * step)
+        np.testing.assert_allclose(row[:, axis], difference, rtol=0, atol=1e-7 * np.abs(row).max())
+
+
+def test_extended_graph_equals_supercell_at_commensurate_q(
+    potential: Potential, crystal: Structure
+) -> None:
+    repeats = (2, 1, 3)
+    atoms = len(crystal.numbers)
+    supercell = to_ase(crystal).repeat(repeats)
+    rows = structure_hessian_rows(potential, supercell, np.arange(atoms))
+    cells = np.array([(a, b, c) for a in range(2) for b in range(1) for c in range(3)])
+    q = np.array([0.5, 0.0, 1 / 3])
+    blocks = rows.reshape(atoms, len(cells), atoms, 3, 3)
+    phase = np.exp(2j * np.pi * cells @ q)
+    expected = np.einsum("icjab,c->iajb", blocks, phase).reshape(3 * atoms, 3 * atoms)
+    assert_close(extended_force_constants(potential, crystal, q[None])[0], expected)
+
+
+def test_molecule_without_cell_at_gamma(potential: Potential, molecule: Structure) -> None:
+    size = 3 * len(molecule.numbers)
+    expected = hessian(potential, molecule).reshape(size, size)
+    result = lattice_force_constants(potential, molecule, np.zeros((1, 3)))[0]
+    assert_close(result.real, expected)
+
+
+def test_blocks_of_q_and_real_arithmetic_change_nothing(
+    potential: Potential, crystal: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = lattice_force_constants(potential, crystal, QPOINTS)
+    assert_close(lattice_force_constants(potential, crystal, QPOINTS, max_memory=1), expected)
+    monkeypatch.setattr(lattice, "SMALL_CELL", len(crystal.numbers))
+    assert_close(lattice_force_constants(potential, crystal, QPOINTS), expected)
+
+
+CRYSTALS = {
+    "silicon 2x2x2": (bulk("Si"), np.diag([2, 2, 2])),
+    "silicon, non-diagonal": (bulk("Si"), [[-1, 1, 1], [1, -1, 1], [1, 1, -1]]),
+    "one atom, point group broken": (bulk("Al"), np.diag([2, 3, 1])),
+    "wurtzite, skewed supercell": (
+        bulk("GaN", "wurtzite", a=3.19, c=5.19),
+        [[2, 0, 0], [1, 2, 0], [0, 0, 1]],
+    ),
+    "quartz": (
+        ase_crystal(
+            ["Si", "O"],
+            [(0.4697, 0, 1 / 3), (0.4135, 0.2669, 0.2144)],
+            spacegroup=152,
+            cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
+        ),
+        np.diag([2, 1, 1]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CRYSTALS)
+@pytest.mark.filterwarnings("ignore:.*Point group symmetries of supercell:UserWarning")
+def test_force_constants_by_symmetry_equal_automatic_differentiation(name: str) -> None:
+    atoms, supercell_matrix = CRYSTALS[name]
+    numbers = tuple(set(atoms.numbers.tolist()))
+    potential = random_potential(small_config(species=numbers, cutoff=4.0), seed=6)
+    phonon = phonopy_of(atoms, supercell_matrix)
+    expected = pe.force_constants(phonon, potential, method="autodiff")
+    report = pe.set_force_constants(phonon, potential)
+    assert_close(phonon.force_constants, expected)
+    assert report.sum_rule < 1e-11
+    assert report.permutation < 1e-11
+
+
+def test_triclinic_supercell(potential: Potential, crystal: Structure) -> None:
+    phonon = phonopy_of(to_ase(crystal), np.diag([2, 1, 2]))
+    expected = pe.force_constants(phonon, potential, method="autodiff")
+    assert_close(pe.force_constants(phonon, potential), expected)
+
+
+def test_irreducible_points_of_fcc() -> None:
+    """Textbook: 4x4x4 and 2x2x2 grids of an fcc lattice have 8 and 3 irreducible points."""
+    for size, count in ((4, 8), (2, 3)):
+        phonon = phonopy_of(bulk("Si"), np.diag([size] * 3))
+        grid = commensurate_grid(supercell_of_primitive(phonon), primitive_operations(phonon))
+        assert len(grid.irreducible) == count
+        assert (np.bincount(grid.source) > 0).sum() == count
+
+
+def test_unknown_method_is_refused(potential: Potential) -> None:
+    phonon = phonopy_of(bulk("NaCl", "rocksalt", a=5.64), np.eye(3, dtype=int))
+    with pytest.raises(pe.PhonopyEquivariantError, match="bloch, autodiff"):
+        pe.force_constants(phonon, potential, method="dfpt")
+
+
+def test_float32_stays_close(crystal: Structure) -> None:
+    """Single precision keeps 1e-7 per operation; sums over layers lose a digit or two."""
+    double = random_potential(small_config(), seed=1)
+    single = random_potential(small_config(), seed=1, dtype="float32")
+    expected = lattice_force_constants(double, crystal, QPOINTS)
+    assert_close(lattice_force_constants(single, crystal, QPOINTS), expected, relative=3e-5)
+
+
+def test_force_constants_in_phonopy(potential: Potential) -> None:
+    """phonopy's forces on a displaced supercell are -Φ·u; MLP slot and setter must agree."""
+    phonon = phonopy_of(bulk("NaCl", "rocksalt", a=5.64), np.diag([2, 2, 2]))
+    pe.set_force_constants(phonon, potential)
+    phonon.mlp = pe.PhonopyMLP(potential)
+    supercell = as_structure(phonon.supercell)
+    positions = supercell.positions.copy()
+    # odd orders cancel between +u and -u, the third is left: (1e-4)² of the first
+    positions[0, 0] += 1e-4
+    forces = potential.evaluate(supercell._replace(positions=positions)).forces
+    row = np.array(phonon.force_constants)[0, :, 0]
+    np.testing.assert_allclose(forces, -1e-4 * row, atol=1e-7 * np.abs(row).max())
+    energies, mlp_forces, stresses = phonon.mlp.evaluate([phonon.supercell])
+    assert mlp_forces.shape == (1, len(phonon.supercell), 3)
+    assert stresses.shape == (1, 6)
+    np.testing.assert_allclose(energies[0], potential.evaluate(supercell).energy)
