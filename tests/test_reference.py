@@ -1,4 +1,4 @@
-"""Energies, forces and stresses equal those of the upstream Nequix code."""
+"""Energies, forces, stresses and force constants equal those of the upstream Nequix code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from phonopy_equivariant.checkpoints.load import load_potential
 from phonopy_equivariant.graph import edge_bucket
+from phonopy_equivariant.response.hessian import structure_hessian_rows
+from phonopy_equivariant.response.lattice import lattice_force_constants
 from phonopy_equivariant.structure import Structure
 
 MODELS = ("nequix-mp-1-pft", "nequix-oam-1-pft")
@@ -43,3 +45,48 @@ def test_energy_forces_and_stress_equal_upstream(model: str, shared: Path):
         np.testing.assert_allclose(
             result.stress, case["stress"], rtol=0, atol=1e-12, err_msg=file.name
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", ["Al_fcc", "GaN_wurtzite", "NaCl_rocksalt", "Si_diamond"])
+def test_bloch_force_constants_equal_upstream(name: str, model: str, shared: Path):
+    """Upstream: rows of the Hessian of the 2x2x2 supercell; here: Φ(q) at its eight q."""
+    _compare_bloch(name, model, shared)
+
+
+@pytest.mark.slow
+def test_bloch_force_constants_of_perovskite_equal_upstream(shared: Path):
+    _compare_bloch("SrTiO3_cubic", MODELS[0], shared)
+
+
+@pytest.mark.slow
+def test_autodiff_force_constants_equal_upstream(shared: Path):
+    potential = load_potential(shared / "models" / f"{MODELS[0]}.nqx")
+    case = np.load(shared / "reference" / "public" / f"NaCl_rocksalt.{MODELS[0]}.npz")
+    cell = case["cell"] * case["supercell_repeat"][:, None]
+    supercell = Structure(
+        case["supercell_numbers"], case["supercell_positions"], cell, np.ones(3, bool)
+    )
+    rows = structure_hessian_rows(potential, supercell, np.arange(len(case["numbers"])))
+    # measured: 3e-14 eV/Å²; asked: 1e-7
+    np.testing.assert_allclose(rows, case["force_constants"], rtol=0, atol=1e-10)
+
+
+def _compare_bloch(name: str, model: str, shared: Path) -> None:
+    potential = load_potential(shared / "models" / f"{model}.nqx")
+    case = np.load(shared / "reference" / "public" / f"{name}.{model}.npz")
+    atoms = len(case["numbers"])
+    structure = Structure(
+        case["numbers"], case["supercell_positions"][:atoms], case["cell"], np.ones(3, bool)
+    )
+    cells = np.indices(case["supercell_repeat"]).reshape(3, -1).T
+    qpoints = cells / case["supercell_repeat"]
+    found = lattice_force_constants(potential, structure, qpoints)
+    blocks = found.reshape(-1, atoms, 3, atoms, 3)
+    phase = np.exp(-2j * np.pi * qpoints @ cells.T) / len(qpoints)
+    inverse = np.einsum("qiajb,qc->icjab", blocks, phase).real
+    # measured: 3e-14 eV/Å²; asked: 1e-7
+    np.testing.assert_allclose(
+        inverse.reshape(atoms, -1, 3, 3), case["force_constants"], rtol=0, atol=1e-10
+    )
