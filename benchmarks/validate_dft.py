@@ -1,0 +1,313 @@
+"""Phonons of a model against published DFT phonons, crystal by crystal, as a Markdown table.
+
+    python benchmarks/validate_dft.py ../shared/dft --crystals Si_PBE NaCl --figures docs/figures
+
+Every crystal is a folder with a ``phonopy_params.yaml.xz`` (cell, supercell, displacements, DFT
+forces); an ``INDEX.md`` beside the folders names the functionals. DFT force constants are those
+phonopy fits and symmetrises. The model gets the same primitive cell and the same supercell, at
+the structure as stored: nothing is relaxed. No non-analytical term correction on either side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import phonopy
+import yaml
+from ase.data import atomic_numbers
+from numpy import ndarray
+from phonopy import Phonopy
+from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
+
+import phonopy_equivariant as pe
+from phonopy_equivariant.report import ForceConstantsReport
+
+FILE = "phonopy_params.yaml.xz"
+MESH = (11, 11, 11)
+TEMPERATURE = 300.0  # K
+COLUMNS = (
+    "crystal",
+    "functional of the DFT",
+    "atoms",
+    "max DFT",
+    "max model",
+    "diff.",
+    "diff. %",
+    "MAE",
+    "DOS overlap",
+    "F DFT / model",
+    "S DFT / model",
+    "Cv DFT / model",
+    "imaginary DFT / model",
+    "force",
+    "stress",
+    "s",
+)
+
+
+class Harmonic(NamedTuple):
+    """Phonons on the mesh and on the band path, one set of force constants."""
+
+    frequencies: ndarray  # (q, modes) THz, ascending at each q
+    weights: ndarray  # (q,)
+    dos: ndarray  # states per THz and primitive cell
+    free_energy: float  # kJ/mol of primitive cells
+    entropy: float  # J/K/mol
+    heat_capacity: float  # J/K/mol
+    imaginary: float  # share of modes of the mesh with an imaginary frequency
+    bands: Any  # phonopy's BandStructure
+
+    @property
+    def finite(self) -> bool:
+        """Whether frequencies and thermal properties are numbers."""
+        scalars = (self.free_energy, self.entropy, self.heat_capacity)
+        return bool(np.isfinite(self.frequencies).all() and np.isfinite(scalars).all())
+
+
+class Comparison(NamedTuple):
+    """One crystal, DFT against the model."""
+
+    name: str
+    atoms: tuple[int, int]  # primitive cell, supercell
+    dft: Harmonic
+    model: Harmonic
+    grid: ndarray  # THz, of both DOS
+    report: ForceConstantsReport
+
+    @property
+    def mean_error(self) -> float:
+        """Mean |difference of frequencies| over the mesh (THz), modes matched in order."""
+        difference = np.abs(self.model.frequencies - self.dft.frequencies).mean(axis=1)
+        return float(np.average(difference, weights=self.dft.weights))
+
+    @property
+    def dos_overlap(self) -> float:
+        """∫ min(g_DFT, g_model) / ∫ g_DFT."""
+        common = np.trapezoid(np.minimum(self.dft.dos, self.model.dos), self.grid)
+        return float(common / np.trapezoid(self.dft.dos, self.grid))
+
+
+def main() -> None:
+    """Compare the chosen crystals, smallest first, and print the table."""
+    options = parse()
+    potential = pe.load_potential(options.model, dtype=options.dtype)
+    functionals = read_functionals(options.folder / "INDEX.md")
+    print(f"Model {potential.name} (sha256 {potential.sha256[:12]}), {options.dtype}.\n")
+    print("| " + " | ".join(COLUMNS) + " |")
+    print("|---" * len(COLUMNS) + "|", flush=True)
+    failures = []
+    for name in choose(options, potential):
+        start = time.perf_counter()
+        comparison = compare(options.folder / name, potential)
+        print(row(comparison, functionals.get(name, "not stated")), flush=True)
+        if not (comparison.dft.finite and comparison.model.finite):
+            failures.append(name)
+        if options.figures is not None and name in options.plot:
+            options.figures.mkdir(parents=True, exist_ok=True)
+            plot(comparison, options.figures / f"bands_{name}.png")
+        if options.verbose:
+            report = "\n  ".join(comparison.report.lines())
+            print(f"  {report}\n  whole comparison {time.perf_counter() - start:.1f} s")
+    if failures:
+        raise SystemExit(f"Not finite: {', '.join(failures)}")
+    print("\nFrequencies and thermal properties of all crystals are finite.")
+
+
+def parse() -> argparse.Namespace:
+    """Return the options of the command line."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "dft"
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("folder", nargs="?", type=Path, default=default)
+    parser.add_argument("--model", default="nequix-mp-1-pft")
+    parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
+    parser.add_argument("--crystals", nargs="+", metavar="NAME", help="only these folders")
+    parser.add_argument("--figures", type=Path, help="folder for band structures as PNG")
+    parser.add_argument("--plot", nargs="+", default=[], metavar="NAME", help="crystals to draw")
+    parser.add_argument("-v", "--verbose", action="store_true", help="the report of each crystal")
+    return parser.parse_args()
+
+
+def choose(options: argparse.Namespace, potential: pe.Potential) -> list[str]:
+    """Return the crystals with elements the potential knows, small primitive cells first."""
+    sizes = {}
+    for path in sorted(options.folder.glob(f"*/{FILE}")):
+        name = path.parent.name
+        if options.crystals and name not in options.crystals:
+            continue
+        with lzma.open(path, "rt") as file:
+            cells = read_cells(file)
+        symbols = {point["symbol"] for point in cells["primitive_cell"]["points"]}
+        if {atomic_numbers[symbol] for symbol in symbols} <= set(potential.species):
+            sizes[name] = tuple(
+                len(cells[key]["points"]) for key in ("primitive_cell", "supercell")
+            )
+    missing = set(options.crystals or ()) - sizes.keys()
+    if missing:
+        raise SystemExit(f"No such crystal, or an unknown element: {', '.join(sorted(missing))}")
+    return sorted(sizes, key=lambda name: sizes[name])
+
+
+def read_cells(file: Any) -> dict[str, Any]:
+    """Return the cells of a phonopy file; the displacements behind them are not parsed."""
+    lines = []
+    for line in file:
+        if line.startswith(("displacements:", "dataset:", "force_constants:")):
+            break
+        lines.append(line)
+    cells: dict[str, Any] = yaml.load("".join(lines), Loader=yaml.CSafeLoader)
+    return cells
+
+
+def read_functionals(index: Path) -> dict[str, str]:
+    """Return the column ``functional`` of the table in INDEX.md, by folder."""
+    rows = index.read_text().splitlines() if index.exists() else []
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows if line[:1] == "|"]
+    if not table:
+        return {}
+    names, values = table[0].index("folder"), table[0].index("functional")
+    return {cells[names]: cells[values] for cells in table[2:]}
+
+
+def compare(folder: Path, potential: pe.Potential) -> Comparison:
+    """Return the phonons of one crystal from DFT and from the model, in the same cells."""
+    reference = phonopy.load(folder / FILE, is_nac=False, symmetrize_fc=True, log_level=0)
+    phonon = Phonopy(
+        reference.unitcell,
+        supercell_matrix=reference.supercell_matrix,
+        primitive_matrix=reference.primitive_matrix,
+    )
+    if not np.allclose(phonon.supercell.positions, reference.supercell.positions, atol=1e-8):
+        raise SystemExit(f"{folder.name}: the supercell is not the one of the DFT")
+    report = pe.set_force_constants(phonon, potential)
+    top = max(run_mesh(some).max() for some in (reference, phonon))
+    bottom = min(some.mesh.frequencies.min() for some in (reference, phonon))
+    grid = np.linspace(bottom - 0.02 * top, 1.02 * top, 501)
+    return Comparison(
+        folder.name,
+        (len(phonon.primitive), len(phonon.supercell)),
+        harmonic(reference, grid),
+        harmonic(phonon, grid),
+        grid,
+        report,
+    )
+
+
+def run_mesh(phonon: Phonopy) -> ndarray:
+    """Run phonopy's mesh and return its frequencies."""
+    phonon.run_mesh(MESH)
+    return np.asarray(phonon.mesh.frequencies)
+
+
+def harmonic(phonon: Phonopy, grid: ndarray) -> Harmonic:
+    """Return DOS, thermal properties and bands; the mesh has been run."""
+    frequencies, weights = phonon.mesh.frequencies, phonon.mesh.weights
+    phonon.run_total_dos(
+        freq_min=grid[0], freq_max=grid[-1], freq_pitch=(grid[-1] - grid[0]) / (len(grid) - 1)
+    )
+    # modes at or below the cutoff of 0 THz (imaginary ones) are left out of the sums by phonopy;
+    # so are the three acoustic modes at Gamma, whose frequencies are rounding
+    phonon.run_thermal_properties(
+        temperatures=[TEMPERATURE], cutoff_frequency=0.0, exclude_gamma_acoustic=True
+    )
+    thermal = phonon.thermal_properties
+    negative = (frequencies < -1e-3).mean(axis=1)
+    paths, labels, connections = get_band_qpoints_by_seekpath(phonon.primitive, 51)
+    phonon.run_band_structure(paths, path_connections=connections, labels=labels)
+    return Harmonic(
+        frequencies,
+        weights,
+        np.interp(grid, phonon.total_dos.frequency_points, phonon.total_dos.dos),
+        float(thermal.free_energy[0]),
+        float(thermal.entropy[0]),
+        float(thermal.heat_capacity[0]),
+        float(np.average(negative, weights=weights)),
+        phonon.band_structure,
+    )
+
+
+def row(comparison: Comparison, functional: str) -> str:
+    """Return one line of the table."""
+    dft, model, report = comparison.dft, comparison.model, comparison.report
+    highest, predicted = dft.frequencies.max(), model.frequencies.max()
+    cells = (
+        comparison.name,
+        functional,
+        f"{comparison.atoms[0]} / {comparison.atoms[1]}",
+        f"{highest:.2f}",
+        f"{predicted:.2f}",
+        f"{predicted - highest:+.2f}",
+        f"{100 * (predicted / highest - 1):+.1f}",
+        f"{comparison.mean_error:.3f}",
+        f"{comparison.dos_overlap:.2f}",
+        f"{dft.free_energy:.2f} / {model.free_energy:.2f}",
+        f"{dft.entropy:.1f} / {model.entropy:.1f}",
+        f"{dft.heat_capacity:.1f} / {model.heat_capacity:.1f}",
+        f"{100 * dft.imaginary:.1f} / {100 * model.imaginary:.1f} %",
+        f"{report.residual_force:.3f}",
+        f"{report.residual_stress:.2f}",
+        f"{report.seconds:.1f}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def plot(comparison: Comparison, path: Path) -> None:
+    """Draw bands and DOS of both into a small PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(6.4, 3.4), sharey=True, width_ratios=(4, 1), layout="constrained"
+    )
+    for data, colour, style, label in (
+        (comparison.dft, "0.45", "-", "DFT"),
+        (comparison.model, "tab:red", "--", comparison.report.model),
+    ):
+        for segment, (x, y) in enumerate(
+            zip(data.bands.distances, data.bands.frequencies, strict=True)
+        ):
+            lines = left.plot(x, y, style, color=colour, linewidth=1.1)
+            if segment == 0:
+                lines[0].set_label(label)
+        right.plot(data.dos, comparison.grid, style, color=colour, linewidth=1.1)
+    ticks, labels = band_ticks(comparison.dft.bands)
+    left.set_xticks(ticks, labels)
+    for tick in ticks:
+        left.axvline(tick, color="0.8", linewidth=0.6, zorder=0)
+    left.set_xlim(ticks[0], ticks[-1])
+    left.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    left.set_ylabel("frequency (THz)")
+    left.set_title(f"{comparison.name}, no NAC", fontsize="medium")
+    left.legend(loc="lower right", fontsize="small", framealpha=0.9)
+    right.set_xlabel("DOS (1/THz)")
+    right.set_xlim(left=0)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def band_ticks(bands: Any) -> tuple[list[float], list[str]]:
+    """Return ends of the path's segments and their labels, ``A|B`` where the path jumps."""
+    names, ticks, labels = list(bands.labels), [], []
+    fresh = True
+    for distances, connected in zip(bands.distances, bands.path_connections, strict=True):
+        if fresh:
+            start = names.pop(0)
+            if ticks:
+                labels[-1] += f"|{start}"
+            else:
+                ticks.append(float(distances[0]))
+                labels.append(start)
+        ticks.append(float(distances[-1]))
+        labels.append(names.pop(0))
+        fresh = not connected
+    return ticks, labels
+
+
+if __name__ == "__main__":
+    main()
