@@ -16,6 +16,7 @@ from cli_helpers import (
     leftovers,
     model,
     poscar,
+    shell,
 )
 
 Write = Callable[[Path], object]
@@ -237,6 +238,14 @@ def test_forces_of_a_first_principles_code_are_not_overwritten(tmp_path: Path) -
     (tmp_path / "phonopy_params.yaml").write_text("displacements:\n- atom: 1\n  forces:\n")
     result = command("run", "POSCAR", "--model", model(), cwd=tmp_path, status=1)
     assert_refused(result, "contains forces", "rename it")
+
+
+def test_force_sets_are_not_overwritten_unless_named(tmp_path: Path) -> None:
+    poscar(tmp_path)
+    shell("phonopy-init -d --dim 1 1 1 -c POSCAR && touch FORCE_SETS", tmp_path)
+    words = ("fc", "phonopy_disp.yaml", "--force-sets", "--model", model())
+    result = command(*words, cwd=tmp_path, status=1)
+    assert_refused(result, "FORCE_SETS exists", "-o FORCE_SETS")
 
 
 def test_born_of_another_crystal(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ supercells. Everything after the force constants is phonopy's own.
 
 _EXAMPLES = """\
 examples:
-  phonopy-equivariant run NaCl.cif --band auto --mesh 20 20 20 -t -p -s
-      force constants, bands, DOS and thermal properties of a crystal, with plots
+  phonopy-equivariant run NaCl.cif --band auto --mesh 20 20 20 --dos -p -s
+      force constants, bands and density of states of a crystal, plotted into band_dos.pdf
   phonopy-equivariant run POSCAR --relax --mesh 20 20 20 -t
       relax atoms and cell with the potential first
   phonopy-equivariant fc phonopy_disp.yaml

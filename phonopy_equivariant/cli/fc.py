@@ -16,7 +16,7 @@ from phonopy_equivariant.cli.options import (
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
-    from phonopy_equivariant.interface.files import Crystal
+    from phonopy_equivariant.interface.crystals import Crystal
     from phonopy_equivariant.potential import Potential
 
 _DESCRIPTION = """\
@@ -78,7 +78,11 @@ def add_command(commands: Any) -> None:
 
 def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_potential
-    from phonopy_equivariant.interface.files import check_output, read_crystal
+    from phonopy_equivariant.interface.crystals import read_crystal
+    from phonopy_equivariant.interface.files import (
+        check_output,
+        keep_existing,
+    )
     from phonopy_equivariant.interface.force_sets import require_displacements
     from phonopy_equivariant.interface.session import build_phonon, select_supercell
     from phonopy_equivariant.interface.supercells import supercell_line
@@ -89,6 +93,8 @@ def _main(args: argparse.Namespace) -> int:
     check_output(output)
     if args.force_sets:
         require_displacements(crystal)
+        if args.output is None:
+            keep_existing(output)
     matrix, origin = select_supercell(crystal, args.dim)
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     phonon = build_phonon(crystal, matrix)

@@ -43,7 +43,7 @@ def add_command(commands: Any) -> None:
         type=float,
         default=1e-4,
         metavar="F",
-        help="largest force at the end, eV/Å; default: %(default)s",
+        help="largest force at the end, eV/Å; default: 1e-4",
     )
     group.add_argument("--fixed-cell", action="store_true", help="keep the lattice vectors")
     add_logging_options(parser)
@@ -52,10 +52,10 @@ def add_command(commands: Any) -> None:
 
 def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_potential, watched
+    from phonopy_equivariant.interface.crystals import read_atoms
     from phonopy_equivariant.interface.files import (
         check_output,
         output_format,
-        read_atoms,
         write_atoms,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from phonopy_equivariant.cli.console import Console
@@ -33,12 +34,13 @@ options of phonopy pass through; those used most:
   --gv                     group velocities with --mesh or --qpoints
   --mass 28 28             masses of the atoms of the primitive cell (isotopes)
   --nonac                  no non-analytical correction, though there is a BORN file
-  -p, -p -s                show plots, or save them
+  -p, -p -s                show plots, or save them as PDF
+  Of -t, --dos, --pdos, --td and --tdm phonopy takes one at a time.
   "phonopy --help" lists all of them, "phonopy phonopy_params.yaml OPTIONS" repeats any of them
   later without computing force constants again.
 
 examples:
-  phonopy-equivariant run NaCl.cif --band auto --mesh 20 20 20 -t -p -s
+  phonopy-equivariant run NaCl.cif --band auto --mesh 20 20 20 --dos -p -s
   phonopy-equivariant run POSCAR --model nequix-oam-1-pft --dim 4 4 4 --mesh 20 20 20 --pdos auto
   phonopy-equivariant run POSCAR --relax --mesh 20 20 20 -t --tmax 2000 --tstep 50
   phonopy-equivariant run phonopy_disp.yaml --band auto
@@ -48,11 +50,12 @@ examples:
 
 def add_command(commands: Any) -> None:
     """Add ``run`` to the list of commands."""
-    commands.add_parser(
+    parser = commands.add_parser(
         "run",
         help="phonons of a structure: force constants, then phonopy with all its options",
         add_help=False,
     )
+    parser.set_defaults(function=lambda _args: main([]))
 
 
 def main(words: list[str]) -> int:
@@ -106,10 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     from phonopy_equivariant.cli.start import relaxed_crystal, start_potential
+    from phonopy_equivariant.interface.crystals import read_crystal
     from phonopy_equivariant.interface.files import (
         PARAMS_FILE,
         check_output,
-        read_crystal,
         write_params,
     )
     from phonopy_equivariant.interface.script import run_phonopy
@@ -125,7 +128,8 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     from phonopy_equivariant.interface.supercells import supercell_line
 
     console = Console(args.quiet, args.verbose)
-    crystal = read_crystal(args.structure)
+    # displaced supercells of a file are of no use here
+    crystal = dataclasses.replace(read_crystal(args.structure), dataset=None)
     check_output(PARAMS_FILE)
     symprec = settings.symmetry_tolerance or 1e-5
     if args.dim is not None:

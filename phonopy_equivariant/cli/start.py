@@ -13,7 +13,7 @@ from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 if TYPE_CHECKING:
-    from phonopy_equivariant.interface.files import Crystal
+    from phonopy_equivariant.interface.crystals import Crystal
     from phonopy_equivariant.interface.relax import RelaxationStep
     from phonopy_equivariant.potential import Potential
 
@@ -46,7 +46,7 @@ def start_potential(args: argparse.Namespace, console: Console, structure: Any) 
 def relaxed_crystal(
     crystal: Crystal, potential: Potential, fmax: float | None, console: Console
 ) -> Crystal:
-    """Return the crystal with its unit cell relaxed; displaced supercells of a file go."""
+    """Return the crystal with its unit cell relaxed."""
     from phonopy_equivariant.interface.relax import FMAX, relax_cell
 
     with watched(console) as (show, steps):
@@ -56,7 +56,7 @@ def relaxed_crystal(
         f"Relaxed in {last.step} steps: force {last.max_force:.1e} eV/Å, "
         f"stress {last.max_stress:.1e} GPa"
     )
-    return dataclasses.replace(crystal, unitcell=unitcell, dataset=None)
+    return dataclasses.replace(crystal, unitcell=unitcell)
 
 
 @contextlib.contextmanager

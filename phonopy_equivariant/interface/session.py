@@ -17,7 +17,7 @@ from phonopy.structure.atomic_data import set_ASE_atomic_masses_iupac2016
 
 from phonopy_equivariant import __version__
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.files import Crystal
+from phonopy_equivariant.interface.crystals import Crystal
 from phonopy_equivariant.interface.memory import check_memory
 from phonopy_equivariant.interface.supercells import (
     choose_supercell,
