@@ -168,7 +168,9 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         def mix(sums: Features | None, features: Features | None, species: Array) -> Features:
             mixed = {} if sums is None else down(gather_outputs(layout, sums), species)
             skipped = {} if features is None else skip(features, species)
-            both = mixed.keys() & skipped.keys()
+            # a list: the order of a set differs between processes, and with it the key of the
+            # compiled function in the persistent cache
+            both = [key for key in mixed if key in skipped]
             return mixed | skipped | {key: mixed[key] + skipped[key] for key in both}
 
         def activate(mixed: Features, species: Array) -> Features:
