@@ -104,6 +104,17 @@ def test_units_of_the_calculator(displaced: Path, analytic: np.ndarray, tmp_path
     assert np.abs(frozen - analytic).max() < 0.02
 
 
+def test_compiled_functions_are_found_again(displaced: Path, analytic: np.ndarray) -> None:
+    """Python orders sets by a hash that differs between processes; what is compiled may not."""
+    cache = Path(environment()["JAX_COMPILATION_CACHE_DIR"])
+    found = []
+    for seed in "012":
+        words = ("fc", "phonopy_disp.yaml", "--model", model(), "-q", "-o", "again.yaml")
+        command(*words, cwd=displaced, PYTHONHASHSEED=seed)
+        found.append({path.name for path in cache.iterdir() if path.name.endswith("-cache")})
+    assert found[0] == found[1] == found[2] != set()
+
+
 def test_dim_beside_displaced_cells_is_refused(displaced: Path) -> None:
     words = ("fc", "phonopy_disp.yaml", "--dim", 3, "--model", model())
     result = command(*words, cwd=displaced, status=1)
