@@ -135,7 +135,7 @@ def own_displacements(potential: pe.Potential) -> Callable[[Phonopy], np.ndarray
     def run(phonon: Phonopy) -> np.ndarray:
         cells = phonon.supercells_with_displacements
         phonon.forces = [potential.evaluate(cell).forces for cell in cells]
-        phonon.produce_force_constants()
+        phonon.produce_force_constants(calculate_full_force_constants=False)
         return phonon.force_constants
 
     return run
