@@ -95,10 +95,13 @@ def _main(args: argparse.Namespace) -> int:
         require_displacements(crystal)
         if args.output is None:
             keep_existing(output)
+    if args.dim is not None:
+        select_supercell(crystal, args.dim)  # malformed numbers, before JAX starts
+    potential = start_potential(args, console, crystal.unitcell)
     matrix, origin = select_supercell(crystal, args.dim)
     console.say(supercell_line(crystal.unitcell, matrix, origin))
-    phonon = build_phonon(crystal, matrix)
-    potential = start_potential(args, console, crystal.unitcell)
+    with console.stage("Symmetry of the supercell"):
+        phonon = build_phonon(crystal, matrix)
     if args.force_sets:
         _write_force_sets(phonon, potential, crystal, output, console)
     else:

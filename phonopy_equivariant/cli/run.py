@@ -139,7 +139,8 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
         crystal = relaxed_crystal(crystal, potential, args.relax_fmax, console)
     matrix, origin = select_supercell(crystal, args.dim, symprec)
     console.say(supercell_line(crystal.unitcell, matrix, origin))
-    phonon = build_phonon(crystal, matrix, settings)
+    with console.stage("Symmetry of the supercell"):
+        phonon = build_phonon(crystal, matrix, settings)
     born = set_born_charges(phonon, crystal, settings)
     if born:
         console.say(f"Born charges: from {born}")

@@ -99,12 +99,16 @@ def phonopy_settings(options: Sequence[str]) -> PhonopySettings:
             settings = PhonopyConfParser(
                 filename=args.conf_filename, args=args, load_phonopy_yaml=True
             ).settings
+    except UsageError:
+        raise
     except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
         said = talk.getvalue() or str(error)
         raise UsageError(f"phonopy refuses its options: {_one_line(said)}") from error
     for name, reason in _CONTRADICTIONS.items():
         if getattr(settings, name, None):
             raise UsageError(f"contradictory options: {reason}; leave it away.")
+    if settings.symmetry_tolerance is not None and not settings.symmetry_tolerance > 0:
+        raise UsageError("--tolerance is a distance: give a positive number, as in 1e-5.")
     if settings.read_force_constants is False:
         raise UsageError(
             "contradictory options: --noreadfc makes phonopy ignore the force constants that "

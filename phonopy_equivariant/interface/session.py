@@ -22,6 +22,7 @@ from phonopy_equivariant.interface.memory import check_memory
 from phonopy_equivariant.interface.supercells import (
     choose_supercell,
     count_atoms,
+    count_operations,
     dim_text,
     parse_dim,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # the potential brings JAX: not before input has been checked
 # this number of atoms (7 s at 512) the projection would cost more than the force constants.
 NEGLIGIBLE_DRIFT = 1e-9
 MAX_PROJECTED_ATOMS = 1000
+SURELY_FITS = 500  # atoms, in 0.1 GB
 # Above these, phonons describe no crystal at rest; below, frequencies move by less than their
 # error from the potential.
 LARGE_FORCE = 0.01  # eV/Å
@@ -64,7 +66,9 @@ def select_supercell(
                 f"{crystal.path} has displaced supercells of --dim {dim_text(stored)}, not of "
                 f"--dim {dim_text(matrix)}; leave --dim away, or give the structure file."
             )
-        check_memory(1, count_atoms(crystal.unitcell, matrix))
+        atoms = count_atoms(crystal.unitcell, matrix)
+        if atoms > SURELY_FITS:
+            check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))
         return matrix, "given by --dim"
     if stored is not None:
         return np.asarray(stored), f"from {crystal.path.name}"
@@ -110,7 +114,7 @@ def build_phonon(
             f"{crystal.path}: phonopy refuses this cell, supercell or masses ({text}); check the "
             "structure, --dim, --pa, --tolerance and --mass."
         ) from error
-    check_memory(len(phonon.primitive), len(phonon.supercell))
+    check_memory(len(phonon.supercell), 1, len(phonon.primitive))
     return phonon
 
 

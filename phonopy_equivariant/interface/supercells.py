@@ -60,7 +60,7 @@ def choose_supercell(
     enough, the widest is taken; a unit cell with more atoms stays as it is.
     """
     primitive_matrix = get_primitive_matrix_with_auto(unitcell, "auto", symprec=symprec)
-    rotations = Symmetry(unitcell, symprec).symmetry_operations["rotations"]
+    rotations = _rotations(unitcell, symprec)
     candidates = []
     for basis in (np.eye(3), np.eye(3) if primitive_matrix is None else primitive_matrix):
         per_copy = len(unitcell) * abs(np.linalg.det(basis))
@@ -79,6 +79,15 @@ def count_atoms(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"]) -> int:
     rows = [[int(x) for x in row] for row in matrix]
     (a, b, c), (d, e, f), (g, h, i) = rows
     return len(unitcell) * abs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+
+
+def count_operations(
+    unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"], symprec: float = 1e-5
+) -> int:
+    """Return the number of symmetry operations of a supercell, translations included."""
+    rotations = _rotations(unitcell, symprec)
+    kept = sum(_keeps(matrix, rotation[None]) for rotation in rotations)
+    return kept * (count_atoms(unitcell, matrix) // len(unitcell))
 
 
 def supercell_diameter(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"]) -> float:
@@ -106,6 +115,17 @@ def _factors(copies: int) -> Iterable[tuple[int, int, int]]:
     for first, second in itertools.product(numbers, numbers):
         for third in range(1, copies // (first * second) + 1):
             yield first, second, third
+
+
+def _rotations(unitcell: PhonopyAtoms, symprec: float) -> Int[ndarray, "operations 3 3"]:
+    try:
+        rotations: ndarray = Symmetry(unitcell, symprec).symmetry_operations["rotations"]
+    except Exception as error:  # whatever spglib and phonopy raise
+        raise PhonopyEquivariantError(
+            "The symmetry of the structure cannot be found; check it for overlapping atoms, "
+            "and --tolerance."
+        ) from error
+    return rotations.astype(int)
 
 
 def _keeps(matrix: Int[ndarray, "3 3"], rotations: Int[ndarray, "operations 3 3"]) -> bool:
