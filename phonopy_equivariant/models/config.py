@@ -112,7 +112,9 @@ class NequIPConfig:
                 near = difflib.get_close_matches(key, names, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
                 raise PhonopyEquivariantError(f"NequIP configuration: unknown key {key!r}.{hint}")
-        return cls(**{**values, "species": tuple(values.get("species", ()))})
+        if "species" not in values:
+            raise PhonopyEquivariantError("NequIP configuration: incomplete, species is missing.")
+        return cls(**{**values, "species": tuple(values["species"])})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that :meth:`from_dict` takes, fit for YAML."""
