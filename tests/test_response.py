@@ -73,7 +73,7 @@ def test_bloch_response_at_gamma_is_the_hessian_of_the_cell(
 
 
 def test_hessian_equals_central_differences(model: Potential, crystal: Structure) -> None:
-    """At a step of 2e-5 Å truncation (4e-9) and rounding (1e-9) are far below 1e-7 of the largest."""
+    """At a step of 2e-5 Å truncation (4e-9) and rounding (1e-9) are far below 1e-7."""
     step, atom = 2e-5, 1
     row = structure_hessian_rows(model, crystal, np.array([atom]))[0]
     for axis in range(3):
