@@ -7,15 +7,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 
+from phonopy_equivariant.cli.interrupts import Terminated, catch_signals, leave
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
-SUCCESS, FAILURE, INTERRUPTED = 0, 1, 130
+SUCCESS, FAILURE, INTERRUPTED, TERMINATED = 0, 1, 130, 128 + signal.SIGTERM
 
 _REMEDIES = {
     errno.ENOSPC: "free space on this disk, or work in another folder",
-    errno.EDQUOT: "your quota is used up: free space, or work in another folder",
+    getattr(errno, "EDQUOT", -1): "your quota is used up: free space, or work in another folder",
     errno.EFBIG: "the file would exceed the size allowed here (ulimit -f)",
     errno.EACCES: "check the permissions, or work in another folder",
     errno.EPERM: "check the permissions, or work in another folder",
@@ -26,19 +26,20 @@ _REMEDIES = {
 def exit_status(function: Callable[[], int], verbose: bool) -> int:
     """Return the status of ``function``; exceptions become a line and a status of their own.
 
-    ``verbose`` shows the traceback as well. SIGTERM, which batch systems send, unwinds like
-    Ctrl-C, so that no half-written file stays.
+    ``verbose`` shows the traceback as well.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    catch_signals()
     try:
         status = function()
         sys.stdout.flush()
         return status
+    except Terminated:
+        leave(TERMINATED)
     except SystemExit as request:
         return _status_of(request)
     except KeyboardInterrupt:
         _say("interrupted")
-        return INTERRUPTED
+        leave(INTERRUPTED)
     except BrokenPipeError:
         # the reader of a pipe has gone (... | head): nothing to say, nothing to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,10 +69,6 @@ def describe(error: BaseException) -> str:
         f"{type(error).__name__}: {summary} (unexpected: -v shows where; please report it "
         "with the input file)"
     )
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _status_of(request: SystemExit) -> int:
