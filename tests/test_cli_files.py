@@ -14,7 +14,6 @@ import phonopy
 import pytest
 from ase.spacegroup.symmetrize import check_symmetry
 from cli_helpers import (
-    LATTICE,
     command,
     environment,
     leftovers,
@@ -133,15 +132,6 @@ def test_relax_keeps_the_space_group(tmp_path: Path) -> None:
     assert np.abs(potential().evaluate(after).forces).max() < 1e-5
     assert "steps" in result.stdout
     assert not leftovers(tmp_path)
-
-
-def test_relax_of_the_cell(tmp_path: Path) -> None:
-    poscar(tmp_path, lattice=LATTICE - 0.1)
-    command("relax", "POSCAR", "-o", "out.extxyz", "--model", model(), "-q", cwd=tmp_path)
-    after = ase.io.read(tmp_path / "out.extxyz")
-    evaluation = potential().evaluate(after)
-    assert np.abs(evaluation.stress).max() * after.get_volume() / 2 < 1e-4
-    assert check_symmetry(after).number == 225
 
 
 def test_relax_that_does_not_converge_says_so(tmp_path: Path) -> None:

@@ -139,6 +139,6 @@ def _merit(
 ) -> tuple[float, ...]:
     """Return what is smallest for the best supercell."""
     width = supercell_diameter(unitcell, matrix)
-    size = round(abs(np.linalg.det(matrix)))
+    size = float(round(abs(np.linalg.det(matrix))))
     wide_enough = width >= diameter - 1e-6
-    return (0, size, -width) if wide_enough else (1, -round(width, 6), size)
+    return (0.0, size, -width) if wide_enough else (1.0, -round(width, 6), size)
