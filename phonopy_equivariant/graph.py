@@ -86,9 +86,11 @@ def bucket_size(count: int, minimum: int = 16) -> int:
 
 
 def edge_bucket(count: int) -> int:
-    """Return the bucket for a number of edges: whole blocks where there is more than one."""
+    """Return the bucket for a number of edges: equal blocks where there is more than one."""
     size = bucket_size(count)
-    return size if size <= EDGE_BLOCK else EDGE_BLOCK * -(-size // EDGE_BLOCK)
+    blocks = -(-size // EDGE_BLOCK)
+    # blocks of a multiple of 8 edges: whole vectors of the processor
+    return size if blocks == 1 else blocks * 8 * -(-size // (8 * blocks))
 
 
 def pad_graph(

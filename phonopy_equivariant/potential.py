@@ -19,9 +19,9 @@ from numpy import ndarray
 from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import build_graph, pad_graph
-from phonopy_equivariant.models.config import NequIPConfig
+from phonopy_equivariant.models.architectures import build_model
+from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_energies
-from phonopy_equivariant.models.nequip import build_nequip
 from phonopy_equivariant.structure import as_structure
 
 DTYPES = ("float64", "float32")
@@ -43,7 +43,7 @@ class Potential:
     Made by :func:`phonopy_equivariant.load_potential` or :func:`make_potential`. Immutable.
     """
 
-    config: NequIPConfig
+    config: ModelConfig
     params: Params
     dtype: str = "float64"
     name: str = "unnamed"
@@ -52,7 +52,7 @@ class Potential:
     @property
     def model(self) -> LayeredModel:
         """The pure functions of the architecture."""
-        return build_nequip(self.config)
+        return build_model(self.config)
 
     @property
     def cutoff(self) -> float:
@@ -119,7 +119,7 @@ class Potential:
 
 
 def make_potential(
-    config: NequIPConfig, params: Params, dtype: str = "float64", **labels: str
+    config: ModelConfig, params: Params, dtype: str = "float64", **labels: str
 ) -> Potential:
     """Return a potential whose parameters are cast to ``dtype``.
 
@@ -136,10 +136,10 @@ def make_potential(
     return Potential(config, cast, dtype, **labels)
 
 
-def random_potential(config: NequIPConfig, seed: int = 0, dtype: str = "float64") -> Potential:
+def random_potential(config: ModelConfig, seed: int = 0, dtype: str = "float64") -> Potential:
     """Return a potential with random weights, where training starts."""
     with jax.enable_x64(True):
-        params = build_nequip(config).init(jax.random.key(seed))
+        params = build_model(config).init(jax.random.key(seed))
     return make_potential(config, params, dtype, name="random")
 
 

@@ -22,6 +22,7 @@ from phonopy_equivariant.response import lattice
 from phonopy_equivariant.response.extended import extended_force_constants
 from phonopy_equivariant.response.hessian import hessian, structure_hessian_rows
 from phonopy_equivariant.response.lattice import lattice_force_constants
+from phonopy_equivariant.response.little_group import little_groups, rotations_of_irreps
 from phonopy_equivariant.response.star import commensurate_grid
 from phonopy_equivariant.structure import Structure, as_structure, to_ase
 
@@ -196,3 +197,60 @@ def test_force_constants_in_phonopy(potential: Potential) -> None:
     assert mlp_forces.shape == (1, len(phonon.supercell), 3)
     assert stresses.shape == (1, 6)
     np.testing.assert_allclose(energies[0], potential.evaluate(supercell).energy)
+
+
+@pytest.mark.parametrize("name", ["natural parity", "what MACE needs"])
+@pytest.mark.parametrize("structure", ["rutile", "wurtzite"])
+def test_one_atom_of_every_orbit_is_enough(name: str, structure: str) -> None:
+    """Little groups with and without time reversal, screw axes and glide planes; Γ to general q."""
+    species = (7, 8, 22, 31)
+    potential = {
+        "natural parity": lambda: random_potential(small_config(species=species), seed=1),
+        "what MACE needs": lambda: toy_potential(
+            small_config(species=species, hidden_irreps=NATURAL), seed=5
+        ),
+    }[name]()
+    atoms = {
+        "rutile": lambda: ase_crystal(
+            ["Ti", "O"],
+            [(0, 0, 0), (0.3053, 0.3053, 0)],
+            spacegroup=136,
+            cellpar=[3.9, 3.9, 2.7, 90, 90, 90],
+        ),
+        "wurtzite": lambda: bulk("GaN", "wurtzite", a=3.0, c=4.9),
+    }[structure]()
+    phonon = phonopy_of(atoms, np.diag([2, 2, 2]))
+    symmetry = primitive_operations(phonon)
+    qpoints = np.array(
+        [
+            [0.0, 0, 0],
+            [0.5, 0, 0],
+            [1 / 3, 1 / 3, 0],
+            [0.2, 0.2, 0.5],
+            [0.1, 0, 0.3],
+            [0.1, 0.2, 0.3],
+        ]
+    )
+    counts = [len(g.representatives) for g in little_groups(symmetry, qpoints)]
+    assert min(counts) < max(counts) or max(counts) < len(atoms)
+    reduced = lattice_force_constants(potential, phonon.primitive, qpoints, symmetry=symmetry)
+    assert_close(reduced, lattice_force_constants(potential, phonon.primitive, qpoints))
+
+
+def test_rotations_of_irreps_are_a_representation() -> None:
+    operations = primitive_operations(phonopy_of(bulk("Si"), np.diag([1, 1, 1])))
+    turns = rotations_of_irreps(operations.cartesian, ["0e", "0o", "1e", "1o", "2e", "3o"])
+    product = np.einsum("oab,pbc->opac", operations.cartesian, operations.cartesian)
+    index = np.abs(product[:, :, None] - operations.cartesian).sum(axis=(3, 4)).argmin(axis=2)
+    for turn in turns.values():
+        assert_close(np.einsum("oab,pbc->opac", turn, turn), turn[index])
+        assert_close(np.linalg.det(turn) ** 2, np.ones(len(turn)))
+    assert_close(turns["0o"][:, 0, 0], np.linalg.det(operations.cartesian))
+
+
+def test_an_atom_without_neighbours_has_no_force_constants() -> None:
+    potential = random_potential(small_config(), seed=1)
+    far = Structure(
+        np.array([potential.species[0]]), np.zeros((1, 3)), 50 * np.eye(3), np.ones(3, bool)
+    )
+    assert np.all(lattice_force_constants(potential, far, np.array([[0.1, 0.2, 0.3]])) == 0)

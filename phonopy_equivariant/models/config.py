@@ -1,4 +1,4 @@
-"""Configuration of a NequIP potential."""
+"""Configurations of potentials: what all have in common, and NequIP's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import e3nn_jax as e3nn
 from ase.data import chemical_symbols
@@ -14,8 +14,78 @@ from ase.data import chemical_symbols
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 
+class ModelConfig:
+    """What every configuration has: plain values, checked, to and from a mapping.
+
+    A subclass is a frozen dataclass with at least the fields below.
+    """
+
+    kind: ClassVar[str]  # how messages call it
+
+    species: tuple[int, ...]  # atomic numbers, sorted
+    cutoff: float  # Å
+    num_interactions: int
+    hidden_irreps: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """Make a configuration from plain values; an unknown key raises with the nearest one."""
+        names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
+                raise PhonopyEquivariantError(
+                    f"{cls.kind} configuration: unknown key {key!r}.{hint}"
+                )
+        if "species" not in values:
+            raise PhonopyEquivariantError(
+                f"{cls.kind} configuration: incomplete, species is missing."
+            )
+        return cls(**{**values, "species": tuple(values["species"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that :meth:`from_dict` takes, fit for YAML."""
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return {key: list(x) if isinstance(x, tuple) else x for key, x in values.items()}
+
+    def _check_types(self) -> None:
+        """Refuse a number, flag or word of another type than the field's."""
+        types = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            allowed: tuple[type, ...] = types.get(str(field.type), ())
+            value = getattr(self, field.name)
+            if allowed and (
+                not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
+            ):
+                raise self._error(field.name, f"is not of type {field.type}")
+
+    def _check(self, requirements: Mapping[str, bool]) -> None:
+        """Refuse the first field whose requirement is not met."""
+        for name, satisfied in requirements.items():
+            if not satisfied:
+                raise self._error(name, "is out of range")
+
+    def _error(self, name: str, problem: str) -> PhonopyEquivariantError:
+        value = getattr(self, name)
+        return PhonopyEquivariantError(f"{self.kind} configuration: {name}={value!r} {problem}.")
+
+    def _parse_irreps(self, name: str) -> e3nn.Irreps:
+        """Return a field's irreps, each once and in e3nn's order."""
+        try:
+            return e3nn.Irreps(getattr(self, name)).regroup()
+        except ValueError as error:
+            raise self._error(name, "is not a list like '64x0e + 32x1o'") from error
+
+
+def known_species(species: tuple[int, ...]) -> bool:
+    """Tell whether these are atomic numbers, at least one and none twice."""
+    known = range(1, len(chemical_symbols))
+    return len(set(species)) == len(species) > 0 and all(z in known for z in species)
+
+
 @dataclasses.dataclass(frozen=True)
-class NequIPConfig:
+class NequIPConfig(ModelConfig):
     """Architecture of a NequIP potential (arXiv:2101.03164) in the form Nequix gave it.
 
     Parameters
@@ -52,6 +122,8 @@ class NequIPConfig:
 
     """
 
+    kind: ClassVar[str] = "NequIP"
+
     species: tuple[int, ...]
     cutoff: float = 5.0
     num_interactions: int = 3
@@ -69,22 +141,12 @@ class NequIPConfig:
 
     def __post_init__(self) -> None:
         """Normalise the species and the irreps, and refuse values out of range."""
-        for field in dataclasses.fields(self):
-            allowed = {"float": (int, float), "int": (int,), "bool": (bool,)}.get(str(field.type))
-            value = getattr(self, field.name)
-            if allowed and (
-                not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)
-            ):
-                raise PhonopyEquivariantError(
-                    f"NequIP configuration: {field.name}={value!r} is not of type {field.type}."
-                )
+        self._check_types()
         object.__setattr__(self, "species", tuple(sorted(int(z) for z in self.species)))
-        irreps = _parse_irreps(self.hidden_irreps)
+        irreps = self._parse_irreps("hidden_irreps")
         object.__setattr__(self, "hidden_irreps", str(irreps))
-        known = range(1, len(chemical_symbols))
         requirements = {
-            "species": len(set(self.species)) == len(self.species) > 0
-            and all(z in known for z in self.species),
+            "species": known_species(self.species),
             "cutoff": self.cutoff > 0,
             "num_interactions": self.num_interactions >= 1,
             "hidden_irreps": irreps.count("0e") > 0,
@@ -97,34 +159,4 @@ class NequIPConfig:
             "scale": math.isfinite(self.scale),
             "shift": math.isfinite(self.shift),
         }
-        for name, satisfied in requirements.items():
-            if not satisfied:
-                raise PhonopyEquivariantError(
-                    f"NequIP configuration: {name}={getattr(self, name)!r} is out of range."
-                )
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NequIPConfig:
-        """Make a configuration from plain values; an unknown key raises with the nearest one."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
-                raise PhonopyEquivariantError(f"NequIP configuration: unknown key {key!r}.{hint}")
-        if "species" not in values:
-            raise PhonopyEquivariantError("NequIP configuration: incomplete, species is missing.")
-        return cls(**{**values, "species": tuple(values["species"])})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that :meth:`from_dict` takes, fit for YAML."""
-        return dataclasses.asdict(self) | {"species": list(self.species)}
-
-
-def _parse_irreps(text: str) -> e3nn.Irreps:
-    try:
-        return e3nn.Irreps(text).regroup()
-    except ValueError as error:
-        raise PhonopyEquivariantError(
-            f"NequIP configuration: hidden_irreps={text!r} is not a list like '64x0e + 32x1o'."
-        ) from error
+        self._check(requirements)

@@ -17,10 +17,20 @@ from phonopy_equivariant.models.irreps import (
     split_radial,
 )
 
-# Edges handled at a time. A block's intermediates (22 kB an edge for 128x0e+64x1o+32x2e+32x3o
+# Most edges handled at a time. A block's intermediates (22 kB an edge for 128x0e+64x1o+32x2e+32x3o
 # in float32) then stay in cache and are never stored for the backward pass; measured: 64 atoms
 # of NaCl 135 ms in one piece, 78 ms in blocks of 512.
 EDGE_BLOCK = 512
+
+
+def edge_blocks(count: int) -> int:
+    """Return the number of equal blocks that edges are handled in, each of at most EDGE_BLOCK.
+
+    Pairs of mutual reverses stay together. One where the edges do not divide into blocks:
+    :func:`phonopy_equivariant.graph.edge_bucket` gives numbers that do.
+    """
+    blocks = max(1, -(-count // EDGE_BLOCK))
+    return 1 if count % (2 * blocks) else blocks
 
 
 class Edges(NamedTuple):
@@ -45,17 +55,16 @@ def convolve(
 ) -> Features:
     """Return the sums over neighbours, ``{input irrep: (atoms, a, u)}``.
 
-    ``radial(basis, z_i, z_j)`` gives the radial functions of a block of edges. Edges beyond
-    one block must fill whole blocks; :func:`phonopy_equivariant.graph.pad_graph` sees to it.
+    ``radial(basis, z_i, z_j)`` gives the radial functions of a block of edges.
     """
 
     def contribution(block: Edges) -> Features:
         return _edge_sum(layout, radial, messages, block, species)
 
-    count = len(edges.senders)
-    if count <= EDGE_BLOCK or count % EDGE_BLOCK:
+    count = edge_blocks(len(edges.senders))
+    if count == 1:
         return contribution(edges)
-    blocks = jax.tree.map(lambda x: x.reshape(count // EDGE_BLOCK, -1, *x.shape[1:]), edges)
+    blocks = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), edges)
     contribution = jax.checkpoint(contribution, prevent_cse=False)
     shapes = jax.eval_shape(contribution, jax.tree.map(lambda x: x[0], blocks))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

@@ -14,9 +14,11 @@ with b the component of the input and u its channel.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import e3nn_jax as e3nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -86,7 +88,7 @@ def layer_layouts(
     inputs = {"0e": species}
     for layer in range(num_interactions):
         wanted = hidden if layer < num_interactions - 1 else {"0e": hidden["0e"]}
-        groups = {key: _groups(key, wanted, l_max) for key in inputs}
+        groups = {key: paths_between(key, wanted, l_max) for key in inputs}
         groups = {key: some for key, some in groups.items() if some}
         reached = {group.output for some in groups.values() for group in some} | set(inputs)
         outputs = {key: mul for key, mul in wanted.items() if key in reached}
@@ -95,13 +97,14 @@ def layer_layouts(
     return tuple(layouts)
 
 
-def _groups(key: str, outputs: dict[str, int], l_max: int) -> tuple[Group, ...]:
-    source = e3nn.Irrep(key)
+def paths_between(key: str, outputs: Iterable[str], l_max: int) -> tuple[Group, ...]:
+    """Return all paths from an input irrep to the outputs along harmonics up to ``l_max``."""
+    source = irrep(key)
     degrees = {
         output: tuple(
             degree
             for degree in range(l_max + 1)
-            if e3nn.Irrep(output) in source * e3nn.Irrep(degree, (-1) ** degree)
+            if irrep(output) in source * e3nn.Irrep(degree, (-1) ** degree)
         )
         for output in outputs
     }
@@ -109,9 +112,15 @@ def _groups(key: str, outputs: dict[str, int], l_max: int) -> tuple[Group, ...]:
 
 
 @functools.cache
+def irrep(key: str) -> e3nn.Irrep:
+    """Return the irrep of a key; a tag after a colon tells two inputs of one irrep apart."""
+    return e3nn.Irrep(key.partition(":")[0])
+
+
+@functools.cache
 def dimension(key: str) -> int:
     """Return 2l+1 of an irrep."""
-    return e3nn.Irrep(key).dim
+    return int(irrep(key).dim)
 
 
 @functools.cache
@@ -120,10 +129,10 @@ def coupling(key: str, groups: tuple[Group, ...], l_max: int) -> Float[ndarray, 
 
     Clebsch-Gordan coefficients in e3nn's component normalisation, sqrt(2 l_out + 1) · CG.
     """
-    source = e3nn.Irrep(key)
+    source = irrep(key)
     blocks = []
     for group in groups:
-        target = e3nn.Irrep(group.output)
+        target = irrep(group.output)
         block = np.zeros(((l_max + 1) ** 2, target.dim, len(group.degrees), source.dim))
         for path, degree in enumerate(group.degrees):
             coefficients = e3nn.clebsch_gordan(source.l, degree, target.l) * np.sqrt(target.dim)
@@ -158,27 +167,21 @@ def angular_factors(layout: LayerLayout, sphericals: Float[Array, "edges harmoni
 
 def split_radial(layout: LayerLayout, radial: Float[Array, "edges functions"]) -> Features:
     """Split the outputs of a radial network into ``{input irrep: (edges, paths, u)}``."""
-    factors, start = {}, 0
-    for key in layout.groups:
-        shape = (-1, layout.num_paths(key), layout.inputs[key])
-        stop = start + shape[1] * shape[2]
-        factors[key] = radial[:, start:stop].reshape(shape)
-        start = stop
-    return factors
+    shapes = {key: (layout.num_paths(key), layout.inputs[key]) for key in layout.groups}
+    # a split, not slices: its transpose is one concatenation
+    parts = jax.lax.split(radial, [paths * u for paths, u in shapes.values()], axis=1)
+    return {key: part.reshape(-1, *shapes[key]) for key, part in zip(shapes, parts, strict=True)}
 
 
 def expand_paths(groups: tuple[Group, ...], radial: Array) -> Array:
     """Repeat the radial function of a path over its components: (e, paths, u) -> (e, a, u)."""
     edges, _, channels = radial.shape
-    blocks, start = [], 0
-    for group in groups:
-        paths = len(group.degrees)
-        block = jnp.broadcast_to(
-            radial[:, None, start : start + paths],
-            (edges, dimension(group.output), paths, channels),
-        )
+    counts = [len(group.degrees) for group in groups]
+    blocks = []
+    for group, part in zip(groups, jax.lax.split(radial, counts, axis=1), strict=True):
+        shape = (edges, dimension(group.output), part.shape[1], channels)
+        block = jnp.broadcast_to(part[:, None], shape)
         blocks.append(block.reshape(edges, group.components, channels))
-        start += paths
     return jnp.concatenate(blocks, axis=1)
 
 
@@ -186,9 +189,7 @@ def gather_outputs(layout: LayerLayout, sums: Features) -> Features:
     """Regroup ``{input irrep: (atoms, a, u)}`` as ``{output irrep: (atoms, 2l+1, fan_in)}``."""
     parts: dict[str, list[Array]] = {key: [] for key in layout.outputs}
     for key, groups in layout.groups.items():
-        start = 0
-        for group in groups:
-            block = sums[key][:, start : start + group.components]
+        blocks = jax.lax.split(sums[key], [group.components for group in groups], axis=1)
+        for group, block in zip(groups, blocks, strict=True):
             parts[group.output].append(block.reshape(len(block), dimension(group.output), -1))
-            start += group.components
     return {key: jnp.concatenate(some, axis=-1) for key, some in parts.items() if some}

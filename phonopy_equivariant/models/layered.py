@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,20 @@ from phonopy_equivariant.models.irreps import Features, LayerLayout, harmonics
 
 # {"global": haiku parameters, "layers": (haiku parameters of layer 0, ...)}
 Params = dict[str, Any]
+
+
+class Channelwise(NamedTuple):
+    """An ``activate`` whose costly part acts on each channel by itself.
+
+    activate(y, z) = after(product(before(y, z), z), y, z) with x = before(y, z) of shape
+    (atoms, m, u) and B = product(x, z) of shape (atoms, k, u), where B[i, :, u] is a function of
+    x[i, :, u] alone. The derivatives of the product are then small matrices for each atom and
+    channel, which the response computes once; ``before`` and ``after`` are cheap.
+    """
+
+    before: Callable[[Params, Features, Array], Array]
+    product: Callable[[Params, Array, Array], Array]
+    after: Callable[[Params, Array, Features, Array], Features]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +60,8 @@ class Layer:
     mix: Callable[[Params, Features | None, Features | None, Array], Features]
     activate: Callable[[Params, Features, Array], Features]
     readout: Callable[[Params, Features, Array], Array] | None
+    # the parts of activate, where it has this form
+    channelwise: Channelwise | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""NequIP (arXiv:2101.03164) as a layered model; the haiku code of the package lives here."""
+"""NequIP (arXiv:2101.03164) as a layered model."""
 
 from __future__ import annotations
 
@@ -19,54 +19,9 @@ from phonopy_equivariant.models.irreps import (
     layer_layouts,
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
+from phonopy_equivariant.models.networks import IrrepsLinear, RadialNetwork
 
 NORM_EPSILON = 1e-12
-
-
-class IrrepsLinear(hk.Module):
-    """Equivariant linear map: channels of the same irrep mix, x @ w."""
-
-    def __init__(self, outputs: dict[str, int], num_species: int | None = None, name: str = ""):
-        super().__init__(name)
-        self.outputs = outputs
-        self.num_species = num_species
-
-    def __call__(self, features: Features, species: Array) -> Features:
-        """Map ``{irrep: (atoms, 2l+1, u)}`` to ``{irrep: (atoms, 2l+1, w)}``."""
-        return {
-            key: self._block(key, features[key], species) for key in self.outputs if key in features
-        }
-
-    def _block(self, key: str, x: Array, species: Array) -> Array:
-        shape: tuple[int, ...] = (x.shape[-1], self.outputs[key])
-        if self.num_species is not None:
-            shape = (self.num_species, *shape)
-        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
-        weight = hk.get_parameter(key, shape, x.dtype, initial)
-        if self.num_species is None:
-            return x @ weight
-        return jnp.einsum("nau,nuw->naw", x, weight[species])
-
-
-class RadialNetwork(hk.Module):
-    """SiLU network without biases, so that it vanishes where the basis does."""
-
-    def __init__(self, config: NequIPConfig, num_functions: int, name: str):
-        super().__init__(name)
-        self.widths = (*[config.radial_width] * config.radial_depth, num_functions)
-
-    def __call__(self, basis: Array) -> Array:
-        """Return (edges, functions) for (edges, k) basis functions."""
-        x = basis
-        for depth, width in enumerate(self.widths):
-            last = depth == len(self.widths) - 1
-            # a hidden SiLU layer loses about half the second moment per unit of variance
-            spread = (1.0 if last else 2.0) / x.shape[-1] ** 0.5
-            initial = hk.initializers.RandomNormal(spread)
-            x = x @ hk.get_parameter(f"w{depth}", (x.shape[-1], width), x.dtype, initial)
-            if not last:
-                x = jax.nn.silu(x)
-        return x
 
 
 class RMSNorm(hk.Module):
@@ -93,16 +48,15 @@ def gate(features: Features, outputs: dict[str, int]) -> Features:
 
     The gates are the last channels of ``0e``, in the order of ``outputs``.
     """
-    scalars = features["0e"]
-    gates = activation.silu(scalars[..., outputs["0e"] :])
-    gated, start = {"0e": activation.silu(scalars[..., : outputs["0e"]])}, 0
-    for key, width in outputs.items():
-        if key == "0o":
-            gated[key] = activation.tanh(features[key])
-        elif key != "0e":
-            gated[key] = features[key] * gates[..., start : start + width]
-            start += width
-    return gated
+    gated_keys = [key for key in outputs if dimension(key) > 1]
+    # a split, not slices: its transpose is one concatenation
+    sizes = [outputs["0e"], *[outputs[key] for key in gated_keys]]
+    scalars, *gates = jax.lax.split(activation.silu(features["0e"]), sizes, axis=-1)
+    factors = dict(zip(gated_keys, gates, strict=True))
+    gated = {"0e": scalars} | {key: features[key] * gate for key, gate in factors.items()}
+    if "0o" in outputs:
+        gated["0o"] = activation.tanh(features["0o"])
+    return {key: gated[key] for key in outputs}
 
 
 @functools.lru_cache(maxsize=32)
@@ -154,7 +108,8 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
 
     def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
         up = IrrepsLinear(layout.inputs, name="up")
-        network = RadialNetwork(config, layout.num_radial(), "radial")
+        hidden = [config.radial_width] * config.radial_depth
+        network = RadialNetwork((*hidden, layout.num_radial()), "radial")
         down = IrrepsLinear(widths, name="down")
         skip = IrrepsLinear(
             widths, len(config.species) if config.species_skip else None, name="skip"

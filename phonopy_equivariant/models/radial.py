@@ -1,4 +1,4 @@
-"""Radial functions of an edge: Bessel basis times a smooth envelope."""
+"""Functions of the distance of an edge: Bessel bases, smooth envelopes, distance transforms."""
 
 from __future__ import annotations
 
@@ -19,8 +19,16 @@ def bessel_basis(
     return 2 / cutoff * jnp.sin(argument) / distance[:, None]
 
 
+def sine_basis(
+    distance: Float[Array, " edges"], frequencies: tuple[float, ...], prefactor: float
+) -> Float[Array, "edges basis"]:
+    r"""Return :math:`p \sin(\omega_k r) / r`; ``distance`` must not be zero."""
+    argument = jnp.array(frequencies, distance.dtype) * distance[:, None]
+    return prefactor * jnp.sin(argument) / distance[:, None]
+
+
 def polynomial_envelope(
-    distance: Float[Array, " edges"], cutoff: float, exponent: float
+    distance: Float[Array, " edges"], cutoff: float | Array, exponent: float
 ) -> Float[Array, " edges"]:
     r"""Return the envelope of arXiv:2003.03123, eq. 8: 1 at zero, C² at the cutoff, 0 beyond.
 
@@ -32,3 +40,60 @@ def polynomial_envelope(
     x = jnp.minimum(distance / cutoff, 1.0)
     bracket = (p + 1) * (p + 2) / 2 - p * (p + 2) * x + p * (p + 1) / 2 * x**2
     return jnp.where(distance < cutoff, 1 - x**power * bracket, 0.0)
+
+
+def agnesi_transform(
+    distance: Float[Array, " edges"],
+    radius: Float[Array, " edges"],
+    constants: tuple[float, ...],
+) -> Float[Array, " edges"]:
+    r"""Return :math:`1 / (1 + a x^q / (1 + x^{q-p}))` with x = r / r_0.
+
+    The transform of ACEpotentials.jl (doi:10.1063/5.0158783); r_0 is half the sum of the two
+    covalent radii, ``radius`` that sum.
+    """
+    a, q, p = constants
+    x = 2 * distance / radius
+    return 1 / (1 + a * x**q / (1 + x ** (q - p)))
+
+
+def soft_transform(
+    distance: Float[Array, " edges"],
+    radius: Float[Array, " edges"],
+    constants: tuple[float, ...],
+) -> Float[Array, " edges"]:
+    r"""Return a distance that stays above three quarters of ``radius``, the sum of covalent radii.
+
+    .. math:: p_0 + \tfrac{1}{2} (r - p_0) (1 + \tanh(\alpha (r - m) / (p_1 - p_0)))
+
+    with p_0 and p_1 three quarters and four thirds of the radius and m their mean (mace-torch).
+    """
+    (alpha,) = constants
+    low, high = 3 / 4 * radius, 4 / 3 * radius
+    switch = 0.5 * (1 + jnp.tanh(alpha / (high - low) * (distance - 0.5 * (low + high))))
+    return low + (distance - low) * switch
+
+
+def zbl_energy(
+    distance: Float[Array, " edges"],
+    numbers: tuple[Float[Array, " edges"], Float[Array, " edges"]],
+    radius: Float[Array, " edges"],
+    exponent: float,
+    constants: tuple[float, ...],
+) -> Float[Array, " edges"]:
+    r"""Return the Ziegler-Biersack-Littmark repulsion (eV) of a pair of atoms.
+
+    .. math:: \frac{e^2}{4\pi\epsilon_0} \frac{Z_1 Z_2}{r} \sum_k c_k e^{-d_k r / a},
+              \quad a = \frac{0.529 f}{Z_1^s + Z_2^s}
+
+    times the envelope that ends at ``radius``, the sum of the covalent radii; with mace-torch's
+    digits, e²/4πε₀ = 14.3996 eV·Å.
+    """
+    *coefficients, power, prefactor = constants
+    one, two = numbers
+    length = prefactor * 0.529 / (one**power + two**power)
+    x = distance / length
+    decays = (3.2, 0.9423, 0.4028, 0.2016)
+    screening = sum(c * jnp.exp(-d * x) for c, d in zip(coefficients, decays, strict=True))
+    energy = 14.3996 * one * two / distance * screening
+    return energy * polynomial_envelope(distance, radius, exponent)

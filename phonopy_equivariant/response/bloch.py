@@ -15,6 +15,8 @@ functional perturbation theory, Gonze, Phys. Rev. A 52, 1096 (1995)):
               + [ sum_e δr_e^{c*}·adjoint_e·e^{2πi q·S} δg_j^d + h.c. ] }
 
 Per q only phases change: edges with the same (i, j) collapse into M_ij(q) = sum_S e^{2πi q·S} K.
+Everything is a sum over receivers i. With a :class:`.little_group.Completion` only one atom of
+every orbit is a receiver, and the result is the weighted sum over those alone.
 Complex numbers are kept as real and imaginary part on an axis of their own, ``s``, which has
 length one where 2q is a reciprocal lattice vector and everything is real.
 """
@@ -31,17 +33,35 @@ from jaxtyping import Array, Float, Int
 from phonopy_equivariant.models.irreps import Features, expand_paths
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
 from phonopy_equivariant.response.expansion import Expansion, LayerExpansion, node_function
+from phonopy_equivariant.response.little_group import Completion, irrep_of
 
 
 class PairTable(NamedTuple):
     """Edges sorted into pairs of atoms: pair i·n + j holds its images in ``m`` slots.
 
-    ``phases`` is e^{2πi q·S} of every slot, zero where a slot is empty.
+    ``phases`` is e^{2πi q·S} of every slot, zero where a slot is empty. Receivers i are those of
+    ``completion``, or all n atoms.
     """
 
     slots: Int[Array, "pairs m"]
     filled: Float[Array, "pairs m"]
     phases: Float[Array, "q s pairs m"]
+    completion: Completion | None = None
+
+    def own(self, values: Array) -> Array:
+        """Return the rows of the receivers, of those of the expansion."""
+        return values if self.completion is None else values[self.completion.rows]
+
+    def is_receiver(self, atoms: int, dtype: Any) -> Float[Array, "receivers atoms"]:
+        """Return one where a receiver is an atom."""
+        identity = jnp.eye(atoms, dtype=dtype)
+        return identity if self.completion is None else identity[self.completion.receivers]
+
+    def weight(self, receivers: int, dtype: Any) -> Float[Array, "q receivers"]:
+        """Return how many atoms each receiver stands for."""
+        if self.completion is None:
+            return jnp.ones((len(self.phases), receivers), dtype)
+        return jnp.asarray(self.completion.weight, dtype)
 
 
 def bloch_force_constants(
@@ -52,24 +72,78 @@ def bloch_force_constants(
     table: PairTable,
 ) -> Float[Array, "q s columns columns"]:
     """Return Φ(q) in the lattice gauge (eV/Å²), real and imaginary part on axis ``s``."""
-    result = _bond_part(expansion.bond, table, len(species))
-    changes: Features | None = None  # δh, {irrep: (q, s, columns, atoms, 2l+1, u)}
-    for layer, layer_params, terms in zip(
+    atoms = len(species)
+    receiver_of = table.is_receiver(atoms, expansion.bond.dtype)
+    weight = table.weight(len(receiver_of), expansion.bond.dtype)
+    own_species = species if table.completion is None else species[table.completion.receivers]
+    result = _bond_part(expansion.bond, table, receiver_of, weight)
+    changes: Features | None = None  # δh, {irrep: (q, s, columns, receivers, 2l+1, u)}
+    for layer, layer_params, every in zip(
         model.layers, params["layers"], expansion.layers, strict=True
     ):
-        mixed = _source_part(terms.source, table, len(species))
+        terms = _own_terms(every, table)
+        mixed = _source_part(terms.source, table, receiver_of)
         if changes is not None:
-            messages = _message_changes(layer, layer_params, terms, changes, species)
-            half = _adjoint_part(terms.adjoint, messages, table, len(species))
+            own_messages = _message_changes(layer, layer_params, terms, changes, own_species)
+            messages = {key: _all_atoms(key, x, table) for key, x in own_messages.items()}
+            half = _adjoint_part(terms.adjoint, messages, table, receiver_of, weight)
             result = result + half + _hermitian(half)
-            carried = _carried(layer, layer_params, terms, messages, changes, table, species)
+            carried = _carried(layer, layer_params, terms, messages, changes, table, own_species)
             mixed = {key: mixed[key] + x if key in mixed else x for key, x in carried.items()}
-        leading = (*result.shape[:2], 3 * len(species))
+        leading = (*result.shape[:2], 3 * atoms)
         for key, value in terms.mixed.items():  # parts of y that no edge of this layer reaches
             mixed.setdefault(key, jnp.zeros((*leading, *value.shape), value.dtype))
-        changes, curved = _node_changes(layer, layer_params, terms, mixed, species)
-        result = result + sum(_inner(mixed[key], curved[key]) for key in mixed)
+        changes, curved = _node_changes(layer, layer_params, terms, mixed, own_species)
+        result = result + sum(_inner(mixed[key], curved[key], weight) for key in mixed)
     return result
+
+
+def _own_terms(terms: LayerExpansion, table: PairTable) -> LayerExpansion:
+    """Return the expansion at the receivers of this block of q; edges stay as they are."""
+    features, mixed, later = (
+        {key: table.own(x) for key, x in some.items()}
+        for some in (terms.features, terms.mixed, terms.later)
+    )
+    return terms._replace(features=features, mixed=mixed, later=later)
+
+
+def _all_atoms(
+    key: str, values: Float[Array, "q s columns receivers m u"], table: PairTable
+) -> Float[Array, "q s columns atoms m u"]:
+    """Return responses of all atoms from those of the receivers (see :mod:`.little_group`)."""
+    full = table.completion
+    if full is None:
+        return values
+    q, s, columns, receivers, m, u = values.shape
+    atoms = columns // 3
+    dtype = values.dtype
+
+    def at_q(x: Array, source: Any, column: Any, rotation: Any, turn: Any) -> Array:
+        # one matrix for both rotations: (w m), (z n)
+        both = rotation[:, :, None, :, None] * turn[:, None, :, None, :]
+        picked = x[source[:, None], column]  # (i', j', z, n, s, u)
+        picked = picked.reshape(atoms, atoms, 3 * m, s * u)
+        return jnp.einsum("iab,ijbx->ijax", both.reshape(atoms, 3 * m, 3 * m), picked)
+
+    ordered = values.reshape(q, s, atoms, 3, receivers, m, u).transpose(0, 4, 2, 3, 5, 1, 6)
+    turned = jax.vmap(at_q)(
+        ordered,
+        full.source,
+        full.column,
+        jnp.asarray(full.rotation, dtype),
+        jnp.asarray(full.turn[irrep_of(key)], dtype),
+    ).reshape(q, atoms, atoms, 3, m, s, u)
+    phase = jnp.asarray(full.phase, dtype)[..., None, None, None]  # (q, s, i', j', 1, 1, 1)
+    parts = [turned[:, :, :, :, :, 0] * phase[:, 0]]
+    if s == 2:
+        sign = jnp.asarray(full.sign, dtype)[:, :, None, None, None, None]
+        imaginary = turned[:, :, :, :, :, 1] * sign
+        parts = [
+            parts[0] - imaginary * phase[:, 1],
+            turned[:, :, :, :, :, 0] * phase[:, 1] + imaginary * phase[:, 0],
+        ]
+    # (s, q, i', j', w, m, u)
+    return jnp.stack(parts).transpose(1, 0, 3, 4, 2, 5, 6).reshape(q, s, columns, atoms, m, u)
 
 
 def _assemble(values: Float[Array, "edges ..."], table: PairTable) -> Float[Array, "pairs q s ..."]:
@@ -92,35 +166,44 @@ def _row_sums(values: Float[Array, "edges ..."], table: PairTable, atoms: int) -
     picked = values[table.slots] * table.filled.reshape(
         *table.filled.shape, *[1] * (values.ndim - 1)
     )
-    return picked.sum(axis=1).reshape(atoms, atoms, *values.shape[1:])
+    return picked.sum(axis=1).reshape(-1, atoms, *values.shape[1:])
 
 
 def _bond_part(
-    bond: Float[Array, "edges 3 3"], table: PairTable, atoms: int
+    bond: Float[Array, "edges 3 3"],
+    table: PairTable,
+    receiver_of: Float[Array, "receivers atoms"],
+    weight: Float[Array, "q receivers"],
 ) -> Float[Array, "q s columns columns"]:
     """Return sum_e δr^{c*}·bond·δr^d for unit displacements c, d."""
     blocks = _assemble(bond, table)  # (pairs, q, s, 3, 3)
+    receivers, atoms = receiver_of.shape
     q, s = blocks.shape[1:3]
-    blocks = blocks.reshape(atoms, atoms, q, s, 3, 3)
-    upper = blocks.transpose(2, 3, 0, 4, 1, 5).reshape(q, s, 3 * atoms, 3 * atoms)
+    rows = weight.T[:, :, None] * receiver_of[:, None, :]  # (receivers, q, atoms)
+    blocks = blocks.reshape(receivers, atoms, q, s, 3, 3)
+    upper = jnp.einsum("rqi,rjqsvw->qsivjw", rows, blocks).reshape(q, s, 3 * atoms, 3 * atoms)
     plain = _row_sums(bond, table, atoms)
-    diagonal = plain.sum(axis=1) + plain.sum(axis=0)
-    local = jnp.einsum("ivw,ij->ivjw", diagonal, jnp.eye(atoms, dtype=bond.dtype))
+    diagonal = jnp.einsum("rqi,rvw->qivw", rows, plain.sum(axis=1))
+    diagonal = diagonal + jnp.einsum("qr,rjvw->qjvw", weight, plain)
+    local = jnp.einsum("qivw,ij->qivjw", diagonal, jnp.eye(atoms, dtype=bond.dtype))
     result = -(upper + _hermitian(upper))
-    return result.at[:, 0].add(local.reshape(3 * atoms, 3 * atoms))
+    return result.at[:, 0].add(local.reshape(-1, 3 * atoms, 3 * atoms))
 
 
-def _source_part(source: Features, table: PairTable, atoms: int) -> Features:
+def _source_part(
+    source: Features, table: PairTable, receiver_of: Float[Array, "receivers atoms"]
+) -> Features:
     """Return δy_i = sum_e source_e·δr_e for columns (j, z), (q, s, columns, i, 2l+1, w)."""
+    receivers, atoms = receiver_of.shape
     result = {}
     for key, values in source.items():
         blocks = _assemble(values, table)
         _, q, s, _, m, w = blocks.shape
-        moved = blocks.reshape(atoms, atoms, q, s, 3, m, w).transpose(2, 3, 1, 4, 0, 5, 6)
+        moved = blocks.reshape(receivers, atoms, q, s, 3, m, w).transpose(2, 3, 1, 4, 0, 5, 6)
         own = _row_sums(values, table, atoms).sum(axis=1)  # (i, 3, m, w)
-        local = jnp.einsum("izmw,ij->jzimw", own, jnp.eye(atoms, dtype=values.dtype))
+        local = jnp.einsum("izmw,ij->jzimw", own, receiver_of)
         moved = moved.at[:, 0].add(-local)
-        result[key] = moved.reshape(q, s, 3 * atoms, atoms, m, w)
+        result[key] = moved.reshape(q, s, 3 * atoms, receivers, m, w)
     return result
 
 
@@ -159,7 +242,8 @@ def _over_columns(function: Callable[[Features], Any], columns: Features) -> Any
     """Apply a function of features to every (q, s, column)."""
     leading = jax.tree.leaves(columns)[0].shape[:3]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), columns)
-    return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), jax.vmap(function)(flat))
+    result = jax.vmap(function)(flat)
+    return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), result)
 
 
 def _carried(
@@ -176,10 +260,11 @@ def _carried(
     One receiver i at a time: M_i then stays in cache between its assembly and its use, and
     memory does not grow with the square of the number of atoms.
     """
-    atoms = len(species)
-    q, s, _, slots = table.phases.shape
-    index = table.slots.reshape(atoms, atoms * slots)
-    phases = table.phases.reshape(q, s, atoms, atoms, slots).transpose(2, 3, 0, 1, 4)
+    receivers = len(species)
+    q, s, pairs, slots = table.phases.shape
+    atoms = pairs // receivers
+    index = table.slots.reshape(receivers, atoms * slots)
+    phases = table.phases.reshape(q, s, receivers, atoms, slots).transpose(2, 3, 0, 1, 4)
     lefts = {
         key: x.transpose(0, 5, 1, 2, 3, 4).reshape(q, x.shape[5], -1, atoms * x.shape[4])
         for key, x in messages.items()
@@ -216,18 +301,13 @@ def _row_product(
     """Return sum_j M_ij(q) δg_j of one receiver: a matrix product for each q and channel."""
     # the factors are gathered into the slots, not the ten times larger kernel
     radial = expand_paths(layer.layout.groups[key], terms.radial[key][index])
-    # the barrier keeps the transposition of the factors out of the loop over their product
-    radial, angular = jax.lax.optimization_barrier(
-        (radial.transpose(0, 2, 1), terms.angular[key][index].transpose(0, 2, 1))
-    )
-    kernel = radial[:, :, None, :] * angular[:, None, :, :]
-    _, u, b, a = kernel.shape
+    kernel = radial[:, :, None, :] * terms.angular[key][index][:, :, :, None]
+    _, a, b, u = kernel.shape
     atoms, q, s, slots = phases.shape
     operator = jnp.einsum(
         "jxm,jmy->jxy", phases.reshape(atoms, q * s, slots), kernel.reshape(atoms, slots, -1)
-    ).reshape(atoms, q, s, u, b, a)
-    # components ``a`` stay together on the way to the layout of the matrix product
-    operator = operator.transpose(1, 3, 0, 4, 2, 5).reshape(q, u, atoms * b, s * a)
+    ).reshape(atoms, q, s, a, b, u)
+    operator = operator.transpose(1, 5, 0, 4, 2, 3).reshape(q, u, atoms * b, s * a)
     product = jnp.einsum("qucy,quyx->qucx", left, operator).reshape(q, u, s, -1, s, a)
     if s == 1:
         parts = [product[:, :, 0, :, 0]]
@@ -240,40 +320,52 @@ def _row_product(
 
 
 def _adjoint_part(
-    adjoint: Features, messages: Features, table: PairTable, atoms: int
+    adjoint: Features,
+    messages: Features,
+    table: PairTable,
+    receiver_of: Float[Array, "receivers atoms"],
+    weight: Float[Array, "q receivers"],
 ) -> Float[Array, "q s columns columns"]:
     """Return sum_e δr_e^{c*}·adjoint_e·e^{2πi q·S} δg_j^d."""
+    receivers, atoms = receiver_of.shape
     parts = []
     for key, values in adjoint.items():
         change = messages[key]
         q, s, columns = change.shape[:3]
         flat = change.reshape(q, s, columns, atoms, -1)
-        blocks = _assemble(values, table).reshape(atoms, atoms, q, s, 3, -1)
+        blocks = _assemble(values, table).reshape(receivers, atoms, q, s, 3, -1)
         # conj(e^{2πi q·S} u_j) meets e^{2πi q·S}: the phase drops out
-        own = _row_sums(values, table, atoms).sum(axis=0).reshape(atoms, 3, -1)
-        local = jnp.einsum("jzx,qsdjx->qsjzd", own, flat)
-        moved = jnp.einsum("ijqszx,qtdjx->qstizd", blocks, flat)
+        rows = _row_sums(values, table, atoms).reshape(receivers, atoms, 3, -1)
+        own = jnp.einsum("qr,rjzx->qjzx", weight, rows)
+        local = jnp.einsum("qjzx,qsdjx->qsjzd", own, flat)
+        moved = jnp.einsum("rjqszx,qtdjx->qstrzd", blocks, flat)
         if s == 1:
             far = moved[:, :, 0]
         else:
             far = jnp.stack(
                 [moved[:, 0, 0] - moved[:, 1, 1], moved[:, 0, 1] + moved[:, 1, 0]], axis=1
             )
+        far = far * weight[:, None, :, None, None]
+        far = jnp.einsum("qsrzd,ri->qsizd", far, receiver_of)
         parts.append((local - far).reshape(q, s, 3 * atoms, columns))
     return jnp.sum(jnp.stack(parts), axis=0)
 
 
 def _inner(
-    left: Float[Array, "q s columns ..."], right: Float[Array, "q s columns ..."]
+    left: Float[Array, "q s columns receivers ..."],
+    right: Float[Array, "q s columns receivers ..."],
+    weight: Float[Array, "q receivers"],
 ) -> Float[Array, "q s columns columns"]:
-    """Return sum x^{c*}·y^d over all atoms and components."""
+    """Return the weighted sum of x^{c*}·y^d over receivers and components."""
     q, s, columns = left.shape[:3]
-    x, y = left.reshape(q, s, columns, -1), right.reshape(q, s, columns, -1)
-    real = jnp.einsum("qscx,qsdx->qcd", x, y)
+    left = left * weight[:, None, None, :, None, None]
+    # one product of all parts: slices of real and imaginary part would be copied
+    x, y = left.reshape(q, s * columns, -1), right.reshape(q, s * columns, -1)
+    products = jnp.einsum("qcx,qdx->qcd", x, y).reshape(q, s, columns, s, columns)
     if s == 1:
-        return real[:, None]
-    imaginary = jnp.einsum("qcx,qdx->qcd", x[:, 0], y[:, 1])
-    return jnp.stack([real, imaginary - jnp.einsum("qcx,qdx->qcd", x[:, 1], y[:, 0])], axis=1)
+        return products[:, :, :, 0]
+    real = products[:, 0, :, 0] + products[:, 1, :, 1]
+    return jnp.stack([real, products[:, 0, :, 1] - products[:, 1, :, 0]], axis=1)
 
 
 def _hermitian(matrix: Float[Array, "q s c d"]) -> Float[Array, "q s d c"]:

@@ -10,6 +10,9 @@ contributes per layer
 
 Radial functions enter through value, first and second derivative along the distance, once for
 each pair of mutually reverse edges; harmonics through their derivatives along the vector.
+
+With :class:`.little_group.Orbits` only edges into some of the atoms are given, the receivers.
+Features of the other atoms follow by rotation, sums over all edges by a mean over the group.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from phonopy_equivariant.models.convolution import EDGE_BLOCK, Edges, convolve, couple, pick
+from phonopy_equivariant.models.convolution import Edges, convolve, couple, edge_blocks, pick
 from phonopy_equivariant.models.irreps import (
     Features,
     LayerLayout,
@@ -32,19 +35,40 @@ from phonopy_equivariant.models.irreps import (
     split_radial,
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params, bind_radial
+from phonopy_equivariant.response.little_group import Orbits, irrep_of
 
 
 class Network(NamedTuple):
-    """Edges of a structure without padding atoms; padding edges lie beyond the cutoff."""
+    """Edges of a structure without padding atoms; padding edges lie beyond the cutoff.
+
+    Without ``orbits`` all atoms are receivers, and edges come in pairs of mutual reverses.
+    """
 
     vectors: Float[Array, "edges 3"]
-    senders: Int[Array, " edges"]
-    receivers: Int[Array, " edges"]
+    senders: Int[Array, " edges"]  # atoms
+    receivers: Int[Array, " edges"]  # positions among the receivers
     species: Int[Array, " atoms"]
+    orbits: Orbits | None = None
+
+    @property
+    def own_species(self) -> Int[Array, " receivers"]:
+        """Species of the receivers."""
+        return self.own(self.species)
+
+    def own(self, values: Array) -> Array:
+        """Return the rows of the receivers."""
+        return values if self.orbits is None else values[self.orbits.receivers]
+
+    def radial_species(self) -> tuple[Int[Array, " edges"], Int[Array, " edges"]]:
+        """Return the species (z_i, z_j) of every edge."""
+        return self.own_species[self.receivers], self.species[self.senders]
 
 
 class LayerExpansion(NamedTuple):
-    """Expansion of one layer; ``radial``, ``angular``, ``adjoint`` are empty for the first."""
+    """Expansion of one layer at the receivers.
+
+    ``radial``, ``angular``, ``adjoint`` are empty for the first.
+    """
 
     features: Features  # h before the layer
     mixed: Features  # y
@@ -80,22 +104,25 @@ def expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
         for layer, layer_params in zip(model.layers, params["layers"], strict=True)
     ]
     states = _forward(model, params, network, geometry)
-    later: Features = jax.tree.map(jnp.zeros_like, states[-1][2])
+    later: Features = jax.tree.map(jnp.zeros_like, states[-1][2])  # at the receivers
     weights = jnp.zeros((3, *geometry.harmonics.shape), network.vectors.dtype)
     layers: list[LayerExpansion] = []
     for t in reversed(range(len(model.layers))):
         layer, layer_params = model.layers[t], params["layers"][t]
         features, mixed, _ = states[t]
-        eta = jax.grad(node_function(layer, layer_params, later, network.species))(mixed)
+        own = {key: network.own(x) for key, x in features.items()}
+        species = network.own_species
+        eta = jax.grad(node_function(layer, layer_params, later, species))(mixed)
         sums_of = _sums_shape(layer.layout, network)
         _, pull = jax.vjp(
-            lambda sums, h, layer=layer, p=layer_params: layer.mix(p, sums, h, network.species),
+            lambda sums, h, layer=layer, p=layer_params, z=species: layer.mix(p, sums, h, z),
             sums_of,
-            features,
+            own,
         )
         mu, nu = pull(eta)
-        messages, pull_message = jax.vjp(
-            lambda h, layer=layer, p=layer_params: layer.message(p, h, network.species), features
+        messages = layer.message(layer_params, features, network.species)
+        _, pull_message = jax.vjp(
+            lambda h, layer=layer, p=layer_params, z=species: layer.message(p, h, z), own
         )
         split = [split_radial(layer.layout, values) for values in radials[t]]
         per_edge = _edge_terms(layer, layer_params, network, geometry, split, mu, messages)
@@ -104,7 +131,7 @@ def expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
         first = t == 0
         layers.append(
             LayerExpansion(
-                features,
+                own,
                 mixed,
                 later,
                 {} if first else split[0],
@@ -114,11 +141,10 @@ def expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
             )
         )
         if not first:
+            kappa = {key: _sum_at_receivers(key, x, network) for key, x in returned.items()}
             kappa = {
-                key: jax.ops.segment_sum(x, network.senders, len(network.species))
-                for key, x in returned.items()
+                key: kappa.get(key, jnp.zeros_like(network.own(x))) for key, x in messages.items()
             }
-            kappa = {key: kappa.get(key, jnp.zeros_like(x)) for key, x in messages.items()}
             later = jax.tree.map(jnp.add, nu, pull_message(kappa)[0])
     bond = _bond_term(geometry, weights)
     if model.pair is not None:
@@ -163,9 +189,8 @@ def _radial_derivatives(
     distance: Float[Array, " edges"],
 ) -> list[Float[Array, "edges functions"]]:
     """Return the radial functions of every edge and their two derivatives along the distance."""
-    stride = 2 if model.symmetric_radial else 1
-    z_i = network.species[network.receivers[::stride]]
-    z_j = network.species[network.senders[::stride]]
+    stride = _stride(model, network)
+    z_i, z_j = (z[::stride] for z in network.radial_species())
 
     def values(r: Array) -> Array:
         basis = model.basis(params["global"], r, z_i, z_j)
@@ -182,28 +207,54 @@ def _radial_derivatives(
 def _forward(
     model: LayeredModel, params: Params, network: Network, geometry: _Geometry
 ) -> list[tuple[Features, Features, Features]]:
-    """Return (h, y, h') of every layer."""
-    species = network.species
-    stride = 2 if model.symmetric_radial else 1
-    z_i = species[network.receivers[::stride]]
-    z_j = species[network.senders[::stride]]
+    """Return h of all atoms, y and h' of the receivers, for every layer."""
+    species, own_species = network.species, network.own_species
+    stride = _stride(model, network)
+    z_i, z_j = (z[::stride] for z in network.radial_species())
     basis = model.basis(params["global"], geometry.distance[::stride], z_i, z_j)
-    edges = Edges(basis, geometry.harmonics, network.senders, network.receivers)
+    orbits = network.orbits
+    receivers = network.receivers if orbits is None else orbits.receivers[network.receivers]
+    edges = Edges(basis, geometry.harmonics, network.senders, receivers)
     features = model.embed(params["global"], species)
     states = []
     for layer, layer_params in zip(model.layers, params["layers"], strict=True):
         messages = layer.message(layer_params, features, species)
         sums = convolve(layer.layout, bind_radial(layer, layer_params), messages, edges, species)
-        mixed = layer.mix(layer_params, sums, features, species)
-        updated = layer.activate(layer_params, mixed, species)
+        own_sums, own = ({key: network.own(x) for key, x in y.items()} for y in (sums, features))
+        mixed = layer.mix(layer_params, own_sums, own, own_species)
+        updated = layer.activate(layer_params, mixed, own_species)
         states.append((features, mixed, updated))
-        features = updated
+        features = {key: _all_atoms(key, x, network) for key, x in updated.items()}
     return states
+
+
+def _stride(model: LayeredModel, network: Network) -> int:
+    """Return 2 where mutually reverse edges share one evaluation of the radial functions."""
+    return 2 if model.symmetric_radial and network.orbits is None else 1
+
+
+def _all_atoms(key: str, values: Array, network: Network) -> Array:
+    """Return features of all atoms from those of the receivers."""
+    if network.orbits is None:
+        return values
+    turn = network.orbits.turn[irrep_of(key)].astype(values.dtype)
+    return jnp.einsum("imn,inu->imu", turn, values[network.orbits.source])
+
+
+def _sum_at_receivers(key: str, values: Array, network: Network) -> Array:
+    """Return sums over all edges that a receiver sends, from those into receivers alone."""
+    orbits = network.orbits
+    if orbits is not None:
+        values = values * orbits.weight.astype(values.dtype)[network.receivers][:, None, None]
+    sums = jax.ops.segment_sum(values, network.senders, len(network.species))
+    if orbits is None:
+        return sums
+    return jnp.einsum("jimn,inu->jmu", orbits.collect[irrep_of(key)].astype(sums.dtype), sums)
 
 
 def _sums_shape(layout: LayerLayout, network: Network) -> Features:
     """Return zeros of the shape of A: mix is linear, so its transpose needs no values."""
-    atoms, dtype = len(network.species), network.vectors.dtype
+    atoms, dtype = len(network.own_species), network.vectors.dtype
     return {
         key: jnp.zeros((atoms, layout.num_components(key), layout.inputs[key]), dtype)
         for key in layout.groups
@@ -223,14 +274,14 @@ def _edge_terms(
     inputs = (geometry, split, network.senders, network.receivers)
 
     def terms(block: tuple[Any, ...]) -> tuple[Features, Features, Features, Array]:
-        return _block_terms(layer, params, network.species, mu, messages, block)
+        return _block_terms(layer, params, network.own_species, mu, messages, block)
 
-    count = len(network.senders)
-    if count <= EDGE_BLOCK or count % EDGE_BLOCK:
+    count = edge_blocks(len(network.senders))
+    if count == 1:
         return terms(inputs)
-    blocks = jax.tree.map(lambda x: x.reshape(-1, EDGE_BLOCK, *x.shape[1:]), inputs)
+    blocks = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), inputs)
     mapped = jax.lax.map(terms, blocks)
-    return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), mapped)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), mapped)
 
 
 def _block_terms(
@@ -300,7 +351,7 @@ def _pair_term(
     network: Network,
     geometry: _Geometry,
 ) -> Float[Array, "edges 3 3"]:
-    z_i, z_j = network.species[network.receivers], network.species[network.senders]
+    z_i, z_j = network.radial_species()
 
     def slope(r: Array) -> tuple[Array, Array]:
         return jax.jvp(lambda d: pair(params["global"], d, z_i, z_j), (r,), (jnp.ones_like(r),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,22 @@ from numpy import ndarray
 
 from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.graph import edge_bucket
-from phonopy_equivariant.models.layered import LayeredModel, Params
+from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch import PairTable, bloch_force_constants
 from phonopy_equivariant.response.expansion import Expansion, Network, expand
+from phonopy_equivariant.response.little_group import (
+    Completion,
+    LittleGroup,
+    Orbits,
+    completion,
+    irrep_of,
+    little_groups,
+    orbits,
+    pick_q,
+    sum_over_group,
+)
+from phonopy_equivariant.response.star import Operations
 
 # Bytes that one block of q may take unless the caller says otherwise.
 MAX_MEMORY = 4 * 2**30
@@ -27,9 +40,10 @@ class Lattice(NamedTuple):
 
     expansion: Expansion
     species: Int[ndarray, " atoms"]
+    receivers: Int[ndarray, " receivers"]  # atoms
     shifts: Int[ndarray, "edges 3"]
-    slots: Int[ndarray, "pairs m"]
-    filled: Float[ndarray, "pairs m"]
+    slots: Int[ndarray, "receivers atoms m"]
+    filled: Float[ndarray, "receivers atoms m"]
 
 
 def lattice_force_constants(
@@ -37,6 +51,7 @@ def lattice_force_constants(
     primitive: Any,
     qpoints: Float[ndarray, "q 3"],
     max_memory: int = MAX_MEMORY,
+    symmetry: Operations | None = None,
 ) -> Complex[ndarray, "q columns columns"]:
     """Return Φ(q) in the lattice gauge, (n_q, 3n, 3n), eV/Å².
 
@@ -52,33 +67,82 @@ def lattice_force_constants(
         Points in units of the reciprocal lattice vectors.
     max_memory
         Bytes that a block of q may take; more q at once are faster.
+    symmetry
+        The space group of ``primitive``: only one atom of every orbit of the little group of q
+        is then computed. Without it all are, to the same result.
 
     """
-    lattice = prepare(potential, primitive)
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
+    groups = _useful_groups(symmetry, qpoints)
+    irreps = sorted({irrep_of(key) for layer in potential.model.layers for key in _keys(layer)})
+    some_orbits = None
+    if symmetry is not None and groups is not None:
+        needed = np.unique(np.concatenate([group.representatives for group in groups]))
+        some_orbits = orbits(symmetry, needed, irreps)
+    lattice = prepare(potential, primitive, some_orbits)
     columns = 3 * len(lattice.species)
     result = np.empty((len(qpoints), columns, columns), complex)
-    for parts, chosen in _real_and_complex(qpoints, len(lattice.species)):
+    for parts, chosen in _batches(qpoints, groups, len(lattice.species)):
+        full = None
+        if symmetry is not None and groups is not None:
+            these = [groups[q] for q in chosen]
+            full = completion(symmetry, qpoints[chosen], these, lattice.receivers, irreps, parts)
         size = block_size(potential, lattice, parts, len(chosen), max_memory)
         for start in range(0, len(chosen), size):
-            block = chosen[start : start + size]
-            result[block] = _block(potential, lattice, qpoints[block], parts, size)
+            # the last block is filled up with its last q
+            block = np.minimum(np.arange(start, start + size), len(chosen) - 1)
+            values = _block(potential, lattice, qpoints[chosen[block]], parts, pick_q(full, block))
+            result[chosen[block]] = values
+    if symmetry is not None and groups is not None:
+        for q, group in enumerate(groups):
+            result[q] = sum_over_group(symmetry, qpoints[q], group, result[q])
     return result
 
 
-def prepare(potential: Potential, primitive: Any) -> Lattice:
-    """Expand the energy of a structure in its edges: the part of the work that is free of q."""
+def _useful_groups(
+    symmetry: Operations | None, qpoints: Float[ndarray, "q 3"]
+) -> list[LittleGroup] | None:
+    """Return the little groups, or None where they relate no atoms at some q."""
+    if symmetry is None or not len(qpoints):
+        return None
+    groups = little_groups(symmetry, qpoints)
+    needed = np.unique(np.concatenate([group.representatives for group in groups]))
+    # one q without symmetry makes all atoms receivers; others may still gain
+    counts = [len(group.representatives) for group in groups]
+    return groups if len(needed) < symmetry.image.shape[1] or _two_kinds(counts) else None
+
+
+def _two_kinds(counts: Sequence[int]) -> bool:
+    """Return whether some q need at most half the receivers of others: a program of its own."""
+    return 2 * min(counts) <= max(counts)
+
+
+def _keys(layer: Layer) -> list[str]:
+    return [*layer.layout.inputs, *layer.layout.outputs]
+
+
+def prepare(potential: Potential, primitive: Any, symmetry: Orbits | None = None) -> Lattice:
+    """Expand the energy of a structure in its edges: the part of the work that is free of q.
+
+    With ``symmetry`` only edges into its receivers are computed.
+    """
     graph = potential.graph(primitive)
-    senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
-    shifts = np.asarray(graph.edges["shifts"])
-    positions, cell = graph.nodes["positions"], graph.globals["cell"][0]
-    species = graph.nodes["species"]
-    vectors = positions[senders] + shifts @ cell - positions[receivers]
+    species, cell = graph.nodes["species"], graph.globals["cell"][0]
+    atoms = len(species)
+    chosen = np.arange(atoms) if symmetry is None else symmetry.receivers
+    place = np.full(atoms, -1)
+    place[chosen] = np.arange(len(chosen))
+    kept = place[np.asarray(graph.receivers)] >= 0
+    senders, into = np.asarray(graph.senders)[kept], np.asarray(graph.receivers)[kept]
+    shifts, positions = np.asarray(graph.edges["shifts"])[kept], graph.nodes["positions"]
+    vectors = positions[senders] + shifts @ cell - positions[into]
+    receivers = place[into].astype(np.int32)
     # padding edges join atom 0 to itself far beyond the cutoff, where all kernels vanish
     padding = edge_bucket(len(senders)) - len(senders)
     padded_vectors = np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))])
     zeros = np.zeros(padding, np.int32)
-    slots, filled = _pair_slots(senders, receivers, len(species))
+    shifts = np.concatenate([shifts, np.zeros((padding, 3), shifts.dtype)])
+    slots, filled = pair_slots(senders, receivers, atoms, len(chosen))
     expansion = _expand(
         potential.model,
         potential.params,
@@ -86,8 +150,11 @@ def prepare(potential: Potential, primitive: Any) -> Lattice:
         np.concatenate([senders, zeros]),
         np.concatenate([receivers, zeros]),
         species,
+        symmetry,
     )
-    return Lattice(expansion, species, shifts, slots, filled.astype(potential.dtype))
+    shape = (len(chosen), atoms, -1)
+    filled = filled.astype(potential.dtype).reshape(shape)
+    return Lattice(expansion, species, chosen, shifts, slots.reshape(shape), filled)
 
 
 def block_size(
@@ -101,56 +168,68 @@ def block_size(
         for key in layer.layout.groups
     )
     itemsize = np.dtype(potential.dtype).itemsize
-    operator = 3 * parts * atoms**2 * width
-    columns = 8 * parts * 3 * atoms * atoms * width
-    fixed = 2 * atoms**2 * slots * width
+    pairs = len(lattice.receivers) * atoms
+    operator = 3 * parts * pairs * width
+    columns = 8 * parts * 3 * pairs * width
+    fixed = 2 * pairs * slots * width
     fitting = (max_memory / itemsize - fixed) / (operator + columns)
     blocks = -(-count // max(1, int(fitting)))
     return -(-count // blocks)
 
 
-def _real_and_complex(qpoints: ndarray, atoms: int) -> list[tuple[int, ndarray]]:
-    """Return (number of parts, indices of q) of what is computed together.
+def _batches(
+    qpoints: ndarray, groups: list[LittleGroup] | None, atoms: int
+) -> list[tuple[int, ndarray]]:
+    """Return (number of parts, indices of q) of what one program computes.
 
-    Where 2q is a reciprocal lattice vector everything is real. In a small cell a program of its
-    own for these q costs more, compiled or run, than it saves.
+    Where 2q is a reciprocal lattice vector everything is real. A program of its own for such q,
+    or for q that need few receivers, costs more in a small cell than it saves.
     """
     doubled = 2 * qpoints
     real = np.abs(doubled - np.rint(doubled)).max(axis=1, initial=0) < 1e-12
-    if atoms <= SMALL_CELL and not real.all():
-        return [(2, np.arange(len(qpoints)))]
-    groups = [(1, np.flatnonzero(real)), (2, np.flatnonzero(~real))]
-    return [(parts, chosen) for parts, chosen in groups if len(chosen)]
+    kind = np.zeros(len(qpoints), bool)
+    if groups is not None:
+        counts = np.array([len(group.representatives) for group in groups])
+        if atoms > SMALL_CELL:
+            kind = 2 * counts > counts.max()
+    elif atoms > SMALL_CELL:
+        kind = real
+    chosen = [np.flatnonzero(kind == one) for one in np.unique(kind)]
+    return [(1 if real[some].all() else 2, some) for some in chosen]
 
 
 def _block(
-    potential: Potential, lattice: Lattice, qpoints: ndarray, parts: int, size: int
+    potential: Potential, lattice: Lattice, qpoints: ndarray, parts: int, full: Completion | None
 ) -> ndarray:
-    """Return Φ(q) of one block, padded with q = 0 to the block's size."""
-    padded = np.zeros((size, 3))
-    padded[: len(qpoints)] = qpoints
-    angles = 2 * np.pi * (padded @ lattice.shifts.T)
-    phases = np.stack([np.cos(angles), np.sin(angles)][:parts], axis=1)[:, :, lattice.slots]
+    """Return Φ(q) of one block; with ``full`` the weighted sum over its receivers."""
+    rows = slice(None) if full is None else full.rows
+    slots, filled = (x[rows].reshape(-1, x.shape[2]) for x in (lattice.slots, lattice.filled))
+    angles = 2 * np.pi * (qpoints @ lattice.shifts.T)
+    phases = np.stack([np.cos(angles), np.sin(angles)][:parts], axis=1)[:, :, slots]
     values = _bloch(
         potential.model,
         potential.params,
         lattice.expansion,
         lattice.species,
-        lattice.slots,
-        lattice.filled,
-        (phases * lattice.filled).astype(potential.dtype),
+        slots,
+        filled,
+        (phases * filled).astype(potential.dtype),
+        full,
     )
-    found = np.asarray(values, float)[: len(qpoints)]
+    found = np.asarray(values, float)
     return found[:, 0] if parts == 1 else found[:, 0] + 1j * found[:, 1]
 
 
-def _pair_slots(senders: ndarray, receivers: ndarray, atoms: int) -> tuple[ndarray, ndarray]:
+def pair_slots(
+    senders: ndarray, receivers: ndarray, atoms: int, num_receivers: int | None = None
+) -> tuple[ndarray, ndarray]:
     """Return the edges of every pair (i, j) = (receiver, sender), and which slots are filled."""
+    pairs = atoms * (atoms if num_receivers is None else num_receivers)
     pair = receivers.astype(int) * atoms + senders
-    counts = np.bincount(pair, minlength=atoms**2)
+    counts = np.bincount(pair, minlength=pairs)
     order = np.argsort(pair, kind="stable")
     rank = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-    slots = np.zeros((atoms**2, max(1, counts.max(initial=0))), np.int32)
+    slots = np.zeros((pairs, max(1, counts.max(initial=0))), np.int32)
     filled = np.zeros(slots.shape)
     slots[pair[order], rank] = order
     filled[pair[order], rank] = 1.0
@@ -165,8 +244,9 @@ def _expand(
     senders: Array,
     receivers: Array,
     species: Array,
+    symmetry: Orbits | None,
 ) -> Expansion:
-    return expand(model, params, Network(vectors, senders, receivers, species))
+    return expand(model, params, Network(vectors, senders, receivers, species, symmetry))
 
 
 @compiled(static_argnums=(0,))
@@ -178,6 +258,7 @@ def _bloch(
     slots: Array,
     filled: Array,
     phases: Array,
+    full: Completion | None,
 ) -> Array:
-    table = PairTable(slots, filled, phases)
+    table = PairTable(slots, filled, phases, full)
     return bloch_force_constants(model, params, expansion, species, table)

@@ -1,0 +1,126 @@
+"""Haiku modules that architectures share: equivariant linear maps and radial networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from phonopy_equivariant.models.irreps import Features
+
+LAYER_NORM_EPSILON = 1e-5
+
+
+class IrrepsLinear(hk.Module):
+    """Equivariant linear map: channels of the same irrep mix, x @ w."""
+
+    def __init__(self, outputs: dict[str, int], num_species: int | None = None, name: str = ""):
+        super().__init__(name)
+        self.outputs = outputs
+        self.num_species = num_species
+
+    def __call__(self, features: Features, species: Array) -> Features:
+        """Map ``{irrep: (atoms, 2l+1, u)}`` to ``{irrep: (atoms, 2l+1, w)}``."""
+        return {
+            key: self._block(key, features[key], species) for key in self.outputs if key in features
+        }
+
+    def _block(self, key: str, x: Array, species: Array) -> Array:
+        shape: tuple[int, ...] = (x.shape[-1], self.outputs[key])
+        if self.num_species is not None:
+            shape = (self.num_species, *shape)
+        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
+        weight = hk.get_parameter(key, shape, x.dtype, initial)
+        if self.num_species is None:
+            return x @ weight
+        return jnp.einsum("nau,nuw->naw", x, weight[species])
+
+
+class RadialNetwork(hk.Module):
+    """SiLU network without biases, so that it vanishes where the basis does."""
+
+    def __init__(self, widths: Sequence[int], name: str):
+        super().__init__(name)
+        self.widths = tuple(widths)
+
+    def __call__(self, basis: Array) -> Array:
+        """Return (edges, functions) for (edges, k) basis functions."""
+        x = basis
+        for depth, width in enumerate(self.widths):
+            last = depth == len(self.widths) - 1
+            # a hidden SiLU layer loses about half the second moment per unit of variance
+            spread = (1.0 if last else 2.0) / x.shape[-1] ** 0.5
+            initial = hk.initializers.RandomNormal(spread)
+            x = x @ hk.get_parameter(f"w{depth}", (x.shape[-1], width), x.dtype, initial)
+            if not last:
+                x = jax.nn.silu(x)
+        return x
+
+
+class NormedRadialNetwork(hk.Module):
+    """SiLU network with biases and layer norms that sees the species of both atoms.
+
+    The first layer adds a vector for each species of receiver and sender to a linear map of the
+    basis. It does not vanish where the basis does.
+    """
+
+    def __init__(self, widths: Sequence[int], num_species: int, name: str):
+        super().__init__(name)
+        self.widths = tuple(widths)
+        self.num_species = num_species
+
+    def __call__(self, basis: Array, z_i: Array, z_j: Array) -> Array:
+        """Return (edges, functions) for (edges, k) basis functions and species of both ends."""
+        x = self._linear(0, basis)
+        for name, species in (("receiver", z_i), ("sender", z_j)):
+            shape = (self.num_species, self.widths[0])
+            small = hk.initializers.RandomNormal(0.1)
+            x = x + hk.get_parameter(name, shape, basis.dtype, small)[species]
+        for depth in range(1, len(self.widths)):
+            x = jax.nn.silu(self._norm(depth, x))
+            bias = hk.get_parameter(f"b{depth}", self.widths[depth : depth + 1], x.dtype, jnp.zeros)
+            x = self._linear(depth, x) + bias
+        return x
+
+    def _linear(self, depth: int, x: Array) -> Array:
+        shape = (x.shape[-1], self.widths[depth])
+        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
+        return x @ hk.get_parameter(f"w{depth}", shape, x.dtype, initial)
+
+    def _norm(self, depth: int, x: Array) -> Array:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        inverse = jax.lax.rsqrt((centred**2).mean(axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
+        scale = hk.get_parameter(f"norm{depth}_scale", x.shape[-1:], x.dtype, jnp.ones)
+        offset = hk.get_parameter(f"norm{depth}_offset", x.shape[-1:], x.dtype, jnp.zeros)
+        return centred * inverse * scale + offset
+
+
+class Readout(hk.Module):
+    """Energy of an atom from its scalars: linear, or a network of one or two hidden layers."""
+
+    def __init__(self, kind: str, width: int, name: str):
+        super().__init__(name)
+        self.kind = kind
+        self.width = width
+
+    def __call__(self, scalars: Array) -> Array:
+        """Return (atoms,) for (atoms, u)."""
+        if self.kind == "linear":
+            return self._linear("w0", scalars, 1)[:, 0]
+        activation = {"silu": jax.nn.silu, "tanh": jnp.tanh}[self.kind.removesuffix("-bias")]
+        hidden = activation(self._linear("w0", scalars, self.width))
+        if not self.kind.endswith("-bias"):
+            return self._linear("w1", hidden, 1)[:, 0]
+        biases = [
+            hk.get_parameter(name, (width,), hidden.dtype, jnp.zeros)
+            for name, width in (("b1", self.width), ("b2", 1))
+        ]
+        hidden = activation(self._linear("w1", hidden, self.width) + biases[0])
+        return (self._linear("w2", hidden, 1) + biases[1])[:, 0]
+
+    def _linear(self, name: str, x: Array, width: int) -> Array:
+        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
+        return x @ hk.get_parameter(name, (x.shape[-1], width), x.dtype, initial)
