@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 
 from phonopy_equivariant.checkpoints.native import Checkpoint, read_checkpoint
@@ -20,7 +21,8 @@ def load_potential(name_or_path: str | os.PathLike[str], dtype: str = "float64")
     ----------
     name_or_path
         The name of a published model (``phonopy-equivariant models list``), downloaded on first
-        use, or the path of a Nequix ``.nqx`` file or of a checkpoint of ours (``.npz``).
+        use, or the path of a Nequix ``.nqx`` file or of a checkpoint of ours (``.npz``). Models
+        of mace-torch are converted on first use, which needs the extra ``mace``.
     dtype
         Precision of the model, ``"float64"`` or ``"float32"``. Weights are cast to it.
 
@@ -60,6 +62,11 @@ def _read(path: Path) -> Checkpoint:
     with open(path, "rb") as file:
         start = file.read(2)
     if start == b"PK":
+        if _is_torch(path):
+            raise PhonopyEquivariantError(
+                f"{path} is a file of torch: convert a mace-torch model once with "
+                "'phonopy-equivariant models import FILE.model OUT.npz'."
+            )
         checkpoint = read_checkpoint(path)
         return checkpoint._replace(labels={"name": path.stem} | checkpoint.labels)
     if start[:1] == b"{":
@@ -68,6 +75,15 @@ def _read(path: Path) -> Checkpoint:
         f"{path} is no checkpoint: give a Nequix .nqx file, an .npz that save_checkpoint wrote, "
         "or a name (phonopy-equivariant models list)."
     )
+
+
+def _is_torch(path: Path) -> bool:
+    """Tell whether a zip archive has a pickle inside, as torch writes it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
 
 
 def _read_nequix(path: Path) -> Checkpoint:

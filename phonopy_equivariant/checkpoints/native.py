@@ -15,7 +15,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,29 +25,19 @@ import yaml
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.models.config import NequIPConfig
-from phonopy_equivariant.models.layered import LayeredModel, Params
-from phonopy_equivariant.models.nequip import build_nequip
+from phonopy_equivariant.models.architectures import ARCHITECTURES, architecture_of
+from phonopy_equivariant.models.config import ModelConfig
+from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.potential import Potential
 
 FORMAT_VERSION = 1
 HEADER = "model.yaml"
 
 
-class Architecture(NamedTuple):
-    """How a kind of model is configured and built."""
-
-    config: type[NequIPConfig]
-    build: Callable[[NequIPConfig], LayeredModel]
-
-
-ARCHITECTURES = {"nequip": Architecture(NequIPConfig, build_nequip)}
-
-
 class Checkpoint(NamedTuple):
     """What a file contains; parameters are NumPy arrays in the precision they were saved in."""
 
-    config: NequIPConfig
+    config: ModelConfig
     params: Params
     labels: dict[str, str]
 
@@ -125,7 +115,7 @@ def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
     """Return the archive; the same potential gives the same bytes, hence the same hash."""
     header = {
         "format": FORMAT_VERSION,
-        "architecture": _architecture_of(potential.config),
+        "architecture": architecture_of(potential.config),
         "config": {key: _plain(value) for key, value in potential.config.to_dict().items()},
         "labels": {str(key): str(value) for key, value in labels.items()},
     }
@@ -146,10 +136,6 @@ def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _architecture_of(config: NequIPConfig) -> str:
-    return next(name for name, some in ARCHITECTURES.items() if type(config) is some.config)
-
-
 def _plain(value: Any) -> Any:
     """Return a NumPy scalar as Python's, which YAML can write."""
     return value.item() if isinstance(value, np.generic) else value
@@ -163,7 +149,7 @@ def _flatten(params: Params) -> Iterator[tuple[str, Any]]:
 
 def _read_header(
     path: str | os.PathLike[str], archive: zipfile.ZipFile
-) -> tuple[NequIPConfig, dict[str, str], Params]:
+) -> tuple[ModelConfig, dict[str, str], Params]:
     """Return configuration, labels, and the shapes of all parameters."""
     try:
         header = yaml.safe_load(archive.read(HEADER))

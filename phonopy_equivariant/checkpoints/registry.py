@@ -42,11 +42,16 @@ class ModelCard:
     elements: tuple[str, ...]
     # errors measured against a reference, one sentence each
     accuracy: tuple[str, ...] = ()
+    # "nequix", or "mace": a pickle, converted on first use
+    format: str = "nequix"
 
     @property
     def file_name(self) -> str:
-        """Name of the file in a folder of models: the model's name with the URL's suffix."""
-        return self.name + Path(self.url).suffix
+        """Name of the file in a folder of models: the model's name with the URL's suffix.
+
+        A model of mace-torch is kept converted.
+        """
+        return self.name + (".npz" if self.format == "mace" else Path(self.url).suffix)
 
 
 def list_models() -> tuple[ModelCard, ...]:
@@ -103,25 +108,45 @@ def fetch(name: str) -> Path:
 
     """
     card = model_card(name)
-    path = local_path(name)
+    if card.format == "mace":
+        from phonopy_equivariant.checkpoints.mace_file import fetch_converted
+
+        return local_path(name) or fetch_converted(card)
+    return fetch_file(card)
+
+
+def fetch_file(card: ModelCard) -> Path:
+    """Return the checked file that a model was published as, downloaded if need be.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`resolve`.
+
+    """
+    published = dataclasses.replace(card, format="")
+    path = _find(published)
     if path is None:
-        return _download(card)
+        return _download(published)
     if file_sha256(path) == card.sha256:
         return path
-    if path == _cache_path(card):  # cut short or altered: the cache is ours to mend
-        return _download(card)
+    if path == cache_path(published):  # cut short or altered: the cache is ours to mend
+        return _download(published)
     raise PhonopyEquivariantError(
-        f"{path} is not the published {name} (its sha256 differs): replace the file, "
+        f"{path} is not the published {card.name} (its sha256 differs): replace the file, "
         f"or unset {MODELS_VARIABLE} to have it downloaded."
     )
 
 
 def local_path(name: str) -> Path | None:
     """Return where a model lies on this computer, unchecked, or None."""
-    card = model_card(name)
+    return _find(model_card(name))
+
+
+def _find(card: ModelCard) -> Path | None:
     folder = os.environ.get(MODELS_VARIABLE)
     candidates = [Path(folder).expanduser() / card.file_name] if folder else []
-    candidates.append(_cache_path(card))
+    candidates.append(cache_path(card))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -130,9 +155,11 @@ def remove(name: str) -> bool:
 
     A file in the folder of ``PHONOPY_EQUIVARIANT_MODELS`` is the user's own and stays.
     """
-    path = _cache_path(model_card(name))
-    existed = path.is_file()
-    path.unlink(missing_ok=True)
+    card = model_card(name)
+    paths = [cache_path(card), cache_path(dataclasses.replace(card, format=""))]
+    existed = any(path.is_file() for path in paths)
+    for path in paths:
+        path.unlink(missing_ok=True)
     return existed
 
 
@@ -164,13 +191,14 @@ def _expand(ranges: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(symbols)
 
 
-def _cache_path(card: ModelCard) -> Path:
+def cache_path(card: ModelCard) -> Path:
+    """Return where a model lies in the user's cache, or would."""
     return Path(pooch.os_cache("phonopy_equivariant")) / "models" / card.file_name
 
 
 def _download(card: ModelCard) -> Path:
     """Download to a temporary name beside the target; pooch moves it there once the hash fits."""
-    path = _cache_path(card)
+    path = cache_path(card)
     pooch.get_logger().setLevel("WARNING")
     progress: Any = _ProgressBar(card.name) if sys.stderr.isatty() else False
     try:

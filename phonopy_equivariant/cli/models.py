@@ -1,13 +1,14 @@
-"""``phonopy-equivariant models``: which potentials there are, and where they lie."""
+"""``phonopy-equivariant models``: which potentials there are, where they lie, conversion."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from phonopy_equivariant.cli.options import parser_arguments
 
-_DESCRIPTION = "List, show, fetch and remove published potentials."
+_DESCRIPTION = "List, show, fetch and remove published potentials; convert those of mace-torch."
 
 _EXAMPLES = """\
 examples:
@@ -15,6 +16,7 @@ examples:
   phonopy-equivariant models show nequix-mp-1-pft
   phonopy-equivariant models fetch nequix-mp-1-pft     before a job on a node without network
   phonopy-equivariant models remove nequix-mp-1
+  phonopy-equivariant models import my_mace.model my_mace.npz --trust
 
 A model is fetched by itself the first time it is used, and kept in your cache folder. Its SHA-256
 is checked each time. Files in the folder that the variable PHONOPY_EQUIVARIANT_MODELS names
@@ -26,7 +28,7 @@ def add_command(commands: Any) -> None:
     """Add the parser of ``models``."""
     parser = commands.add_parser(
         "models",
-        help="list, show, fetch and remove potentials",
+        help="list, show, fetch, remove and convert potentials",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -40,6 +42,62 @@ def add_command(commands: Any) -> None:
         action.set_defaults(function=function)
         if name != "list":
             action.add_argument("name", metavar="NAME", nargs="+", help="name of a model")
+    _add_import(actions)
+
+
+_IMPORT = """\
+Convert a model of mace-torch into a checkpoint of this package, which needs no torch.
+
+A .model file is a pickle: opening it runs whatever code is in it. Files whose SHA-256 is that of a
+published model are opened; for others you are asked, or say --trust. The converted potential is
+compared with the original on a random structure before it is written. Needs torch and mace-torch:
+pip install "phonopy-equivariant[mace]".
+"""
+
+_IMPORT_EXAMPLES = """\
+examples:
+  phonopy-equivariant models import my_mace.model my_mace.npz --trust
+  phonopy-equivariant models import two_heads.model pbe.npz --head pbe --trust
+  phonopy-equivariant run POSCAR --model my_mace.npz --band auto
+"""
+
+
+def _add_import(actions: Any) -> None:
+    action = actions.add_parser(
+        "import",
+        help="convert a model of mace-torch",
+        **parser_arguments(_IMPORT, _IMPORT_EXAMPLES),
+    )
+    action.set_defaults(function=_import)
+    action.add_argument("source", metavar="FILE.model", help="a whole model that mace-torch saved")
+    action.add_argument("output", metavar="OUT", help="checkpoint to write; .npz is added")
+    action.add_argument("--head", metavar="NAME", help="head to take, where there are several")
+    action.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code in a file that the registry does not know",
+    )
+
+
+def _import(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from phonopy_equivariant.checkpoints.mace_file import convert_mace, known_file, sha256_of
+
+    source, output = Path(args.source).expanduser(), Path(args.output).expanduser()
+    if output.suffix != ".npz":
+        output = output.with_name(output.name + ".npz")
+    trusted = args.trust
+    if not trusted and sys.stdin.isatty() and known_file(sha256_of(source)) is None:
+        print(f"{source} is a pickle: opening it runs code in it, and it is no published model.")
+        trusted = input("Do you trust where it comes from? [y/N] ").strip().lower() in ("y", "yes")
+    result = convert_mace(source, output, args.head, trusted)
+    print(
+        f"{result.path}: {len(result.potential.species)} elements, cutoff "
+        f"{result.potential.cutoff:g} Å, {result.potential.num_interactions} layers; deviation "
+        f"from mace-torch {result.energy_deviation:.0e} eV/atom, {result.force_deviation:.0e} eV/Å"
+    )
+    return 0
 
 
 def _list(_args: argparse.Namespace) -> int:
