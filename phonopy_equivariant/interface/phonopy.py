@@ -70,7 +70,7 @@ def force_constants(
     symmetry = primitive_operations(phonon)
     grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
     irreducible = lattice_force_constants(
-        potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory
+        potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory, symmetry
     )
     owner, cells = supercell_images(phonon)
     return compact_force_constants(grid, fill_star(grid, symmetry, irreducible), cells, owner, rows)
