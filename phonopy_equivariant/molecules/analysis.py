@@ -1,0 +1,245 @@
+"""From a molecule and its Hessian to frequencies, irreps, selection rules and thermochemistry."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from ase import Atoms
+from ase.thermochemistry import IdealGasThermo
+from ase.vibrations import VibrationsData
+from jaxtyping import Float
+from numpy import ndarray
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.molecules.characters import CharacterTable, character_table
+from phonopy_equivariant.molecules.intensities import (
+    RamanActivities,
+    infrared_intensities,
+    raman_activities,
+)
+from phonopy_equivariant.molecules.irreps import Multiplet, assign_irreps
+from phonopy_equivariant.molecules.modes import (
+    QUANTUM,
+    NormalModes,
+    center_of_mass,
+    is_linear,
+    normal_modes,
+)
+from phonopy_equivariant.molecules.operations import TOLERANCE, Symmetry, find_symmetry
+from phonopy_equivariant.molecules.structure import as_molecule
+
+if TYPE_CHECKING:  # brings JAX, which a Hessian from a file does without
+    from phonopy_equivariant.potential import Potential
+
+# A frequency below this (cm⁻¹) is zero by rounding: no force holds that motion.
+ZERO = 0.01
+
+
+class Thermochemistry(NamedTuple):
+    """Ideal gas, rigid rotor, harmonic oscillator; per molecule, by ``ase.thermochemistry``.
+
+    The potential energy counts as zero where none was given.
+    """
+
+    temperature: float  # K
+    pressure: float  # Pa
+    zero_point_energy: float  # eV
+    internal_energy: float  # eV
+    enthalpy: float  # eV
+    entropy: float  # eV/K
+    gibbs: float  # eV
+    symmetry_number: int
+    left_out: int  # imaginary and zero frequencies, which enter nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class MolecularVibrations:
+    """All that follows from a molecule's Hessian.
+
+    Parameters
+    ----------
+    atoms
+        The molecule, not periodic.
+    hessian
+        As computed or read, not projected, eV/Å².
+    modes
+        Normal modes adapted to the point group.
+    symmetry
+        Point group, operations and how far the atoms are off them.
+    table
+        Characters of the operations; None for a single atom.
+    multiplets
+        Modes grouped by irrep, by rising frequency.
+    energy, max_force
+        Potential energy (eV) and largest force (eV/Å) where a potential gave them.
+    infrared
+        Intensities of the modes, km/mol, where dipole derivatives were given.
+    raman
+        Raman activities of the modes where polarizability derivatives were given.
+
+    """
+
+    atoms: Atoms
+    hessian: Float[ndarray, "atoms 3 atoms 3"]
+    modes: NormalModes
+    symmetry: Symmetry
+    table: CharacterTable | None
+    multiplets: tuple[Multiplet, ...]
+    energy: float | None = None
+    max_force: float | None = None
+    infrared: Float[ndarray, " modes"] | None = None
+    raman: RamanActivities | None = None
+
+    @property
+    def frequencies(self) -> Float[ndarray, " modes"]:
+        """Frequencies in cm⁻¹, rising; an imaginary one is negative."""
+        return self.modes.frequencies
+
+    @property
+    def geometry(self) -> str:
+        """``monatomic``, ``linear`` or ``nonlinear``."""
+        if len(self.atoms) == 1:
+            return "monatomic"
+        linear = is_linear(self.atoms.positions, self.modes.masses)
+        return "linear" if linear else "nonlinear"
+
+    def to_ase(self) -> VibrationsData:
+        """Return ASE's ``VibrationsData`` of the Hessian as computed: all 3N modes."""
+        return VibrationsData(self.atoms, self.hessian)
+
+    def thermochemistry(
+        self, temperature: float = 298.15, pressure: float = 101325.0, spin: float = 0.0
+    ) -> Thermochemistry:
+        """Return ideal-gas thermochemistry at a temperature (K) and a pressure (Pa).
+
+        The symmetry number is that of the point group; ``spin`` is the total electronic spin.
+
+        Raises
+        ------
+        PhonopyEquivariantError
+            A temperature or pressure that is not positive.
+
+        """
+        if not (temperature > 0 and pressure > 0 and spin >= 0):
+            raise PhonopyEquivariantError(
+                f"temperature={temperature}, pressure={pressure}, spin={spin}: temperature and "
+                "pressure must be positive, the spin not negative."
+            )
+        real = self.frequencies[self.frequencies > ZERO] * QUANTUM
+        gas = IdealGasThermo(
+            vib_energies=list(real),
+            geometry=self.geometry,  # type: ignore[arg-type]
+            potentialenergy=self.energy or 0.0,
+            atoms=self.atoms,
+            symmetrynumber=self.symmetry.rotations,
+            spin=spin,
+            vib_selection="all",
+        )
+        return Thermochemistry(
+            temperature,
+            pressure,
+            self.modes.zero_point_energy,
+            float(gas.get_internal_energy(temperature, verbose=False)),
+            float(gas.get_enthalpy(temperature, verbose=False)),
+            float(gas.get_entropy(temperature, pressure, verbose=False)),
+            float(gas.get_gibbs_energy(temperature, pressure, verbose=False)),
+            self.symmetry.rotations,
+            len(self.frequencies) - len(real),
+        )
+
+
+def vibrations(
+    atoms: Atoms,
+    potential: Potential,
+    symmetry_tolerance: float = TOLERANCE,
+    dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,
+    polarizability_derivatives: Float[ndarray, "atoms 3 3 3"] | None = None,
+) -> MolecularVibrations:
+    """Return the vibrations of a molecule in a potential, with its analytic Hessian.
+
+    Parameters
+    ----------
+    atoms
+        At a stationary point, see :func:`relax`; a molecule, or one molecule in a box.
+    potential
+        A layered potential.
+    symmetry_tolerance
+        Largest distance (Å) of an atom from its place under an operation of the point group.
+    dipole_derivatives, polarizability_derivatives
+        For intensities: e, indices atom, dipole, displacement; Å², atom, α, α, displacement.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Not a molecule, an element the potential does not know, or modes that do not follow the
+        symmetry.
+
+    """
+    from phonopy_equivariant.response.hessian import hessian as analytic_hessian
+
+    molecule = as_molecule(atoms)
+    result = potential.evaluate(molecule)
+    return analyse_hessian(
+        molecule,
+        analytic_hessian(potential, molecule),
+        symmetry_tolerance,
+        dipole_derivatives,
+        polarizability_derivatives,
+        energy=result.energy,
+        max_force=float(np.linalg.norm(result.forces, axis=1).max()),
+    )
+
+
+def analyse_hessian(
+    atoms: Atoms,
+    hessian: Float[ndarray, "..."],
+    symmetry_tolerance: float = TOLERANCE,
+    dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,
+    polarizability_derivatives: Float[ndarray, "atoms 3 3 3"] | None = None,
+    energy: float | None = None,
+    max_force: float | None = None,
+) -> MolecularVibrations:
+    """Return the vibrations that belong to a Hessian of any origin.
+
+    ``hessian`` has ASE's order (N, 3, N, 3), in eV/Å². Masses are those of ``atoms``. Other
+    parameters as in :func:`vibrations`.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Not a molecule, a Hessian that does not belong to it, a tolerance that is not positive.
+
+    """
+    if not symmetry_tolerance > 0:
+        raise PhonopyEquivariantError(
+            f"symmetry_tolerance={symmetry_tolerance}: give a positive distance in Å."
+        )
+    molecule = as_molecule(atoms)
+    masses = molecule.get_masses()
+    modes = normal_modes(molecule.positions, masses, hessian)
+    symmetry = find_symmetry(molecule.numbers, molecule.positions, masses, symmetry_tolerance)
+    table: CharacterTable | None = None
+    multiplets: tuple[Multiplet, ...] = ()
+    if len(molecule) > 1:
+        centred = molecule.positions - center_of_mass(molecule.positions, masses)
+        table = character_table(symmetry, centred, masses)
+        modes, multiplets = assign_irreps(modes, table)
+    infrared = raman = None
+    if dipole_derivatives is not None:
+        infrared = infrared_intensities(modes.displacements, dipole_derivatives)
+    if polarizability_derivatives is not None:
+        raman = raman_activities(modes.displacements, polarizability_derivatives)
+    return MolecularVibrations(
+        molecule,
+        np.asarray(hessian, float),
+        modes,
+        symmetry,
+        table,
+        multiplets,
+        energy,
+        max_force,
+        infrared,
+        raman,
+    )

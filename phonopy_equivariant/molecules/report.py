@@ -1,0 +1,127 @@
+"""A molecule's vibrations as text: the table of multiplets, and what there is to remark."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.units import invcm
+
+from phonopy_equivariant.molecules.analysis import ZERO, MolecularVibrations, Thermochemistry
+from phonopy_equivariant.molecules.irreps import reduction
+from phonopy_equivariant.molecules.structure import count_fragments
+
+# Above this force (eV/Å) the Hessian is not one of a stationary point.
+LARGE_FORCE = 1e-3
+# Raw translations and rotations above this (cm⁻¹) say that something is off.
+_LARGE_EXTERNAL = 30.0
+# A splitting of degenerate modes above this (cm⁻¹) says that symmetry is broken.
+_LARGE_SPLITTING = 1.0
+
+NAMES = {"Dinfh": "D∞h", "Cinfv": "C∞v", "Kh": "Kh (atom)"}
+
+
+def group_text(group: str) -> str:
+    """Return the Schoenflies symbol as it is written in text."""
+    return NAMES.get(group, group)
+
+
+def wavenumber_text(frequency: float) -> str:
+    """Return a frequency in cm⁻¹, an imaginary one with an i."""
+    return f"{abs(frequency):.2f}{'i' if frequency < -ZERO else ''}"
+
+
+def table_columns(result: MolecularVibrations) -> list[str]:
+    """Return the headings of the table of multiplets."""
+    columns = ["cm⁻¹", "DEG", "IRREP", "IR", "RAMAN", "AMU"]
+    columns += ["KM/MOL"] * (result.infrared is not None)
+    return columns + ["Å⁴/AMU", "DEPOL"] * (result.raman is not None)
+
+
+def table_rows(result: MolecularVibrations) -> list[list[str]]:
+    """Return a row for each multiplet; intensities are sums over its modes."""
+    rows = []
+    masses = result.modes.reduced_masses
+    for multiplet in result.multiplets:
+        chosen = list(multiplet.modes)
+        row = [
+            wavenumber_text(multiplet.frequency),
+            str(multiplet.degeneracy),
+            multiplet.irrep,
+            "yes" if multiplet.infrared else "-",
+            "yes" if multiplet.raman else "-",
+            f"{masses[chosen].mean():.3f}",
+        ]
+        if result.infrared is not None:
+            row.append(f"{result.infrared[chosen].sum():.3f}")
+        if result.raman is not None:
+            row.append(f"{result.raman.activities[chosen].sum():.3f}")
+            row.append(f"{result.raman.depolarization[chosen].mean():.3f}")
+        rows.append(row)
+    return rows
+
+
+def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str]:
+    """Return what stands below the table."""
+    symmetry = result.symmetry
+    lines = [
+        f"point group          {group_text(symmetry.group)}, "
+        f"atoms within {symmetry.deviation:.1e} Å",
+    ]
+    if result.table is not None:
+        if result.table.group != symmetry.group:
+            lines.append(f"irreps               of the subgroup {result.table.group}")
+        lines.append(f"vibrations           {reduction(result.table, result.multiplets)}")
+    external = np.abs(result.modes.external).max()
+    lines.append(
+        f"before projection    {len(result.modes.external)} translations and rotations within "
+        f"{external:.1e} cm⁻¹"
+    )
+    if result.max_force is not None:
+        lines.append(f"largest force        {result.max_force:.1e} eV/Å")
+    if result.energy is not None:
+        lines.append(f"potential energy     {result.energy:.6f} eV")
+    lines += [
+        f"zero-point energy    {gas.zero_point_energy:.6f} eV = "
+        f"{gas.zero_point_energy / invcm:.1f} cm⁻¹",
+        f"ideal gas            {gas.temperature:g} K, {gas.pressure:g} Pa, "
+        f"symmetry number {gas.symmetry_number}",
+        f"  enthalpy H         {gas.enthalpy:.6f} eV",
+        f"  entropy S          {1000 * gas.entropy:.6f} meV/K",
+        f"  Gibbs energy G     {gas.gibbs:.6f} eV",
+    ]
+    return lines
+
+
+def remarks(result: MolecularVibrations) -> list[str]:
+    """Return what deserves a warning."""
+    found = []
+    moving = result.max_force is not None and result.max_force > LARGE_FORCE
+    if moving:
+        found.append(
+            f"forces of {result.max_force:.2g} eV/Å: not a stationary point of this potential; "
+            "use --relax."
+        )
+    fragments = count_fragments(result.atoms)
+    if fragments > 1:
+        found.append(
+            f"the structure falls into {fragments} fragments without bonds between them: modes "
+            "near zero may be their relative motion, and ideal-gas numbers mean nothing."
+        )
+    imaginary = int((result.frequencies < -ZERO).sum())
+    if imaginary:
+        found.append(
+            f"imaginary frequencies: {imaginary}; a saddle point, not a minimum; displace the "
+            "atoms along such a mode and relax again. Thermochemistry leaves them out."
+        )
+    external = np.abs(result.modes.external).max()
+    if external > _LARGE_EXTERNAL and not moving:
+        found.append(
+            f"a translation or rotation has {external:.0f} cm⁻¹ before projection: the Hessian is "
+            "not one of a stationary point, or is noisy."
+        )
+    splitting = max((multiplet.splitting for multiplet in result.multiplets), default=0.0)
+    if splitting > _LARGE_SPLITTING:
+        found.append(
+            f"degenerate modes differ by up to {splitting:.1f} cm⁻¹: the Hessian is less symmetric "
+            f"than {group_text(result.symmetry.group)}; relax, or lower --symmetry-tolerance."
+        )
+    return found
