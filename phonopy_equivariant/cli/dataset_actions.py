@@ -1,0 +1,254 @@
+"""The actions of ``phonopy-equivariant dataset``."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ase.data import chemical_symbols
+
+from phonopy_equivariant.cli.console import Console
+from phonopy_equivariant.data.files import iter_records, output_format, write_records
+from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.data.statistics import Summary
+    from phonopy_equivariant.structure import Structure
+
+# options of the command line that are options of a reader, by the same names
+_READING = (
+    *("format", "level", "energy_key", "forces_key", "stress_key", "cell", "kind"),
+    *("produce_force_constants", "selection", "energy", "energy_unit", "length_unit"),
+)
+_EVERY = 200  # records between two updates of what is shown
+
+
+def info(args: argparse.Namespace) -> int:
+    """Print a summary of each file."""
+    from phonopy_equivariant.data.statistics import (
+        average_neighbours,
+        reference_energies,
+        summarise,
+    )
+
+    console = Console(args.quiet, args.verbose)
+    kept: list[Record] = []
+    for name in args.files:
+        records = _records(args, console, [name])
+        if args.cutoff:
+            records = _keeping(records, kept)
+        console.report(name, _summary_lines(summarise(records)))
+    if args.cutoff:
+        lines = [
+            f"neighbours within {args.cutoff:g} Å  {average_neighbours(kept, args.cutoff):.4f}"
+        ]
+        if any(record.energy is not None for record in kept):
+            fit = reference_energies(kept)
+            lines += [f"energy of {chemical_symbols[z]:<2}  {fit[z]:.6f} eV" for z in sorted(fit)]
+        console.report("all files", lines)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Print what is wrong; write the rest if asked to."""
+    from phonopy_equivariant.data.checks import check_records
+
+    console = Console(args.quiet, args.verbose)
+    if args.output:
+        output_format(Path(args.output))
+    found, sound = 0, []
+    for name in args.files:
+        records = list(_records(args, console, [name], unsound="keep"))
+        with console.stage(f"Checking {len(records)} records of {name}"):
+            problems = check_records(records, args.require)
+        for problem in problems:
+            print(f"{problem.source}: {problem.text}", flush=True)
+        found += len(problems)
+        if args.output and any(problem.place is None for problem in problems):
+            raise PhonopyEquivariantError(
+                f"{name}: the set as a whole is inconsistent, so nothing was written; "
+                "convert its units first."
+            )
+        bad = {problem.place for problem in problems}
+        sound += [record for k, record in enumerate(records) if k not in bad]
+        console.say(f"{name}: {len(records)} records, {len(problems)} problems")
+    if args.output:
+        _written(console, write_records(sound, args.output), args.output)
+        return 0
+    return 1 if found else 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Write all records to one file."""
+    console = Console(args.quiet, args.verbose)
+    count = write_records(_records(args, console, args.files), args.output)
+    _written(console, count, args.output)
+    return 0
+
+
+def filter(args: argparse.Namespace) -> int:
+    """Write the records that fulfil all conditions."""
+    from phonopy_equivariant.data.recipes import Filter, filter_records
+
+    console = Console(args.quiet, args.verbose)
+    options = Filter(args.max_force, tuple(args.elements), args.max_atoms, tuple(args.labels))
+    gone: Counter[str] = Counter()
+
+    def report(record: Record, reason: str) -> None:
+        gone[reason.split(" of ")[0]] += 1
+        console.detail(f"{record.source}: {reason}")
+
+    records = filter_records(_records(args, console, args.files), options, report)
+    count = write_records(records, args.output)
+    for reason, number in gone.most_common():
+        console.say(f"{number} records left out: {reason}")
+    _written(console, count, args.output)
+    return 0
+
+
+def split(args: argparse.Namespace) -> int:
+    """Write training and validation sets."""
+    from phonopy_equivariant.data.recipes import read_split, split_indices, write_split
+    from phonopy_equivariant.interface.files import check_output
+
+    console = Console(args.quiet, args.verbose)
+    output_format(Path(args.output))
+    # what HDF5 streams is read again for each part, all else is kept
+    streamed = all(Path(name).suffix in (".h5", ".hdf5") for name in args.files)
+    kept = [] if streamed else list(_records(args, console, args.files))
+    count = sum(1 for _ in _records(args, console, args.files)) if streamed else len(kept)
+    parts = (
+        split_indices(count, args.fraction, args.seed)
+        if args.split_file is None
+        else read_split(args.split_file, count)
+    )
+    names = {part: _part_name(args.output, part) for part in parts}
+    for name in names.values():
+        check_output(name)
+    for part, indices in parts.items():
+        chosen = set(indices)
+        source = _records(args, console, args.files) if streamed else kept
+        records = (record for k, record in enumerate(source) if k in chosen)
+        _written(console, write_records(records, names[part]), str(names[part]))
+    listed = _part_name(Path(args.output).name.partition(".")[0] + ".yaml", "split")
+    listed = Path(args.output).expanduser().with_name(listed.name)
+    write_split(parts, listed)
+    console.say(f"The split is in {listed}.")
+    return 0
+
+
+def perturb(args: argparse.Namespace) -> int:
+    """Write perturbed copies of a crystal."""
+    from phonopy_equivariant.data.perturb import Perturbation, perturbed_records
+
+    console = Console(args.quiet, args.verbose)
+    output_format(Path(args.output))
+    structure = _structure(args.structure)
+    dims = args.dim or [[1]]
+    if len(dims) != len(args.count):
+        raise PhonopyEquivariantError(
+            f"--count has {len(args.count)} numbers for {len(dims)} --dim; give one for each."
+        )
+    options = [
+        Perturbation(args.positions, args.cell, _repeat(dim), args.seed + k)
+        for k, dim in enumerate(dims)
+    ]
+    potential = None
+    if args.label:
+        from phonopy_equivariant.cli.start import start_potential
+
+        potential = start_potential(args, console, structure)
+    parts = [
+        perturbed_records(structure, option, count, potential, f"{args.structure} {option.repeat}")
+        for option, count in zip(options, args.count, strict=True)
+    ]
+    with console.stage(f"Perturbing {args.structure}") as update:
+        records = _shown(itertools.chain.from_iterable(parts), update, every=1)
+        count = write_records(records, args.output)
+    _written(console, count, args.output)
+    return 0
+
+
+def _records(
+    args: argparse.Namespace, console: Console, files: list[str], unsound: str | None = None
+) -> Iterator[Record]:
+    """Yield the records of files, showing how many were read."""
+    options = {name: getattr(args, name) for name in _READING}
+    options = {name: value for name, value in options.items() if value is not None}
+    mode = unsound or ("skip" if args.skip_bad else "raise")
+    for name in files:
+        with console.stage(f"Reading {name}") as update:
+            records = iter_records(name, unsound=mode, report=console.warn, **options)
+            yield from _shown(records, _prefixed(update, f"Reading {name}: "))
+
+
+def _prefixed(update: Callable[[str], None], prefix: str) -> Callable[[str], None]:
+    return lambda text: update(prefix + text)
+
+
+def _shown(
+    records: Iterator[Record], update: Callable[[str], None], every: int = _EVERY
+) -> Iterator[Record]:
+    for count, record in enumerate(records, 1):
+        if count % every == 0:
+            update(f"{count} records")
+        yield record
+
+
+def _keeping(records: Iterator[Record], kept: list[Record]) -> Iterator[Record]:
+    for record in records:
+        kept.append(record)
+        yield record
+
+
+def _summary_lines(summary: Summary) -> list[str]:
+    elements = " ".join(chemical_symbols[z] for z in summary.elements)
+    low_high = summary.energy_range
+    rows = [
+        ("records", f"{summary.records}"),
+        ("atoms", f"{summary.atoms} ({summary.sizes[0]} to {summary.sizes[1]} in a record)"),
+        ("elements", elements),
+        *((name.replace("_", " "), f"{count} records") for name, count in summary.labels.items()),
+        low_high and ("energies", f"{low_high[0]:.6f} to {low_high[1]:.6f} eV/atom"),
+        summary.force_max is not None
+        and (
+            "size of forces",
+            f"rms {summary.force_rms:.4g}, largest {summary.force_max:.4g} eV/Å",
+        ),
+        summary.stress_max is not None and ("stresses", f"up to {summary.stress_max:.4g} eV/Å³"),
+        summary.levels and ("level", ", ".join(summary.levels)),
+    ]
+    return [f"{row[0]:<16} {row[1]}" for row in rows if row]
+
+
+def _structure(path: str) -> Structure:
+    from phonopy_equivariant.interface.crystals import read_crystal
+    from phonopy_equivariant.structure import as_structure
+
+    if ".xyz" in Path(path).name or ".extxyz" in Path(path).name:
+        return next(iter_records(path)).structure
+    return as_structure(read_crystal(path).unitcell)
+
+
+def _repeat(dim: list[int]) -> tuple[int, int, int]:
+    if len(dim) not in (1, 3):
+        raise PhonopyEquivariantError(
+            f"--dim {' '.join(map(str, dim))}: give one number or three, as in --dim 2 2 2."
+        )
+    first, second, third = dim * (3 // len(dim))
+    return first, second, third
+
+
+def _part_name(output: str, part: str) -> Path:
+    path = Path(output).expanduser()
+    stem, dot, suffix = path.name.partition(".")
+    return path.with_name(f"{stem}_{part}{dot}{suffix}")
+
+
+def _written(console: Console, count: int, output: str) -> None:
+    console.say(f"{count} records are in {output}.")

@@ -1,0 +1,198 @@
+"""Do energies, forces and stress of a set belong together? Units and signs by statistics.
+
+Between two configurations of a harmonic energy E2 - E1 = -(F1 + F2)/2 · (x2 - x1) exactly, however
+far they are apart; with a strain, + V σ:ε. The slope of energy differences on this work is 1 in a
+sound set (0.97 to 1.00 in nine published ones of small displacements, 0.79 and 0.67 in two
+strongly anharmonic ones, BaTiO3 and KCl).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ase import units
+from numpy import ndarray
+
+from phonopy_equivariant.data.record import Record
+
+# Pairs of configurations looked at, all compositions together.
+MAX_PAIRS = 2000
+# Configurations further apart than this (Å along an axis; strain) are not compared.
+MAX_MOVE = 1.0
+MAX_STRAIN = 0.1
+# A slope within this factor of 1 is no proof of anything: real pairs are anharmonic.
+TOLERANCE = 1.75
+# Where the fit leaves more of the squared energy differences than this, it says nothing.
+MAX_REST = 0.36
+# Standard error of a slope, relative to it, beyond which it says nothing.
+MAX_ERROR = 0.1
+# Mean curvature per displaced coordinate, eV/Å²; diamond, the stiffest crystal, has less than 60.
+MAX_CURVATURE = 120.0
+# energy unit of the data over eV, and what that says
+_FACTORS = {
+    "kcal/mol": units.mol / units.kcal,
+    "kJ/mol": units.mol / units.kJ,
+    "hartree": 1 / units.Hartree,
+    "rydberg": 1 / units.Rydberg,
+    "meV": 1000.0,
+}
+
+
+def inconsistencies(records: Sequence[Record]) -> list[str]:
+    """Return what the work of forces and stress between configurations says of units and signs.
+
+    Pairs of records of one composition are compared. A set whose configurations are far apart, or
+    that has one of each composition, says nothing.
+
+    Parameters
+    ----------
+    records
+        Sound ones, of one level of theory.
+
+    """
+    table = np.array(list(itertools.islice(_pair_rows(records), MAX_PAIRS)), float)
+    if len(table) < 3:
+        return []
+    energy, work, strain, curvature, atoms, has_energy = table.T
+    problems: list[str] = []
+    on_work, on_strain = _slopes(*table[has_energy > 0, :3].T)
+    if on_work is not None:
+        problems += _energy_problem(on_work, float(atoms.mean()))
+    if on_strain is not None and not problems:
+        problems += _stress_problem(on_strain)
+    known = curvature[np.isfinite(curvature)]
+    if len(known) and np.median(known) > MAX_CURVATURE:
+        problems.append(
+            f"forces change by {np.median(known):.0f} eV/Å per Å of displacement, more than in any "
+            "solid or molecule: forces are in other units than eV/Å (kcal/mol/Å, "
+            "hartree/bohr?), or positions in others than Å"
+        )
+    return problems
+
+
+def _pair_rows(records: Sequence[Record]) -> Iterator[tuple[float, ...]]:
+    groups: dict[object, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.forces is not None:
+            key = (record.structure.numbers.tobytes(), record.structure.pbc.tobytes(), record.level)
+            groups[key].append(record)
+    columns = [itertools.pairwise(group) for group in groups.values()]
+    for pair in itertools.chain.from_iterable(itertools.zip_longest(*columns)):
+        if pair is not None:
+            row = _pair_row(*pair)
+            if row is not None:
+                yield row
+
+
+def _pair_row(one: Record, two: Record) -> tuple[float, ...] | None:
+    """Return ΔE, work, V σ:ε, mean curvature, atoms, and whether there are energies."""
+    assert one.forces is not None and two.forces is not None
+    first, second = one.structure, two.structure
+    forces_two = two.forces
+    strain = 0.0
+    if not first.pbc.any():
+        moves, forces_two = _aligned(one, two)
+    elif first.pbc.all():
+        inverse = np.linalg.inv(first.cell)
+        deformation = inverse @ second.cell
+        mean = (first.cell + second.cell) / 2
+        fractions = second.positions @ np.linalg.inv(second.cell) - first.positions @ inverse
+        moves = (fractions - np.rint(fractions)) @ mean
+        epsilon = (deformation + deformation.T) / 2 - np.eye(3)
+        if np.abs(epsilon).max() > MAX_STRAIN:
+            return None
+        if np.abs(epsilon).max() > 1e-6:
+            if one.stress is None or two.stress is None:
+                return None
+            volume = (first.volume + second.volume) / 2
+            strain = float(volume * np.sum((one.stress + two.stress) / 2 * epsilon))
+    else:
+        return None
+    square = float(np.sum(moves**2))
+    if np.abs(moves).max() > MAX_MOVE:
+        return None
+    if square < 1e-8 and strain == 0.0:
+        return None
+    work = -float(np.sum((one.forces + forces_two) / 2 * moves))
+    change = -float(np.sum((forces_two - one.forces) * moves))
+    has_energy = one.energy is not None and two.energy is not None
+    energy = two.energy - one.energy if has_energy else 0.0  # type: ignore[operator]
+    curvature = change / square if square > 1e-6 and strain == 0.0 else np.nan
+    return energy, work, strain, curvature, float(len(first.numbers)), float(has_energy)
+
+
+def _aligned(one: Record, two: Record) -> tuple[ndarray, ndarray]:
+    """Return displacements and second forces with the second molecule turned onto the first."""
+    assert two.forces is not None
+    target, other = (
+        record.structure.positions - record.structure.positions.mean(axis=0)
+        for record in (one, two)
+    )
+    left, _, right = np.linalg.svd(other.T @ target)  # Kabsch, doi:10.1107/S0567739476001873
+    turn = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
+    return other @ turn - target, two.forces @ turn
+
+
+def _slopes(energy: ndarray, work: ndarray, strain: ndarray) -> tuple[float | None, float | None]:
+    """Return the least-squares slopes of ΔE on work and on V σ:ε.
+
+    None stands for a slope that is not certain: configurations too far apart, or cells that do
+    not change enough to matter beside the moves of the atoms.
+    """
+    columns = np.stack([work, strain], axis=1)
+    used = np.flatnonzero(columns.any(axis=0))
+    if len(energy) < 3 or not energy.any() or not len(used):
+        return None, None
+    scale = np.sqrt(np.sum(columns[:, used] ** 2, axis=0))
+    scaled = columns[:, used] / scale
+    solution, _, rank, _ = np.linalg.lstsq(scaled, energy, rcond=1e-6)
+    rest = np.sum((energy - scaled @ solution) ** 2)
+    if rank < len(used) or rest > MAX_REST * np.sum(energy**2):
+        return None, None
+    variance = rest / max(len(energy) - len(used), 1)
+    errors = np.sqrt(np.diag(np.linalg.inv(scaled.T @ scaled)) * variance)
+    slopes: list[float | None] = [None, None]
+    for k, value, error, size in zip(used, solution, errors, scale, strict=True):
+        if error < MAX_ERROR * abs(value):
+            slopes[k] = float(value / size)
+    return slopes[0], slopes[1]
+
+
+def _energy_problem(slope: float, atoms: float) -> list[str]:
+    size, sign = abs(slope), np.sign(slope)
+    if sign > 0 and 1 / TOLERANCE < size < TOLERANCE:
+        return []
+    guesses = {f"energies are in {name}, forces in eV/Å": f for name, f in _FACTORS.items()}
+    guesses |= {f"forces are in {name}/Å, energies in eV": 1 / f for name, f in _FACTORS.items()}
+    guesses["forces are in hartree/bohr, energies in eV"] = units.Hartree / units.Bohr
+    guesses["forces are in rydberg/bohr, energies in eV"] = units.Rydberg / units.Bohr
+    guesses["forces are per bohr, energies in the same unit"] = 1 / units.Bohr
+    guesses["energies are divided by the number of atoms"] = 1 / atoms
+    guesses["forces have the wrong sign: they are gradients"] = 1.0
+    near = {text: abs(np.log(size / factor)) for text, factor in guesses.items()}
+    best = min(near, key=lambda text: near[text])
+    cause = f"perhaps {best}" if near[best] < np.log(1.25) else "units or structures do not match"
+    if sign < 0 and "sign" not in cause:
+        cause += ", and forces have the wrong sign"
+    return [
+        f"energies change by {slope:.3g} times the work of the forces between configurations, "
+        f"which should be 1: {cause}"
+    ]
+
+
+def _stress_problem(slope: float) -> list[str]:
+    size, sign = abs(slope), np.sign(slope)
+    if sign > 0 and 1 / TOLERANCE < size < TOLERANCE:
+        return []
+    guesses = {"GPa": units.GPa, "kbar": 0.1 * units.GPa, "eV/Å³": 1.0}
+    near = {name: abs(np.log(size / factor)) for name, factor in guesses.items()}
+    best = min(near, key=lambda name: near[name])
+    unit = f"perhaps in {best}" if near[best] < np.log(1.5) else "in an unknown unit"
+    turned = ", with the opposite sign (VASP's)" if sign < 0 else ""
+    return [
+        f"energies change by {slope:.3g} times what the stress says, which should be 1: the "
+        f"stress is {unit}{turned}"
+    ]

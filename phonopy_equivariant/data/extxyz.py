@@ -1,0 +1,140 @@
+"""Extended XYZ: read with ASE, written here with every digit.
+
+Per configuration, in the comment line: ``energy`` (eV), ``stress`` (9 numbers, eV/Å³) or
+``virial`` (eV, -V times the stress), ``level``. Per atom: ``forces`` (eV/Å). Second-order data,
+all of them JSON arrays in the comment line (``name="_JSON [[...], ...]"``):
+
+``hessian``
+    (3n, 3n), eV/Å²: second derivatives at Γ, or of a molecule.
+``fc_qpoints``, ``fc_real``, ``fc_imag``
+    (q, 3), (q, 3n, 3n), (q, 3n, 3n): Φ(q) in the lattice gauge, eV/Å².
+``spectrum_qpoints``, ``spectrum``
+    (q, 3), (q, 3n): frequencies in THz.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.data import chemical_symbols
+from ase.io.extxyz import read_xyz
+from numpy import ndarray
+
+from phonopy_equivariant.data.compressed import open_text
+from phonopy_equivariant.data.labels import (
+    atoms_structure,
+    chosen_keys,
+    labelled_record,
+    second_order,
+)
+from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+
+def read(
+    path: Path,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    level: str = "",
+) -> Iterator[Record]:
+    """Yield the records of an extended XYZ file, which may be compressed.
+
+    Parameters
+    ----------
+    path
+        ``.extxyz`` or ``.xyz``, also with ``.gz``, ``.bz2`` or ``.xz``.
+    energy_key, forces_key, stress_key
+        Names of the data in the file; by default the usual ones are tried.
+    level
+        Level of theory of records that name none.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A configuration that cannot be read, by its index; a name given here is not in the file.
+
+    """
+    keys = chosen_keys(energy_key, forces_key, stress_key)
+    with open_text(path) as file:
+        for index in itertools.count():
+            source = f"{path}:{index}"
+            try:
+                frame = _next_frame(file)
+                if not frame:
+                    return
+                atoms = next(read_xyz(io.StringIO(frame), index=slice(None)))
+                known: dict[str, Any] = dict(atoms.arrays) | dict(atoms.info)
+                known |= {} if atoms.calc is None else atoms.calc.results
+                record = labelled_record(atoms_structure(atoms), known, keys, level, source)
+            except Exception as error:  # ASE's parser raises anything on garbage
+                raise PhonopyEquivariantError(f"{source}: {_reason(error)}") from error
+            yield record
+
+
+def write(records: Iterable[Record], file: io.TextIOBase) -> None:
+    """Write records to an open text file; every number is read back to the bit."""
+    for record in records:
+        structure = record.structure
+        columns = [structure.positions]
+        properties = "species:S:1:pos:R:3"
+        if record.forces is not None:
+            columns.append(record.forces)
+            properties += ":forces:R:3"
+        file.write(f"{len(structure.numbers)}\n{_comment(record, properties)}\n")
+        for number, row in zip(structure.numbers, np.hstack(columns), strict=True):
+            file.write(f"{chemical_symbols[number]} {_numbers(row)}\n")
+
+
+def _next_frame(file: io.TextIOBase) -> str:
+    """Return the lines of one configuration: ASE, given the file, would seek in it."""
+    first = file.readline()
+    if not first.strip():
+        return ""
+    count = int(first)
+    lines = [first, *itertools.islice(file, count + 1)]
+    if len(lines) < count + 2:
+        raise PhonopyEquivariantError(
+            f"the file ends after {max(0, len(lines) - 2)} of {count} atoms; it is cut short."
+        )
+    return "".join(lines)
+
+
+def _comment(record: Record, properties: str) -> str:
+    structure = record.structure
+    words = [f"Properties={properties}"]
+    if structure.cell.any():
+        words.insert(0, f'Lattice="{_numbers(structure.cell.ravel())}"')
+    if record.energy is not None:
+        words.append(f"energy={record.energy!r}")
+    if record.stress is not None:
+        words.append(f'stress="{_numbers(record.stress.T.ravel())}"')  # in Fortran order
+    words += [
+        f'{name}="_JSON {json.dumps(array.tolist())}"'
+        for name, array in second_order(record).items()
+    ]
+    if record.level:
+        words.append(f'level="{_quoted(record.level)}"')
+    flags = " ".join("T" if periodic else "F" for periodic in structure.pbc)
+    return " ".join([*words, f'pbc="{flags}"'])
+
+
+def _numbers(values: ndarray) -> str:
+    return " ".join(repr(float(value)) for value in values)
+
+
+def _quoted(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "").replace('"', "'")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, PhonopyEquivariantError):
+        return text
+    return f"cannot be read as extended XYZ ({text[:120]}); mend or cut the file there."

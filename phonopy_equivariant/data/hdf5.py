@@ -1,0 +1,239 @@
+"""Records in HDF5: many of them, read one at a time and in any order.
+
+Attributes ``format`` = "phonopy_equivariant records", ``version`` = 1. N records, M atoms of all
+records one after another; eV, Å:
+
+==================== =============== =============================================================
+``offsets``          (N + 1,)        record k has the atoms offsets[k] : offsets[k + 1]
+``numbers``          (M,)            atomic numbers
+``positions``        (M, 3)
+``cell``, ``pbc``    (N, 3, 3), (N, 3)
+``has``              (N, 3)          whether there are energy, forces, stress
+``energy``           (N,)
+``forces``           (M, 3)
+``stress``           (N, 3, 3)
+``level``            (N,)            text
+==================== =============== =============================================================
+
+The groups ``force_constants`` and ``spectrum`` have K entries: ``record`` (K,), the record each
+belongs to, ascending; ``q_offsets`` (K + 1,) into ``qpoints`` (Q, 3); ``offsets`` (K + 1,) into
+``values``, all (q, 3n, 3n) complex or (q, 3n) arrays one after another.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import h5py
+import numpy as np
+from numpy import ndarray
+
+from phonopy_equivariant.data.record import ForceConstantsData, Record, Spectrum
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import Structure
+
+FORMAT = "phonopy_equivariant records"
+VERSION = 1
+_BLOCK = 512  # records written or iterated over together
+_GROUPS = {"force_constants": complex, "spectrum": float}
+
+
+def read(path: Path, level: str = "") -> Iterator[Record]:
+    """Yield the records of a file, a block of them in memory at a time.
+
+    Parameters
+    ----------
+    path
+        Written by :func:`write`.
+    level
+        Level of theory of records that name none.
+
+    """
+    with RecordFile(path, level) as records:
+        yield from records
+
+
+class RecordFile(Sequence[Record]):
+    """The records of an HDF5 file, read when they are asked for.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No HDF5 file, or of another layout.
+
+    """
+
+    def __init__(self, path: Path, level: str = ""):
+        self.path, self.level = path, level
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            raise PhonopyEquivariantError(
+                f"{path}: cannot be opened as HDF5 ({' '.join(str(error).split())[:120]})."
+            ) from error
+        if self._file.attrs.get("format") != FORMAT or self._file.attrs.get("version") != VERSION:
+            self._file.close()
+            raise PhonopyEquivariantError(
+                f"{path}: is HDF5, but not of the layout {FORMAT!r}, version {VERSION}; "
+                "write it with 'phonopy-equivariant dataset convert'."
+            )
+        self._offsets = self._file["offsets"][:]
+        self._places = {name: self._file[name]["record"][:] for name in _GROUPS}
+
+    def __enter__(self) -> RecordFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        k = range(len(self))[index]  # negative ones, and IndexError
+        return next(self._block(k, k + 1))
+
+    def __iter__(self) -> Iterator[Record]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self._block(start, min(start + _BLOCK, len(self)))
+
+    def _block(self, start: int, stop: int) -> Iterator[Record]:
+        first, last = self._offsets[start], self._offsets[stop]
+        names = ("cell", "pbc", "has", "energy", "stress")
+        per_record: dict[str, ndarray] = {name: self._file[name][start:stop] for name in names}
+        per_atom: dict[str, ndarray] = {
+            name: self._file[name][first:last] for name in ("numbers", "positions", "forces")
+        }
+        levels = self._file["level"].asstr()[start:stop]
+        for k in range(stop - start):
+            atoms = slice(self._offsets[start + k] - first, self._offsets[start + k + 1] - first)
+            has = per_record["has"][k]
+            yield Record(
+                Structure(
+                    per_atom["numbers"][atoms].astype(int),
+                    per_atom["positions"][atoms],
+                    per_record["cell"][k],
+                    per_record["pbc"][k].astype(bool),
+                ),
+                energy=float(per_record["energy"][k]) if has[0] else None,
+                forces=per_atom["forces"][atoms] if has[1] else None,
+                stress=per_record["stress"][k] if has[2] else None,
+                force_constants=self._second_order("force_constants", start + k),
+                spectrum=self._second_order("spectrum", start + k),
+                level=str(levels[k]) or self.level,
+                source=f"{self.path}:{start + k}",
+            )
+
+    def _second_order(self, name: str, record: int) -> Any:
+        places = self._places[name]
+        k = int(np.searchsorted(places, record))
+        if k == len(places) or places[k] != record:
+            return None
+        group = self._file[name]
+        first, last = group["q_offsets"][k : k + 2]
+        qpoints = group["qpoints"][first:last]
+        start, stop = group["offsets"][k : k + 2]
+        columns = 3 * int(self._offsets[record + 1] - self._offsets[record])
+        values = group["values"][start:stop]
+        if name == "spectrum":
+            return Spectrum(qpoints, values.reshape(len(qpoints), columns))
+        return ForceConstantsData(qpoints, values.reshape(len(qpoints), columns, columns))
+
+
+def write(records: Iterable[Record], path: Path) -> None:
+    """Write records to a new file, a block of them in memory at a time."""
+    with h5py.File(path, "w") as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        _create(file)
+        iterator = iter(records)
+        while block := list(itertools.islice(iterator, _BLOCK)):
+            _append_block(file, block)
+
+
+def _create(file: h5py.File) -> None:
+    text = h5py.string_dtype()
+    shapes: dict[str, tuple[Any, ...]] = {
+        "numbers": (np.int16,),
+        "positions": (float, 3),
+        "cell": (float, 3, 3),
+        "pbc": (bool, 3),
+        "has": (bool, 3),
+        "energy": (float,),
+        "forces": (float, 3),
+        "stress": (float, 3, 3),
+        "level": (text,),
+    }
+    for name, (kind, *rest) in shapes.items():
+        _dataset(file, name, kind, *rest)
+    _dataset(file, "offsets", np.int64)
+    _append(file["offsets"], np.zeros(1, np.int64))
+    for name, kind in _GROUPS.items():
+        group = file.create_group(name)
+        _dataset(group, "record", np.int64)
+        _dataset(group, "qpoints", float, 3)
+        _dataset(group, "values", kind)
+        for offsets in ("offsets", "q_offsets"):
+            _dataset(group, offsets, np.int64)
+            _append(group[offsets], np.zeros(1, np.int64))
+
+
+def _dataset(group: Any, name: str, kind: Any, *rest: int) -> Any:
+    return group.create_dataset(
+        name, (0, *rest), kind, maxshape=(None, *rest), chunks=True, compression="lzf"
+    )
+
+
+def _append(dataset: Any, values: ndarray) -> None:
+    before = len(dataset)
+    dataset.resize(before + len(values), axis=0)
+    dataset[before:] = values
+
+
+def _append_block(file: h5py.File, records: list[Record]) -> None:
+    start = len(file["offsets"]) - 1
+    structures = [record.structure for record in records]
+    counts = np.array([len(structure.numbers) for structure in structures])
+    _append(file["offsets"], int(file["offsets"][-1]) + np.cumsum(counts))
+    _append(file["numbers"], np.concatenate([s.numbers for s in structures]))
+    _append(file["positions"], np.concatenate([s.positions for s in structures]))
+    _append(file["cell"], np.array([s.cell for s in structures]))
+    _append(file["pbc"], np.array([s.pbc for s in structures]))
+    labels = [(r.energy is not None, r.forces is not None, r.stress is not None) for r in records]
+    _append(file["has"], np.array(labels))
+    _append(file["energy"], np.array([np.nan if r.energy is None else r.energy for r in records]))
+    none = [np.full(structure.positions.shape, np.nan) for structure in structures]
+    forces = [n if r.forces is None else r.forces for n, r in zip(none, records, strict=True)]
+    _append(file["forces"], np.concatenate(forces))
+    empty = np.full((3, 3), np.nan)
+    _append(file["stress"], np.array([empty if r.stress is None else r.stress for r in records]))
+    _append(file["level"], np.array([r.level for r in records], dtype=object))
+    for k, record in enumerate(records, start):
+        if record.force_constants is not None:
+            data = record.force_constants
+            _append_second_order(file["force_constants"], k, data.qpoints, data.values)
+        if record.spectrum is not None:
+            spectrum = record.spectrum
+            _append_second_order(file["spectrum"], k, spectrum.qpoints, spectrum.frequencies)
+
+
+def _append_second_order(group: Any, record: int, qpoints: ndarray, values: ndarray) -> None:
+    _append(group["record"], np.array([record]))
+    _append(group["qpoints"], qpoints)
+    _append(group["values"], values.ravel())
+    _append(group["q_offsets"], np.array([len(group["qpoints"])]))
+    _append(group["offsets"], np.array([len(group["values"])]))

@@ -1,0 +1,99 @@
+"""Perturbed copies of a crystal, as training structures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase.geometry import complete_cell
+
+from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import Structure, as_structure, to_ase
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.potential import Potential
+
+
+@dataclasses.dataclass(frozen=True)
+class Perturbation:
+    """How a crystal is perturbed; the widths are those of Fang et al., arXiv:2403.11347.
+
+    Parameters
+    ----------
+    positions
+        Standard deviation of each Cartesian component of an atom's displacement (Å).
+    cell
+        Standard deviation of each component of the cell vectors (Å); atoms move along.
+    repeat
+        Copies of the cell along its vectors, made before it is perturbed.
+    seed
+        Of the random numbers.
+
+    """
+
+    positions: float = 0.1
+    cell: float = 0.05
+    repeat: tuple[int, int, int] = (1, 1, 1)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.positions, self.cell) < 0 or min(self.repeat) < 1:
+            raise PhonopyEquivariantError(
+                "A perturbation needs widths that are not negative and one copy or more."
+            )
+
+
+def perturbed(structure: Structure, options: Perturbation, count: int) -> Iterator[Structure]:
+    """Yield ``count`` perturbed copies.
+
+    Cell vectors first, L' = L + N(0, σ_cell²) with the fractional positions kept, then positions,
+    x' = x + N(0, σ_positions²). Directions that are not periodic keep their cell vector.
+    """
+    start = as_structure(to_ase(structure).repeat(options.repeat))
+    rng = np.random.default_rng(options.seed)
+    periodic = start.pbc[:, None]
+    complete = np.asarray(complete_cell(start.cell * periodic))
+    fractions = start.positions @ np.linalg.inv(complete)
+    for _ in range(count):
+        change = options.cell * rng.standard_normal((3, 3)) * periodic
+        moves = options.positions * rng.standard_normal(start.positions.shape)
+        positions = fractions @ (complete + change) + moves
+        yield Structure(start.numbers, positions, start.cell + change, start.pbc)
+
+
+def perturbed_records(
+    structure: Structure,
+    options: Perturbation,
+    count: int,
+    potential: Potential | None = None,
+    source: str = "",
+) -> Iterator[Record]:
+    """Yield perturbed copies as records, with energy, forces and stress of a potential if given.
+
+    Parameters
+    ----------
+    structure, options, count
+        As in :func:`perturbed`.
+    potential
+        Labels the copies; its name becomes the level of theory.
+    source
+        Named in the records.
+
+    """
+    for index, copy in enumerate(perturbed(structure, options, count)):
+        place = f"{source}:{index}"
+        if potential is None:
+            yield Record(copy, source=place)
+            continue
+        result = potential.evaluate(copy)
+        yield Record(
+            copy,
+            energy=result.energy,
+            forces=result.forces,
+            stress=result.stress if copy.pbc.all() else None,
+            level=potential.name,
+            source=place,
+        )
