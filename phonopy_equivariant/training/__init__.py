@@ -1,0 +1,1 @@
+"""Training of layered potentials on energies, forces, stresses, Hessians and spectra."""

@@ -1,0 +1,190 @@
+"""Batches of structures: one padded graph of one size per set, so that little compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jraph
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.graph import bucket_size, edge_bucket, pad_graph
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.training.config import HessianTerm, LossConfig
+
+# A batch has room for this many times the mean structure: few leave a hole, little is padding.
+_ROOM = 1.25
+
+
+class Budget(NamedTuple):
+    """Size of a padded batch: atoms, edges and structures, padding not counted."""
+
+    nodes: int
+    edges: int
+    graphs: int
+
+
+def labelled_graph(potential: Potential, record: Record) -> jraph.GraphsTuple:
+    """Return a record's graph with its labels, zeros where it has none, and which it has."""
+    graph = potential.graph(record.structure)
+    atoms = len(record.structure.numbers)
+    periodic = bool(record.structure.pbc.all())
+    forces = np.zeros((atoms, 3)) if record.forces is None else record.forces
+    stress = np.zeros((3, 3)) if record.stress is None else record.stress
+    known = {
+        "energy": record.energy is not None,
+        "forces": record.forces is not None,
+        "stress": record.stress is not None and periodic,
+        "hessian": is_gamma(record),
+    }
+    return graph._replace(
+        nodes=graph.nodes | {"forces": forces},
+        globals=graph.globals
+        | {
+            "volume": np.array([record.structure.volume or 1.0]),
+            "energy": np.array([0.0 if record.energy is None else record.energy]),
+            "stress": stress[None],
+            "share": {name: np.array([float(value)]) for name, value in known.items()},
+        },
+    )
+
+
+def is_gamma(record: Record) -> bool:
+    """Tell whether a record has a Hessian of its own cell, q = 0 and no other."""
+    data = record.force_constants
+    return data is not None and len(data.qpoints) == 1 and not np.any(data.qpoints)
+
+
+def budget(graphs: Sequence[jraph.GraphsTuple], batch_size: int) -> Budget:
+    """Return the size that batches of ``batch_size`` of these structures are padded to."""
+
+    def room(counts: ndarray) -> int:
+        return int(max(counts.max(), batch_size * min(counts.max(), _ROOM * counts.mean())))
+
+    nodes = np.array([int(graph.n_node[0]) for graph in graphs])
+    edges = np.array([int(graph.n_edge[0]) for graph in graphs])
+    return Budget(bucket_size(room(nodes) + 1, 4), edge_bucket(room(edges)), batch_size)
+
+
+def fill(order: Sequence[int], graphs: Sequence[jraph.GraphsTuple], size: Budget) -> list[ndarray]:
+    """Split an order of structures into batches that fit, without reordering."""
+    batches: list[list[int]] = [[]]
+    nodes = edges = 0
+    for index in order:
+        n, e = int(graphs[index].n_node[0]), int(graphs[index].n_edge[0])
+        full = len(batches[-1]) == size.graphs
+        if batches[-1] and (full or nodes + n >= size.nodes or edges + e > size.edges):
+            batches.append([])
+            nodes = edges = 0
+        batches[-1].append(index)
+        nodes, edges = nodes + n, edges + e
+    return [np.array(batch) for batch in batches]
+
+
+def pack(
+    graphs: Sequence[jraph.GraphsTuple], size: Budget, like: jraph.GraphsTuple
+) -> jraph.GraphsTuple:
+    """Return structures as one graph, padded to ``size``.
+
+    Missing structures are empty graphs with the keys of ``like``; padding atoms and edges belong
+    to one last graph. Edges stay in pairs of mutual reverses, as
+    :mod:`phonopy_equivariant.graph` wants them.
+    """
+    empty = [_empty_like(like)] * (size.graphs - len(graphs))
+    joined = jraph.batch_np([*graphs, *empty])
+    return pad_graph(joined, size.nodes, size.edges)
+
+
+def shared_out(
+    graphs: Sequence[jraph.GraphsTuple], loss: LossConfig, weight: float
+) -> list[jraph.GraphsTuple]:
+    """Return the structures of a batch with their shares in its means, times ``weight``.
+
+    A mean runs over all structures here, on whatever device they end up.
+    """
+    totals = {}
+    for name in loss.terms:
+        if name != "spectrum":
+            counts = [_count(graph, name) for graph in graphs]
+            totals[name] = max(sum(counts), 1.0)
+    return [
+        graph._replace(
+            globals=graph.globals
+            | {
+                "share": {
+                    name: weight * graph.globals["share"][name] / total
+                    for name, total in totals.items()
+                }
+            }
+        )
+        for graph in graphs
+    ]
+
+
+def with_samples(
+    graph: jraph.GraphsTuple,
+    hessian: Float[ndarray, "columns columns"] | None,
+    term: HessianTerm,
+    generator: np.random.Generator,
+) -> jraph.GraphsTuple:
+    """Return a structure with random directions and what the Hessian gives along them."""
+    atoms = int(graph.n_node[0])
+    matrix = np.zeros((3 * atoms, 3 * atoms)) if hessian is None else hessian
+    if term.estimator == "pairs":
+        left, right = (
+            _one_atom(atoms, generator.integers(atoms, size=term.samples), directions)
+            for directions in (_unit(generator, term.samples), _unit(generator, term.samples))
+        )
+        values = np.einsum("xk,xy,yk->k", _flat(left), matrix, _flat(right))
+        return graph._replace(
+            nodes=graph.nodes | {"left": left, "right": right},
+            globals=graph.globals | {"pairs": values[None]},
+        )
+    if term.estimator == "probes":
+        right = generator.choice([-1.0, 1.0], (atoms, term.samples, 3))
+    else:
+        chosen = generator.choice(atoms, term.samples, replace=term.samples > atoms)
+        right = _one_atom(atoms, np.repeat(chosen, 3), np.tile(np.eye(3), (term.samples, 1)))
+    products = (matrix @ _flat(right)).reshape(atoms, 3, -1).transpose(0, 2, 1)
+    return graph._replace(nodes=graph.nodes | {"right": right, "products": products})
+
+
+def _flat(directions: Float[ndarray, "atoms samples 3"]) -> Float[ndarray, "columns samples"]:
+    return directions.transpose(0, 2, 1).reshape(-1, directions.shape[1])
+
+
+def _one_atom(atoms: int, chosen: ndarray, vectors: ndarray) -> Float[ndarray, "atoms samples 3"]:
+    """Return displacements of one atom each."""
+    result = np.zeros((atoms, len(chosen), 3))
+    result[chosen, np.arange(len(chosen))] = vectors
+    return result
+
+
+def _unit(generator: np.random.Generator, count: int) -> Float[ndarray, "count 3"]:
+    vectors = generator.normal(size=(count, 3))
+    unit: ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def _count(graph: jraph.GraphsTuple, name: str) -> float:
+    labelled = float(graph.globals["share"][name][0])
+    return labelled * int(graph.n_node[0]) if name == "forces" else labelled
+
+
+def _empty_like(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
+    def none(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x[:0], tree)
+
+    return graph._replace(
+        nodes=none(graph.nodes),
+        edges=none(graph.edges),
+        senders=graph.senders[:0],
+        receivers=graph.receivers[:0],
+        globals=jax.tree.map(np.zeros_like, graph.globals),
+        n_node=np.zeros_like(graph.n_node),
+        n_edge=np.zeros_like(graph.n_edge),
+    )

@@ -1,0 +1,124 @@
+"""Where a training starts: a potential to fine-tune, or random weights scaled by the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy import ndarray
+
+from phonopy_equivariant.checkpoints.load import load_potential
+from phonopy_equivariant.compilation import compiled
+from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.data.statistics import average_neighbours, reference_energies, summarise
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.models.architectures import ARCHITECTURES
+from phonopy_equivariant.models.layered import LayeredModel, Params
+from phonopy_equivariant.potential import Potential, graph_of_node, node_energies, random_potential
+from phonopy_equivariant.training.batches import budget, fill, labelled_graph, pack
+from phonopy_equivariant.training.config import TrainingConfig
+
+# Leaf of the parameters that holds energies of free atoms.
+ATOMIC_ENERGIES = "atomic_energies"
+
+# Structures whose neighbours are counted.
+_COUNTED = 200
+
+
+def initial_potential(
+    config: TrainingConfig, records: Sequence[Record], refit: bool = True
+) -> Potential:
+    """Return the potential before the first step, its energies as ``config.energies`` says.
+
+    Without ``refit`` they stay as they are: a run that goes on has its own weights.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        An unknown architecture or key of ``model``, or a potential that cannot be loaded or does
+        not know an element of the data.
+
+    """
+    if config.finetune_from:
+        potential = load_potential(config.finetune_from, config.dtype)
+    else:
+        potential = _from_scratch(dict(config.model or {}), config, records)
+    known = [record for record in records if record.energy is not None]
+    if refit and known and config.energies == "refit" and config.loss.energy is not None:
+        potential = refit_energies(potential, known)
+    return potential
+
+
+def refit_energies(potential: Potential, records: Sequence[Record]) -> Potential:
+    """Return the potential with energies of free atoms shifted to suit records with energies.
+
+    The shifts x_z minimise sum |E - E_model - sum_z n_z x_z|², smallest norm where the data leave
+    a choice, as a single compound does. Forces do not change.
+    """
+    graphs = [labelled_graph(potential, record) for record in records]
+    size = budget(graphs, 4)
+    predicted = np.zeros(len(records))
+    for chosen in fill(range(len(graphs)), graphs, size):
+        batch = pack([graphs[k] for k in chosen], size, graphs[0])
+        values = np.asarray(_energies(potential.model, potential.params, batch), float)
+        predicted[chosen] = values[: len(chosen)]
+    rest = [
+        dataclasses.replace(record, energy=record.energy - value)
+        for record, value in zip(records, predicted.tolist(), strict=True)
+        if record.energy is not None
+    ]
+    found = reference_energies(rest)
+    shifts = np.array([found.get(z, 0.0) for z in potential.species])
+    return dataclasses.replace(potential, params=_shifted(potential, shifts))
+
+
+def _from_scratch(
+    values: dict[str, Any], config: TrainingConfig, records: Sequence[Record]
+) -> Potential:
+    name = values.pop("architecture", "nequip")
+    if name not in ARCHITECTURES:
+        raise PhonopyEquivariantError(
+            f"model.architecture: {name!r} is not one of {', '.join(ARCHITECTURES)}."
+        )
+    kind = ARCHITECTURES[name].config
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    # YAML has lists only, a configuration tuples only
+    values = {key: tuple(x) if isinstance(x, list) else x for key, x in values.items()}
+    values.setdefault("species", sorted({int(z) for r in records for z in r.structure.numbers}))
+    plain = kind.from_dict(values)  # refuses unknown keys
+    some = records[:: max(1, len(records) // _COUNTED)]
+    if "avg_num_neighbors" in fields:
+        values.setdefault("avg_num_neighbors", max(average_neighbours(some, plain.cutoff), 1.0))
+    if "scale" in fields:
+        values.setdefault("scale", summarise(records).force_rms or 1.0)
+    return random_potential(kind.from_dict(values), config.seed, config.dtype)
+
+
+def _shifted(potential: Potential, shifts: Float[ndarray, " species"]) -> Params:
+    """Return the parameters with energies of free atoms shifted."""
+    found = []
+
+    def shift(path: Any, leaf: Array) -> Array:
+        if jax.tree_util.keystr(path[-1:], simple=True) != ATOMIC_ENERGIES:
+            return leaf
+        found.append(leaf.shape)
+        with jax.enable_x64(True):
+            return jnp.asarray(np.asarray(leaf, float) + shifts.reshape(leaf.shape), leaf.dtype)
+
+    params: Params = jax.tree_util.tree_map_with_path(shift, potential.params)
+    if len(found) != 1:
+        raise PhonopyEquivariantError(
+            "This architecture has no energies of free atoms to fit; set energies: keep."
+        )
+    return params
+
+
+@compiled(static_argnums=(0,))
+def _energies(model: LayeredModel, params: Params, graph: Any) -> Array:
+    site = node_energies(model, params, graph, jnp.asarray(graph.nodes["positions"]))
+    return jax.ops.segment_sum(site, graph_of_node(graph), len(graph.n_node))

@@ -1,0 +1,318 @@
+"""The training loop: from a configuration to a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import yaml
+
+from phonopy_equivariant.checkpoints.load import load_potential
+from phonopy_equivariant.checkpoints.native import save_checkpoint
+from phonopy_equivariant.data import Record
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.models.layered import Params
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.training import gradients, optimiser
+from phonopy_equivariant.training.config import TrainingConfig, read_config
+from phonopy_equivariant.training.initial import initial_potential
+from phonopy_equivariant.training.logs import Logs
+from phonopy_equivariant.training.losses import Metrics
+from phonopy_equivariant.training.optimiser import TrainState
+from phonopy_equivariant.training.samples import (
+    Cursor,
+    Microbatch,
+    Samples,
+)
+from phonopy_equivariant.training.sources import read_set, set_names
+from phonopy_equivariant.training.state import Progress, load_state, save_state, write_atomically
+
+STATE, BEST, LAST = "state.npz", "best.npz", "last.npz"
+
+# Settings that may change between a run and its continuation.
+FREE = ("output", "steps", "checkpoint_every", "log_every", "tensorboard", "patience")
+
+
+class Report(NamedTuple):
+    """What a callback sees after every step that is logged or validated."""
+
+    step: int
+    steps: int
+    values: dict[str, float]
+
+
+class Result(NamedTuple):
+    """What a training leaves behind."""
+
+    potential: Potential  # the best on validation; the last without
+    checkpoint: Path  # its file
+    step: int
+    best: float  # its validation loss; infinite without validation
+    stopped: bool  # whether patience ended it early
+
+
+def train(
+    config: TrainingConfig | str | os.PathLike[str],
+    callback: Callable[[Report], None] | None = None,
+    restart: bool = False,
+) -> Result:
+    """Train a potential; continue a run that was interrupted, as if it had not been.
+
+    Parameters
+    ----------
+    config
+        A YAML file, or what :func:`~phonopy_equivariant.training.config.read_config` makes of it.
+    callback
+        Called with a :class:`Report` after steps that are logged or validated.
+    restart
+        Begin anew where the output folder holds an unfinished run.
+
+    Returns
+    -------
+    Result
+        The best potential and its checkpoint. The output folder has ``best.npz`` and
+        ``last.npz`` for ``load_potential``, ``state.npz`` to go on from, ``config.yaml`` and
+        ``log.csv``.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Data that cannot be read or used, an output folder of another training, or a loss that is
+        no longer a number.
+
+    """
+    some = config if isinstance(config, TrainingConfig) else read_config(config)
+    trainer = Trainer(some, restart)
+    try:
+        return trainer.run(callback or (lambda report: None))
+    finally:
+        trainer.close()
+
+
+class Trainer:
+    """A training in progress; :func:`train` is its life."""
+
+    def __init__(self, config: TrainingConfig, restart: bool = False):
+        self.config = config
+        self._folder = Path(config.output)
+        self._mesh = gradients.device_mesh()
+        self._names = set_names(config.sets)
+        pairs = [read_set(some, config.seed, k) for k, some in enumerate(config.sets)]
+        resumed = (self._folder / STATE).exists() and not restart
+        everything = [record for training, _ in pairs for record in training]
+        self._potential = initial_potential(config, everything, refit=not resumed)
+        self._levels = sorted({record.level for record in everything} - {""})
+        self._sets = [self._samples(k, training) for k, (training, _) in enumerate(pairs)]
+        self._validation = {
+            self._names[k]: self._samples(k, held).all()
+            for k, (_, held) in enumerate(pairs)
+            if held
+        }
+        if not self._validation and (config.patience or config.optimiser.schedule == "plateau"):
+            raise PhonopyEquivariantError(
+                "patience and the plateau schedule need validation data; give a set valid: 0.1."
+            )
+        self.state = optimiser.start(config.optimiser, self._potential.params)
+        self.progress = Progress(0, tuple(Cursor() for _ in self._sets))
+        self._open(resumed)
+
+    def run(self, callback: Callable[[Report], None]) -> Result:
+        """Take the steps that are left; save the state on the way out, whatever the reason."""
+        saved = logged = self.progress.step
+        before = time.perf_counter()
+        try:
+            while self.progress.step < self.config.steps and not self._impatient():
+                # state and progress change together, so that what is saved belongs together
+                state, progress, row = self._advance()
+                if row is not None:
+                    now = time.perf_counter()
+                    speed = (progress.step - logged) / (now - before)
+                    self._logs.write(row | {"steps_per_second": speed})
+                    callback(Report(progress.step, self.config.steps, row))
+                    logged, before = progress.step, now
+                self.state, self.progress = state, progress
+                if progress.step % self.config.checkpoint_every == 0:
+                    self._save()
+                    saved = progress.step
+        finally:
+            if self.progress.step != saved:
+                self._save()
+        return self._result()
+
+    def close(self) -> None:
+        """Close the logs."""
+        self._logs.close()
+
+    def _advance(self) -> tuple[TrainState, Progress, dict[str, float] | None]:
+        """Return state, progress and, where they are logged, numbers after one more step."""
+        config, step = self.config, self.progress.step + 1
+        moved = [some.next(c) for some, c in zip(self._sets, self.progress.cursors, strict=True)]
+        progress = dataclasses.replace(
+            self.progress, step=step, cursors=tuple(cursor for _, cursor in moved)
+        )
+        batches = [batches for batches, _ in moved]
+        loss, metrics, gradient = self._gradient(batches)
+        factor = np.asarray(config.optimiser.plateau_factor**progress.reductions)
+        state, norm, rate = optimiser.update(
+            config.optimiser, config.steps, self.state, gradient, factor
+        )
+        last = step == config.steps
+        validated = bool(self._validation) and (step % config.validate_every == 0 or last)
+        if not (validated or last or step % config.log_every == 0):
+            return state, progress, None
+        row = {"step": float(step), "learning_rate": float(rate), "gradient_norm": float(norm)}
+        row |= {"train_loss": float(loss)} | _readable("train", metrics)
+        if validated:
+            row |= self._validate(state)
+            progress = self._judged(progress, row["valid_loss"], state)
+        if not all(map(math.isfinite, row.values())):
+            raise PhonopyEquivariantError(
+                f"The loss is no longer a finite number at step {step}; lower "
+                "optimiser.learning_rate, or check the data (dataset). The state before is kept."
+            )
+        return state, progress, row
+
+    def _gradient(self, batches: list[list[Microbatch]]) -> tuple[Any, dict[str, Any], Params]:
+        """Return loss, metrics by set and term, and gradient, summed over all sets."""
+        total, metrics = None, dict[str, Any]()
+        for name, some in zip(self._names, batches, strict=True):
+            for loss, batch in some:
+                found = gradients.loss_and_gradient(
+                    self._potential.model, loss, self._mesh, self.state.params, batch
+                )
+                (value, sums), gradient = found
+                part = (value, gradient)
+                total = part if total is None else gradients.accumulate(total, part)
+                _add(metrics, name, sums)
+        assert total is not None  # every set has a term
+        return total[0], metrics, total[1]
+
+    def _validate(self, state: TrainState) -> dict[str, float]:
+        """Return loss and metrics of the averaged weights on the validation sets."""
+        metrics: dict[str, Any] = {}
+        value = 0.0
+        for name, some in self._validation.items():
+            for loss, batch in some:
+                found, sums = gradients.loss_alone(
+                    self._potential.model, loss, self._mesh, state.average, batch
+                )
+                value += float(found)
+                _add(metrics, name, sums)
+        return {"valid_loss": value} | _readable("valid", metrics)
+
+    def _judged(self, progress: Progress, loss: float, state: TrainState) -> Progress:
+        """Return the progress after a validation; a better potential is written."""
+        if loss < progress.best:
+            self._write(BEST, state)
+            return dataclasses.replace(progress, best=loss, waiting=0, stale=0)
+        waiting, stale = progress.waiting + 1, progress.stale + 1
+        reductions = progress.reductions
+        options = self.config.optimiser
+        if options.schedule == "plateau" and stale >= options.plateau_patience:
+            reductions, stale = reductions + 1, 0
+        return dataclasses.replace(progress, waiting=waiting, stale=stale, reductions=reductions)
+
+    def _impatient(self) -> bool:
+        return 0 < self.config.patience <= self.progress.waiting
+
+    def _samples(self, index: int, records: list[Record]) -> Samples:
+        config = self.config
+        devices = 1 if self._mesh is None else self._mesh.size
+        return Samples(
+            self._potential,
+            records,
+            config.sets[index],
+            config.loss,
+            config.seed,
+            index,
+            devices,
+        )
+
+    def _open(self, resumed: bool) -> None:
+        """Make the folder, or take up what an earlier run left in it."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PhonopyEquivariantError(
+                f"Cannot make {self._folder}: {error.strerror}; choose another output."
+            ) from error
+        if resumed:
+            self.state, self.progress, before = load_state(self._folder / STATE, self.state)
+            _check_same(before, self.config.to_dict(), self._folder)
+        else:
+            for name in (STATE, BEST, LAST):
+                (self._folder / name).unlink(missing_ok=True)
+        text = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
+        write_atomically(self._folder / "config.yaml", text.encode())
+        columns = ["step", "learning_rate", "gradient_norm", "train_loss", "valid_loss"]
+        for kind, names in (("train", self._names), ("valid", list(self._validation))):
+            for name in names:
+                terms = self._sets[self._names.index(name)].loss.terms
+                columns += [f"{kind}/{name}/{term}" for term in terms]
+        columns.append("steps_per_second")
+        self._logs = Logs(self._folder, columns, self.progress.step, self.config.tensorboard)
+
+    def _save(self) -> None:
+        """Write state and last potential, unless the weights have diverged."""
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.state.params)):
+            return
+        self._write(LAST, self.state)
+        save_state(self._folder / STATE, self.state, self.progress, self.config.to_dict())
+
+    def _write(self, name: str, state: TrainState) -> None:
+        """Write a potential with the averaged weights."""
+        potential = self._trained(state)
+        labels = {
+            "training_sets": ", ".join(self._names),
+            "steps": str(int(state.step)),
+            "theory": ", ".join(self._levels),
+            "started_from": self.config.finetune_from or f"random weights, seed {self.config.seed}",
+        }
+        save_checkpoint(potential, self._folder / name, labels)
+
+    def _trained(self, state: TrainState) -> Potential:
+        name = self._folder.name
+        return dataclasses.replace(self._potential, params=state.average, name=name, sha256="")
+
+    def _result(self) -> Result:
+        path = self._folder / (BEST if self._validation else LAST)
+        return Result(
+            load_potential(path, self.config.dtype),
+            path,
+            self.progress.step,
+            self.progress.best,
+            self._impatient(),
+        )
+
+
+def _add(metrics: dict[str, Any], name: str, sums: Metrics) -> None:
+    for term, value in sums.items():
+        metrics.setdefault(f"{name}/{term}", []).append(value)
+
+
+def _readable(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return mean absolute errors, and for Hessians the root of the mean square."""
+    result = {}
+    for key, values in metrics.items():
+        total, count = np.sum([np.asarray(value) for value in values], axis=0)
+        if count:
+            mean = float(total / count)
+            result[f"{prefix}/{key}"] = mean**0.5 if key.endswith("/hessian") else mean
+    return result
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuse to continue a run with other settings than it began with."""
+    for key, value in now.items():
+        if key not in FREE and before.get(key) != value:
+            raise PhonopyEquivariantError(
+                f"{folder} holds a training with another {key}; set it back, choose another "
+                "output, or begin anew with --restart."
+            )

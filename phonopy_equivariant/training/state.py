@@ -1,0 +1,132 @@
+"""What a training needs to go on exactly where it stopped: one file, written atomically.
+
+A zip archive of NumPy arrays (weights, their moving average, optax's moments, the step) and a
+member ``progress.json`` with the rest. There is no state of a random generator in it:
+:mod:`.samples` derives what a step sees from the seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy import ndarray
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.training.optimiser import TrainState
+from phonopy_equivariant.training.samples import Cursor
+
+HEADER = "progress.json"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """The part of the state that lives on the host.
+
+    Parameters
+    ----------
+    step
+        Steps taken.
+    cursors
+        Place of every set.
+    best
+        Lowest validation loss so far.
+    waiting
+        Validations since the best one.
+    reductions, stale
+        Of the plateau schedule: factors applied, validations since the last improvement or
+        factor.
+
+    """
+
+    step: int
+    cursors: tuple[Cursor, ...]
+    best: float = float("inf")
+    waiting: int = 0
+    reductions: int = 0
+    stale: int = 0
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file; it always is either the old one or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PhonopyEquivariantError(
+            f"Cannot write {path}: {error.strerror}; choose another folder or free space."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_state(path: Path, state: TrainState, progress: Progress, config: dict[str, Any]) -> None:
+    """Write the state, and the configuration it belongs to."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        header = {"format": FORMAT, "config": config} | dataclasses.asdict(progress)
+        archive.writestr(zipfile.ZipInfo(HEADER), json.dumps(header))
+        for name, leaf in _flatten(state):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.asarray(leaf), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+    write_atomically(path, buffer.getvalue())
+
+
+def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress, dict[str, Any]]:
+    """Return what :func:`save_state` wrote; ``template`` has the structure it must have.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The file is damaged, or is of another model or optimiser.
+
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(archive.read(HEADER))
+            if header.pop("format") != FORMAT:
+                raise PhonopyEquivariantError(f"{path}: written by another version; use --restart.")
+            leaves = [_read(path, archive, name, leaf) for name, leaf in _flatten(template)]
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
+        if isinstance(error, PhonopyEquivariantError):
+            raise
+        raise PhonopyEquivariantError(
+            f"{path}: cannot be read as the state of this training; use --restart to begin anew."
+        ) from error
+    config = header.pop("config")
+    cursors = tuple(Cursor(*cursor) for cursor in header.pop("cursors"))
+    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return state, Progress(cursors=cursors, **header), config
+
+
+def _flatten(state: TrainState) -> Iterator[tuple[str, Any]]:
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
+
+
+def _read(path: Path, archive: zipfile.ZipFile, name: str, like: Any) -> jax.Array:
+    with archive.open(f"{name}.npy") as member:
+        array: ndarray = np.lib.format.read_array(member, allow_pickle=False)
+    if array.shape != like.shape or array.dtype != like.dtype:
+        raise PhonopyEquivariantError(
+            f"{path}: {name} is {array.dtype} of shape {array.shape}, not the {like.dtype} of "
+            f"shape {like.shape} of this training; use another output folder or --restart."
+        )
+    with jax.enable_x64(True):
+        return jnp.asarray(array)

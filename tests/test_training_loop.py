@@ -1,0 +1,285 @@
+"""The loop of training: repeatable, resumable, several sets, several devices."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from conftest import assert_close
+from training_helpers import TINY, lattice_record, rock_salt, tiny_potential, write_set
+
+import phonopy_equivariant as pe
+from phonopy_equivariant.data import write_records
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.training.config import TrainingConfig, make_config
+from phonopy_equivariant.training.loop import Report, Trainer, train
+from phonopy_equivariant.training.samples import Cursor
+
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two small sets of a teacher."""
+    folder = tmp_path_factory.mktemp("training")
+    teacher = tiny_potential(7, species=(11, 17), scale=10.0, num_interactions=1)
+    write_set(folder / "a.extxyz", teacher, 12, seed=1)
+    write_set(folder / "b.extxyz", teacher, 6, seed=2)
+    write_records([lattice_record(rock_salt(0.05))], folder / "q.extxyz")
+    return folder
+
+
+def options(folder: Path, output: str, **changes: Any) -> dict[str, Any]:
+    model = {k: v for k, v in TINY.items()} | {"cutoff": 3.0, "num_interactions": 1}
+    values: dict[str, Any] = {
+        "output": output,
+        "model": model,
+        "sets": [{"path": "a.extxyz", "valid": 0.25, "batch_size": 3}],
+        "loss": {"energy": {"weight": 1.0}, "forces": {"weight": 1.0}},
+        "optimiser": {"learning_rate": 0.02, "warmup_steps": 5, "weight_decay": 1e-4},
+        "steps": STEPS,
+        "dtype": "float64",
+        "validate_every": 10,
+        "checkpoint_every": 7,
+        "log_every": 1,
+    }
+    return values | changes
+
+
+def config(folder: Path, output: str, **changes: Any) -> TrainingConfig:
+    return make_config(options(folder, output, **changes), folder)
+
+
+def arrays(path: Path) -> dict[str, bytes]:
+    """Return the members of an archive: weights, moments, averages, progress."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Return the log without the speed."""
+    with open(folder / "log.csv", newline="") as file:
+        return [
+            {k: v for k, v in r.items() if k != "steps_per_second"} for r in csv.DictReader(file)
+        ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    left, right = arrays(one / "state.npz"), arrays(other / "state.npz")
+    headers = [json.loads(some.pop("progress.json")) for some in (left, right)]
+    for header in headers:
+        del header["config"]["output"]
+    assert headers[0] == headers[1]
+    assert left == right  # bit for bit
+    assert rows(one) == rows(other)
+    best = [arrays(some / "best.npz") for some in (one, other)]
+    for some in best:
+        some.pop("model.yaml")  # has the name of the folder
+    assert best[0] == best[1]
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path) -> Path:
+    """Return the folder of an uninterrupted run."""
+    train(config(data, "whole"))
+    return data / "whole"
+
+
+def test_training_learns_and_the_checkpoint_loads(data: Path, whole: Path) -> None:
+    losses = [float(row["valid_loss"]) for row in rows(whole) if row["valid_loss"]]
+    assert losses[-1] < 0.5 * losses[0]
+    potential = pe.load_potential(whole / "best.npz")
+    assert potential.species == (11, 17)
+    assert np.isfinite(potential.evaluate(rock_salt(0.05)).energy)
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(data: Path, whole: Path) -> None:
+    train(config(data, "again"))
+    assert_same_run(whole, data / "again")
+    train(config(data, "other", seed=1, steps=2))
+    assert rows(data / "other")[0] != rows(whole)[0]
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(data: Path, whole: Path) -> None:
+    def interrupt(report: Report) -> None:
+        if report.step == 17:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config(data, "interrupted"), interrupt)
+    # the step that was interrupted does not count
+    assert json.loads(arrays(data / "interrupted" / "state.npz")["progress.json"])["step"] == 16
+    train(config(data, "interrupted"))
+    assert_same_run(whole, data / "interrupted")
+
+
+def test_kill_and_resume_equals_the_uninterrupted_run(data: Path, whole: Path) -> None:
+    path = data / "killed.yaml"
+    path.write_text(yaml.safe_dump(options(data, "killed")))
+    command = [sys.executable, "-m", "phonopy_equivariant", "train", str(path), "--device", "cpu"]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    wait_for_rows(data / "killed" / "log.csv", 12, first)
+    os.kill(first.pid, signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert 0 < len(rows(data / "killed")) < STEPS
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from step" in done.stderr
+    assert_same_run(whole, data / "killed")
+
+
+def test_the_command_trains_mace(data: Path) -> None:
+    model = {
+        "architecture": "mace",
+        "cutoff": 3.0,
+        "num_interactions": 1,
+        "hidden_irreps": "2x0e",
+        "l_max": 1,
+        "correlation": [2],
+        "num_radial_basis": 3,
+        "radial_widths": [4],
+    }
+    path = data / "mace.yaml"
+    path.write_text(yaml.safe_dump(options(data, "mace", model=model, steps=3)))
+    command = [sys.executable, "-m", "phonopy_equivariant", "train", str(path), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "validation loss" in done.stdout
+    assert "mace/best.npz" in done.stderr
+    losses = [float(row["train_loss"]) for row in rows(data / "mace")]
+    assert len(set(losses)) == 3
+    assert pe.load_potential(data / "mace" / "best.npz").species == (11, 17)
+
+
+def wait_for_rows(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and len(path.read_text().splitlines()) > count:
+            return
+        time.sleep(0.002)
+    raise AssertionError("the training did not get far enough to be killed")
+
+
+def test_another_configuration_does_not_continue_a_run(data: Path, whole: Path) -> None:
+    changed = {"energy": {"weight": 2.0}, "forces": {"weight": 1.0}}
+    with pytest.raises(PhonopyEquivariantError, match="another loss.*--restart"):
+        train(config(data, "whole", loss=changed))
+
+
+def test_every_epoch_shows_every_structure_once(data: Path) -> None:
+    trainer = Trainer(config(data, "epochs"))
+    [samples] = trainer._sets
+    for epoch in (0, 1):
+        cursor, seen = Cursor(epoch, 0), []
+        while cursor.epoch == epoch:
+            batches, cursor = samples.next(cursor)
+            [graph] = [batch for _, batch in batches]
+            known = graph.globals["share"]["energy"] > 0
+            seen += graph.globals["energy"][known].tolist()
+        assert len(seen) == len(set(seen)) == 9
+    trainer.close()
+
+
+def test_the_gradient_of_several_sets_is_their_weighted_sum(data: Path) -> None:
+    # the same model, though its scale would be another with other data
+    model = options(data, "")["model"] | {"scale": 1.0, "avg_num_neighbors": 10.0}
+
+    def gradient(output: str, weights: tuple[float, float]) -> np.ndarray:
+        sets = [
+            {"path": name, "batch_size": 2, "weight": weight}
+            for name, weight in zip(("a.extxyz", "b.extxyz"), weights, strict=True)
+        ]
+        trainer = Trainer(config(data, output, sets=sets, model=model, energies="keep"))
+        _, _, found = trainer._gradient([some.next(Cursor())[0] for some in trainer._sets])
+        trainer.close()
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
+
+    both = gradient("both", (2.0, 0.5))
+    expected = 2 * gradient("one", (1.0, 0.0)) + 0.5 * gradient("two", (0.0, 1.0))
+    assert_close(both, expected)
+
+
+def test_early_stopping_and_plateau(data: Path) -> None:
+    still = {"learning_rate": 0.0, "schedule": "plateau", "plateau_patience": 2, "warmup_steps": 0}
+    result = train(config(data, "still", optimiser=still, validate_every=2, patience=4, steps=100))
+    # the first validation is the best; four more without improvement
+    assert (result.step, result.stopped) == (10, True)
+    state = json.loads(arrays(data / "still" / "state.npz")["progress.json"])
+    assert state["reductions"] == 2
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(data: Path) -> None:
+    wild = {"learning_rate": 1e200, "warmup_steps": 0, "clip": 0.0}
+    with pytest.raises(PhonopyEquivariantError, match="no longer a finite number.*learning_rate"):
+        train(config(data, "wild", optimiser=wild))
+
+
+def test_event_files_for_tensorboard(data: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    train(config(data, "events", steps=2, tensorboard=True))
+    [events] = (data / "events" / "tensorboard").iterdir()
+    assert b"valid_loss" in events.read_bytes()
+
+
+TWO_DEVICES = """
+import json, sys
+from pathlib import Path
+import jax, numpy as np
+from phonopy_equivariant.training.config import make_config
+from phonopy_equivariant.training.loop import Trainer
+from phonopy_equivariant.training import gradients
+
+folder, text = Path(sys.argv[1]), json.loads(sys.argv[2])
+assert len(jax.devices()) == 2
+
+def gradient(name):
+    trainer = Trainer(make_config(text | {"output": name}, folder))
+    # a batch may hold other structures where it is divided: the whole set is the same
+    batches = [some.all() for some in trainer._sets]
+    loss, metrics, found = trainer._gradient(batches)
+    trainer.close()
+    return float(loss), [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
+
+two = gradient("two_devices")
+gradients.device_mesh = lambda: None
+one = gradient("one_device")
+assert abs(two[0] - one[0]) < 1e-12 * abs(one[0]), (two[0], one[0])
+scale = max(np.abs(leaf).max() for leaf in one[1])
+assert scale > 1e-3
+for left, right in zip(two[1], one[1]):
+    np.testing.assert_allclose(left, right, rtol=0, atol=1e-11 * scale)
+print("equal")
+"""
+
+
+def test_two_devices_give_the_gradient_of_one(data: Path) -> None:
+    sets = [{"path": "a.extxyz", "batch_size": 4}, {"path": "q.extxyz"}]
+    loss = {"energy": {}, "forces": {}, "spectrum": {}}
+    model = options(data, "")["model"] | {"hidden_irreps": "4x0e", "l_max": 0}
+    text = options(data, "", sets=sets, loss=loss, model=model)
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, str(data), json.dumps(text)],
+        capture_output=True,
+        text=True,
+        env=os.environ | flags,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "equal" in done.stdout
+
+
+def test_records_without_data_for_the_loss_are_refused(data: Path) -> None:
+    with pytest.raises(PhonopyEquivariantError, match=r"a.extxyz: no record has data for spectrum"):
+        train(config(data, "empty", loss={"spectrum": {"weight": 1}}))
