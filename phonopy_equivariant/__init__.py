@@ -10,11 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from phonopy_equivariant import molecules
     from phonopy_equivariant.cache import enable_compilation_cache
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.errors import PhonopyEquivariantError
     from phonopy_equivariant.interface.ase import EquivariantCalculator
+    from phonopy_equivariant.interface.exact import (
+        dynamical_matrices,
+        use_exact_dynamical_matrix,
+    )
     from phonopy_equivariant.interface.phonopy import (
         PhonopyMLP,
         force_constants,
@@ -22,32 +27,41 @@ if TYPE_CHECKING:
     )
     from phonopy_equivariant.interface.relax import relax
     from phonopy_equivariant.models.config import NequIPConfig
+    from phonopy_equivariant.models.mace_config import MACEConfig
     from phonopy_equivariant.potential import Potential, random_potential
+    from phonopy_equivariant.training.loop import train
 
 __version__ = "0.1.0"
 
 __all__ = [
     "EquivariantCalculator",
+    "MACEConfig",
     "NequIPConfig",
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
+    "dynamical_matrices",
     "enable_compilation_cache",
     "force_constants",
     "load_potential",
+    "molecules",
     "random_potential",
     "relax",
     "save_checkpoint",
     "set_force_constants",
+    "train",
+    "use_exact_dynamical_matrix",
 ]
 
 # public name -> module that defines it
 _HOME = {
     "EquivariantCalculator": "interface.ase",
+    "MACEConfig": "models.mace_config",
     "NequIPConfig": "models.config",
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "interface.phonopy",
     "Potential": "potential",
+    "dynamical_matrices": "interface.exact",
     "enable_compilation_cache": "cache",
     "force_constants": "interface.phonopy",
     "load_potential": "checkpoints.load",
@@ -55,10 +69,14 @@ _HOME = {
     "relax": "interface.relax",
     "save_checkpoint": "checkpoints.native",
     "set_force_constants": "interface.phonopy",
+    "train": "training.loop",
+    "use_exact_dynamical_matrix": "interface.exact",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "molecules":  # a package of functions, under its own name
+        return importlib.import_module(f"{__name__}.molecules")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

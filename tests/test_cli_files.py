@@ -103,13 +103,14 @@ def test_units_of_the_calculator(displaced: Path, analytic: np.ndarray, tmp_path
     assert np.abs(frozen - analytic).max() < 0.02
 
 
-def test_compiled_functions_are_found_again(displaced: Path, analytic: np.ndarray) -> None:
+def test_compiled_functions_are_found_again(displaced: Path, tmp_path: Path) -> None:
     """Python orders sets by a hash that differs between processes; what is compiled may not."""
-    cache = Path(environment()["JAX_COMPILATION_CACHE_DIR"])
+    cache = tmp_path / "jax"  # of its own: other tests run at the same time
     found = []
     for seed in "012":
         words = ("fc", "phonopy_disp.yaml", "--model", model(), "-q", "-o", "again.yaml")
-        command(*words, cwd=displaced, PYTHONHASHSEED=seed)
+        variables = {"PYTHONHASHSEED": seed, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+        command(*words, cwd=displaced, **variables)
         found.append({path.name for path in cache.iterdir() if path.name.endswith("-cache")})
     assert found[0] == found[1] == found[2] != set()
 

@@ -9,13 +9,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.failures import exit_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
 from phonopy_equivariant.cli.models import add_command as add_models
+from phonopy_equivariant.cli.molecule import add_command as add_molecule
 from phonopy_equivariant.cli.options import Parser, parser_arguments
 from phonopy_equivariant.cli.relax import add_command as add_relax
 from phonopy_equivariant.cli.run import add_command as add_run
 from phonopy_equivariant.cli.run import main as run
+from phonopy_equivariant.cli.train import add_command as add_train
 
 PROGRAM = "phonopy-equivariant"
 
@@ -33,6 +36,9 @@ examples:
   phonopy-equivariant fc phonopy_disp.yaml
       in place of all force calculations of a frozen-phonon run
   phonopy-equivariant relax POSCAR -o POSCAR_relaxed
+  phonopy-equivariant molecule CH4.xyz --relax
+  phonopy-equivariant train nacl.yaml
+  phonopy-equivariant dataset info train.extxyz
   phonopy-equivariant models list
 
 "phonopy-equivariant COMMAND --help" explains a command.
@@ -58,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=PROGRAM, **parser_arguments(_DESCRIPTION, _EXAMPLES))
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add_command in (add_run, add_fc, add_relax, add_models):
+    adders = (add_run, add_fc, add_relax, add_molecule, add_train, add_dataset, add_models)
+    for add_command in adders:
         add_command(commands)
     return parser
 

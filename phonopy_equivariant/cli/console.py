@@ -6,7 +6,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 Item = TypeVar("Item")
 
@@ -22,6 +25,16 @@ class Console:
 
         self.verbosity = 0 if quiet else 2 if verbose else 1
         self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    @property
+    def error(self) -> RichConsole:
+        """Rich's console on standard error, for bars of one's own."""
+        return self._error
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody may be looking at a bar."""
+        return self._error.is_terminal
 
     def say(self, line: str) -> None:
         """Print a remark."""

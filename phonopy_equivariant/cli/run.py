@@ -43,6 +43,7 @@ examples:
   phonopy-equivariant run NaCl.cif --band auto --mesh 20 20 20 --dos -p -s
   phonopy-equivariant run POSCAR --model nequix-oam-1-pft --dim 4 4 4 --mesh 20 20 20 --pdos auto
   phonopy-equivariant run POSCAR --relax --mesh 20 20 20 -t --tmax 2000 --tstep 50
+  phonopy-equivariant run POSCAR --exact --band auto
   phonopy-equivariant run phonopy_disp.yaml --band auto
       the cells of an earlier phonopy-init, Born charges and calculator units included
 """
@@ -93,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("crystal")
     add_dim_option(group)
     group.add_argument(
+        "--exact",
+        action="store_true",
+        help="no supercell: D(q) at every q as the potential has it, the range of its force "
+        "constants found (docs/exact_mode.md); not with Born charges",
+    )
+    group.add_argument(
         "--relax",
         action="store_true",
         help="relax atoms and cell with the potential first, in the space group",
@@ -102,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="F",
         help="largest force after the relaxation in eV/Å; default: 1e-4",
+    )
+    group.add_argument(
+        "--irreps-table",
+        action="store_true",
+        help="table of the optical modes at Gamma: irreps, infrared and Raman activity; "
+        "gamma_modes.yaml",
     )
     add_logging_options(parser)
     return parser
@@ -141,17 +154,66 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     with console.stage("Symmetry of the supercell"):
         phonon = build_phonon(crystal, matrix, settings)
+    if args.irreps_table:
+        from phonopy_equivariant.interface.gamma_modes import check_primitive
+
+        check_primitive(phonon)
     born = set_born_charges(phonon, crystal, settings)
     if born:
         console.say(f"Born charges: from {born}")
-    with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
-        report = compute_force_constants(phonon, potential)
+    if args.exact:
+        status, report = _run_exact(phonon, potential, options, console)
+    else:
+        with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
+            report = compute_force_constants(phonon, potential)
+        for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
+            console.warn(remark)
+        write_params(phonon, PARAMS_FILE, provenance(potential))
+        console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on.")
+        if skips_projection(report, len(phonon.supercell)):
+            options = [*options, "--no-fc-symmetry"]
+        status = run_phonopy(PARAMS_FILE, options)
+    if args.irreps_table:
+        _print_gamma_modes(phonon, console)
+    console.report("Exact mode" if args.exact else "Force constants", report.lines())
+    return status
+
+
+def _run_exact(
+    phonon: Any, potential: Any, options: list[str], console: Console
+) -> tuple[int, Any]:
+    """Run phonopy's script without folding error and return its status and the report."""
+    from phonopy_equivariant.interface.exact import use_exact_dynamical_matrix
+    from phonopy_equivariant.interface.exact_script import (
+        exact_calculation,
+        folded_force_constants,
+    )
+    from phonopy_equivariant.interface.files import PARAMS_FILE, write_params
+    from phonopy_equivariant.interface.script import run_phonopy
+    from phonopy_equivariant.interface.session import equilibrium_remarks, provenance
+
+    with console.stage("Exact dynamical matrix"):
+        report = use_exact_dynamical_matrix(phonon, potential)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark)
+    matrix = phonon.dynamical_matrix
+    phonon.force_constants = folded_force_constants(phonon, matrix)
     write_params(phonon, PARAMS_FILE, provenance(potential))
-    console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on.")
-    if skips_projection(report, len(phonon.supercell)):
-        options = [*options, "--no-fc-symmetry"]
-    status = run_phonopy(PARAMS_FILE, options)
-    console.report("Force constants", report.lines())
-    return status
+    console.say(
+        f"{PARAMS_FILE} holds force constants folded into the supercell; phonopy goes on without "
+        "the supercell."
+    )
+    with exact_calculation(matrix):
+        return run_phonopy(PARAMS_FILE, [*options, "--no-fc-symmetry"]), report
+
+
+def _print_gamma_modes(phonon: Any, console: Console) -> None:
+    from phonopy_equivariant.cli.console import print_table
+    from phonopy_equivariant.interface.gamma_modes import gamma_modes
+
+    result = gamma_modes(phonon)
+    result.write("gamma_modes.yaml")
+    if console.verbosity:
+        print_table(result.columns(), result.rows())
+        print(f"Optical modes at Gamma, point group {result.point_group}:", end=" ")
+        print(result.representation(), flush=True)
