@@ -5,6 +5,8 @@ Shapes and types in the package's signatures are checked at run time in every te
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -54,6 +56,14 @@ def assert_close(result: object, expected: object, relative: float = 1e-11) -> N
     scale = np.abs(expected).max()
     assert scale > 1e-4, "nothing to compare"
     np.testing.assert_allclose(result, expected, rtol=0, atol=relative * scale)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_functions_are_dropped() -> Iterator[None]:
+    """Free the programs of a module: each maps memory, and Linux allows a process 65530 maps."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
