@@ -6,6 +6,7 @@ the largest element for sums of some thousand terms; 1e-11 leaves room for other
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -114,6 +115,30 @@ def test_blocks_of_q_and_real_arithmetic_change_nothing(
 ) -> None:
     expected = lattice_force_constants(potential, crystal, QPOINTS)
     assert_close(lattice_force_constants(potential, crystal, QPOINTS, max_memory=1), expected)
+
+
+def test_blocks_are_halved_until_they_fit_the_device(
+    potential: Potential, crystal: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = lattice_force_constants(potential, crystal, QPOINTS)
+    compute, sizes = lattice._block, []
+
+    def small_device(*args: object) -> np.ndarray:
+        sizes.append(len(args[2]))
+        if sizes[-1] > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return compute(*args)
+
+    monkeypatch.setattr(lattice, "_block", small_device)
+    assert_close(lattice_force_constants(potential, crystal, QPOINTS), expected)
+    assert max(sizes) > 1
+
+    def broken(*args: object) -> np.ndarray:
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(lattice, "_block", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        lattice_force_constants(potential, crystal, QPOINTS)
     monkeypatch.setattr(lattice, "SMALL_CELL", len(crystal.numbers))
     assert_close(lattice_force_constants(potential, crystal, QPOINTS), expected)
 

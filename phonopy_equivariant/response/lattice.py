@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 from numpy import ndarray
@@ -66,7 +67,8 @@ def lattice_force_constants(
     qpoints
         Points in units of the reciprocal lattice vectors.
     max_memory
-        Bytes that a block of q may take; more q at once are faster.
+        Bytes that a block of q may take, by an estimate; more q at once are faster. Where the
+        device has less, blocks are halved until they fit.
     symmetry
         The space group of ``primitive``: only one atom of every orbit of the little group of q
         is then computed. Without it all are, to the same result.
@@ -87,12 +89,20 @@ def lattice_force_constants(
         if symmetry is not None and groups is not None:
             these = [groups[q] for q in chosen]
             full = completion(symmetry, qpoints[chosen], these, lattice.receivers, irreps, parts)
-        size = block_size(potential, lattice, parts, len(chosen), max_memory)
-        for start in range(0, len(chosen), size):
+        size, start = block_size(potential, lattice, parts, len(chosen), max_memory), 0
+        while start < len(chosen):
             # the last block is filled up with its last q
             block = np.minimum(np.arange(start, start + size), len(chosen) - 1)
-            values = _block(potential, lattice, qpoints[chosen[block]], parts, pick_q(full, block))
+            some = qpoints[chosen[block]]
+            try:
+                values = _block(potential, lattice, some, parts, pick_q(full, block))
+            except jax.errors.JaxRuntimeError as error:
+                if size == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                size = -(-size // 2)
+                continue
             result[chosen[block]] = values
+            start += size
     if symmetry is not None and groups is not None:
         for q, group in enumerate(groups):
             result[q] = sum_over_group(symmetry, qpoints[q], group, result[q])
