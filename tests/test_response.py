@@ -115,6 +115,8 @@ def test_blocks_of_q_and_real_arithmetic_change_nothing(
 ) -> None:
     expected = lattice_force_constants(potential, crystal, QPOINTS)
     assert_close(lattice_force_constants(potential, crystal, QPOINTS, max_memory=1), expected)
+    monkeypatch.setattr(lattice, "SMALL_CELL", len(crystal.numbers))
+    assert_close(lattice_force_constants(potential, crystal, QPOINTS), expected)
 
 
 def test_blocks_are_halved_until_they_fit_the_device(
@@ -139,8 +141,6 @@ def test_blocks_are_halved_until_they_fit_the_device(
     monkeypatch.setattr(lattice, "_block", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         lattice_force_constants(potential, crystal, QPOINTS)
-    monkeypatch.setattr(lattice, "SMALL_CELL", len(crystal.numbers))
-    assert_close(lattice_force_constants(potential, crystal, QPOINTS), expected)
 
 
 CRYSTALS = {

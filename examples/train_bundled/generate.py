@@ -19,22 +19,13 @@ from pathlib import Path
 from ase import Atoms
 from ase.build import molecule
 from labels import labelled, load_teacher, relaxed, sound, use_cache
-from prototypes import draw
+from prototypes import draw, listed
 
-from phonopy_equivariant.data import Record, read_records, write_records
+from phonopy_equivariant.data import Record, write_records
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.structure import to_ase
 
 CHUNK = 20
 HELD_OUT = 0.12
-
-MOLECULES = (
-    "H2 N2 CO CO2 H2O H2O2 NH3 CH4 C2H2 C2H4 C2H6 HCN N2O N2H4 H2CO CH3OH HCOOH CH3CHO CH3CH2OH "
-    "CH3OCH3 CH3COOH HCOOCH3 CH3CN H3CNH2 CH3CH2NH2 C2H6NH CH3CONH2 CH3NO2 CH3ONO C3H4_C3v "
-    "C3H4_D2d C3H4_C2v C3H6_Cs C3H6_D3h C3H8 cyclobutane cyclobutene butadiene 2-butyne isobutane "
-    "trans-butane isobutene C4H4O C4H4NH C5H5N C6H6 C5H8 NCCN H2CCO OCHCHO CH2OCH2 CH2NHCH2 "
-    "CH3COCH3 C3H9N CH3CH2OCH3 H2CCHCN methylenecyclopropane bicyclobutane"
-).split()
 
 
 def structures() -> list[tuple[str, Atoms]]:
@@ -43,7 +34,7 @@ def structures() -> list[tuple[str, Atoms]]:
         (f"{prototype}:{atoms.get_chemical_formula(empirical=True)}", atoms)
         for prototype, _, atoms in draw()
     ]
-    found += [(f"molecule:{name}", molecule(name)) for name in MOLECULES]
+    found += [(f"molecule:{name}", molecule(name)) for name in listed("molecules").split()]
     return sorted(found, key=lambda item: hash_of(item[0]))
 
 

@@ -77,15 +77,104 @@ ANIONS: dict[str, dict[int, float]] = {
     "Ge": {-4: 2.15},
 }
 
-ELEMENTS = (
-    "H Li Be B C N O F Na Mg Al Si P S Cl K Ca Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Rb Sr Y "
-    "Zr Nb Mo Ag Cd In Sn Sb Te I Cs Ba La Hf Ta W Au Pb Bi"
-).split()
+ELEMENTS = tuple(
+    [
+        "H",
+        "Li",
+        "Be",
+        "B",
+        "C",
+        "N",
+        "O",
+        "F",
+        "Na",
+        "Mg",
+        "Al",
+        "Si",
+        "P",
+        "S",
+        "Cl",
+        "K",
+        "Ca",
+        "Ti",
+        "V",
+        "Cr",
+        "Mn",
+        "Fe",
+        "Co",
+        "Ni",
+        "Cu",
+        "Zn",
+        "Ga",
+        "Ge",
+        "As",
+        "Se",
+        "Br",
+        "Rb",
+        "Sr",
+        "Y",
+        "Zr",
+        "Nb",
+        "Mo",
+        "Ag",
+        "Cd",
+        "In",
+        "Sn",
+        "Sb",
+        "Te",
+        "I",
+        "Cs",
+        "Ba",
+        "La",
+        "Hf",
+        "Ta",
+        "W",
+        "Au",
+        "Pb",
+        "Bi",
+    ]
+)
 
 # Anions (and carbon) by how often structures should have them.
 WEIGHTS = {"O": 8.0, "F": 2.0, "S": 2.0, "N": 2.0, "Cl": 2.0, "H": 0.3, "C": 0.5}
 
-METALS = (
-    "Li Be Na Mg Al K Ca Ti V Cr Mn Fe Co Ni Cu Zn Ga Rb Sr Y Zr Nb Mo Ag Cd In Sn Cs Ba La Hf Ta "
-    "W Au Pb Bi"
-).split()
+METALS = tuple(
+    [
+        "Li",
+        "Be",
+        "Na",
+        "Mg",
+        "Al",
+        "K",
+        "Ca",
+        "Ti",
+        "V",
+        "Cr",
+        "Mn",
+        "Fe",
+        "Co",
+        "Ni",
+        "Cu",
+        "Zn",
+        "Ga",
+        "Rb",
+        "Sr",
+        "Y",
+        "Zr",
+        "Nb",
+        "Mo",
+        "Ag",
+        "Cd",
+        "In",
+        "Sn",
+        "Cs",
+        "Ba",
+        "La",
+        "Hf",
+        "Ta",
+        "W",
+        "Au",
+        "Pb",
+        "Bi",
+    ]
+)

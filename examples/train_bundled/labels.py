@@ -50,7 +50,7 @@ def load_teacher(path: str, dtype: str) -> Teacher:
 
 
 @compiled(static_argnums=(0,))
-def _force_constants(model, params, batch):  # noqa: ANN001, ANN202
+def _force_constants(model, params, batch):
     return spectral.force_constants(model, params, batch)
 
 

@@ -1,24 +1,27 @@
 """Crystal structures of known prototypes, filled by charge neutrality and ionic radii.
 
-A prototype is a space group with the sites of its asymmetric unit. Every site has a role (a letter);
-a composition gives every role an element. Coordinates and axial ratios are where a relaxation
-starts.
+A prototype is a space group with the sites of its asymmetric unit. Every site has a role, a
+letter; a composition gives every role an element. Coordinates and axial ratios are where a
+relaxation starts.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from ase import Atoms
-from ase.formula import Formula
 from ase.data import atomic_numbers, covalent_radii
+from ase.formula import Formula
 from ase.spacegroup import crystal
-from ions import ANIONS, CATIONS, ELEMENTS, METALS, WEIGHTS
+from ions import ANIONS, CATIONS, WEIGHTS
 
 Radii = dict[str, float]
 
@@ -88,12 +91,12 @@ class Prototype:
 
     def multiplicities(self) -> dict[str, int]:
         """Return how many atoms of each role the primitive cell has."""
-        stand_ins = dict(zip(self.roles, ELEMENTS, strict=False))
+        stand_ins = dict(zip(self.roles, _words("elements"), strict=False))
         counts = Counter(self.build(stand_ins).get_chemical_symbols())
         return {role: counts[symbol] for role, symbol in stand_ins.items()}
 
 
-def S(role: str, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Site:  # noqa: N802
+def S(role: str, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Site:
     """Return a site."""
     return Site(role, x, y, z)
 
@@ -291,64 +294,21 @@ PROTOTYPES: tuple[Prototype, ...] = (
               hexagonal(4.3), "metal+CN", count=15),
 )  # fmt: skip
 
-# Crystals that people know, by prototype and in the order of the roles; drawn before all others.
-KNOWN: dict[str, str] = {
-    "rocksalt": "LiF LiCl LiBr LiI NaF NaCl NaBr NaI KF KCl KBr KI RbF RbCl RbBr RbI CsF AgCl AgBr "
-    "MgO CaO SrO BaO MnO FeO CoO NiO CdO CaS SrS BaS MgS MnS PbS PbSe PbTe SnTe CaSe SrSe BaSe "
-    "TiN ZrN HfN VN NbN CrN YN LaN TiC ZrC HfC VC NbC TaC LiH NaH BiSb",
-    "CsCl": "CsCl CsBr CsI RbCl CsF",
-    "zincblende": "ZnO ZnS ZnSe ZnTe CdS CdSe CdTe BN BP BAs AlN AlP AlAs AlSb GaN GaP GaAs GaSb InN "
-    "InP InAs InSb SiC BeO BeS BeSe BeTe MgS MgSe MgTe CuCl CuBr CuI AgI MnS",
-    "wurtzite": "ZnO ZnS ZnSe CdS CdSe AlN GaN InN BeO SiC MgTe AgI BN AlP CuI",
-    "NiAs": "FeS CoS NiS FeSe CoSe NiSe VS TiS CrS MnTe FeTe CoTe NiTe",
-    "GeS": "GeS GeSe SnS SnSe",
-    "fluorite": "CaF2 SrF2 BaF2 CdF2 PbF2 SrCl2 BaCl2 ZrO2 HfO2",
-    "antifluorite": "Li2O Na2O K2O Rb2O Li2S Na2S K2S Rb2S Li2Se Na2Se K2Se Li2Te Na2Te K2Te Be2C "
-    "Mg2Si Mg2Ge",
-    "rutile": "TiO2 SnO2 GeO2 SiO2 PbO2 VO2 NbO2 MnO2 CrO2 MgF2 ZnF2 FeF2 CoF2 NiF2 MnF2",
-    "anatase": "TiO2 SnO2 HfO2 ZrO2",
-    "CdI2": "CdI2 MgBr2 MgI2 CaI2 PbI2 ZnI2 MnI2 FeI2 TiS2 ZrS2 HfS2 SnS2 TiSe2 ZrSe2 HfSe2 SnSe2 TaS2 "
-    "NbS2 ZrTe2 CoTe2 NiTe2",
-    "CdCl2": "CdCl2 MgCl2 MnCl2 FeCl2 CoCl2 NiCl2 CdBr2 ZnBr2",
-    "MoS2": "MoS2 MoSe2 MoTe2 WS2 WSe2 NbSe2 TaSe2",
-    "corundum": "Al2O3 Cr2O3 Fe2O3 V2O3 Ti2O3 Ga2O3 In2O3",
-    "Bi2Te3": "Bi2Te3 Bi2Se3 Sb2Te3 Sb2Se3",
-    "La2O3": "La2O3 Y2O3 Al2O3",
-    "quartz": "SiO2 GeO2",
-    "alpha-cristobalite": "SiO2 GeO2",
-    "cristobalite": "SiO2 GeO2 BeF2",
-    "AlF3": "AlF3 GaF3 InF3 FeF3 CrF3 VF3",
-    "perovskite": "SrTiO3 BaTiO3 CaTiO3 PbTiO3 SrZrO3 BaZrO3 CaZrO3 PbZrO3 SrHfO3 BaHfO3 BaSnO3 SrSnO3 "
-    "KNbO3 NaNbO3 KTaO3 NaTaO3 LaAlO3 YAlO3 LaGaO3 LaCrO3 LaFeO3 LaMnO3 LaCoO3 BiFeO3 SrVO3 KMgF3 KZnF3 "
-    "KMnF3 NaMgF3 RbCaF3 CsCaF3 CsPbI3 CsPbBr3 CsPbCl3 CsSnI3 CsSnBr3 BaLiF3",
-    "perovskite-P4mm": "BaTiO3 PbTiO3 KNbO3",
-    "perovskite-Pnma": "CaTiO3 SrZrO3 CaZrO3 LaGaO3 YAlO3 CaSnO3 LaFeO3",
-    "LaAlO3": "LaAlO3 LaGaO3 LaCoO3 BiFeO3",
-    "LiNbO3": "LiNbO3 LiTaO3 BiFeO3",
-    "ilmenite": "MgTiO3 FeTiO3 MnTiO3 CoTiO3 NiTiO3 ZnTiO3 CdTiO3",
-    "calcite": "CaCO3 MgCO3 MnCO3 FeCO3 ZnCO3 CdCO3 NaNO3 LiNO3 KNO3 InBO3 YBO3",
-    "delafossite": "CuAlO2 CuGaO2 CuCrO2 AgAlO2 AgGaO2 CuInO2",
-    "NaFeO2": "LiCoO2 NaCoO2 LiNiO2 NaFeO2 NaCrO2 LiCrO2 NaInO2 LiVO2 NaTiO2",
-    "chalcopyrite": "CuAlS2 CuGaS2 CuInS2 CuAlSe2 CuGaSe2 CuInSe2 AgGaS2 AgGaSe2 AgInSe2 LiGaTe2",
-    "LiGaO2": "LiGaO2 LiAlO2 NaGaO2",
-    "spinel": "MgAl2O4 ZnAl2O4 CdAl2O4 ZnGa2O4 MgGa2O4 ZnFe2O4 MgCr2O4 ZnCr2O4 CoAl2O4 MgIn2O4 CdIn2O4 "
-    "ZnIn2S4 CdIn2S4 CdCr2Se4",
-    "K2NiF4": "K2NiF4 K2MgF4 K2ZnF4 Rb2MnF4",
-    "zircon": "ZrSiO4 HfSiO4 YVO4 YPO4 ZrGeO4",
-    "scheelite": "CaWO4 CaMoO4 SrWO4 SrMoO4 BaWO4 BaMoO4 PbWO4 PbMoO4 ZrGeO4 HfGeO4",
-    "olivine": "Mg2SiO4",
-    "berlinite": "AlPO4 GaPO4",
-    "phosphate-BPO4": "BPO4 BAsO4",
-    "half-Heusler": "",
-    "AlB2": "MgB2 AlB2 TiB2 ZrB2 HfB2 NbB2 TaB2 VB2 CrB2",
-    "diamond": "C Si Ge Sn",
-    "PbFCl": "",
-}  # fmt: skip
+
+@functools.cache
+def listed(kind: str) -> Any:
+    """Return a part of compositions.yaml."""
+    return yaml.safe_load(Path(__file__).with_name("compositions.yaml").read_text("utf-8"))[kind]
+
+
+def _words(kind: str) -> tuple[str, ...]:
+    return tuple(listed(kind).split())
 
 
 def known_compositions(prototype: Prototype) -> set[frozenset[tuple[str, int]]]:
     """Return the known compositions of a prototype, as reduced formulas."""
-    return {reduced(Formula(word).count()) for word in KNOWN.get(prototype.name, "").split()}
+    some = listed("crystals")
+    return {reduced(Formula(word).count()) for word in some.get(prototype.name, "").split()}
 
 
 def reduced(counts: dict[str, int]) -> frozenset[tuple[str, int]]:
@@ -387,8 +347,8 @@ def _choices(prototype: Prototype, role: str) -> tuple[str, ...]:
             "black-P": ("P", "As"),
             "graphite": ("C",),
         }
-        return some.get(prototype.name, tuple(METALS))
-    return PARTNERS[prototype.kind] if role == "X" else tuple(METALS)
+        return some.get(prototype.name, _words("metals"))
+    return PARTNERS[prototype.kind] if role == "X" else _words("metals")
 
 
 def _ionic(prototype: Prototype) -> Iterator[tuple[dict[str, str], Radii]]:
@@ -397,13 +357,12 @@ def _ionic(prototype: Prototype) -> Iterator[tuple[dict[str, str], Radii]]:
     ions = [[(s, q, r) for s, some in table.items() for q, r in some.items()] for table in tables]
     seen = set()
     for chosen in itertools.product(*ions):
-        charge = sum(
-            counts[role] * ion[1] for role, ion in zip(prototype.roles, chosen, strict=True)
-        )
+        ions_of = dict(zip(prototype.roles, chosen, strict=True))
+        charge = sum(counts[role] * ion[1] for role, ion in ions_of.items())
         symbols = tuple(ion[0] for ion in chosen)
         if charge or len(set(symbols)) < len(symbols) or symbols in seen:
             continue
-        radii = {role: ion[2] for role, ion in zip(prototype.roles, chosen, strict=True)}
+        radii = {role: ion[2] for role, ion in ions_of.items()}
         if prototype.fits(radii):
             seen.add(symbols)
             yield dict(zip(prototype.roles, symbols, strict=True)), radii
