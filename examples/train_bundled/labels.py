@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import jax
+import jraph
 import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
@@ -33,14 +34,13 @@ def power_of_two(count: int, least: int) -> int:
 class Teacher(Potential):
     """A potential whose graphs are padded to powers of two."""
 
-    def evaluate(self, structure: object) -> Evaluation:
+    def evaluate_graph(
+        self, graph: jraph.GraphsTuple, n_node: int | None = None, n_edge: int | None = None
+    ) -> Evaluation:
         """Return energy, forces and stress."""
-        some = as_structure(structure)
-        graph = self.graph(some)
-        nodes = power_of_two(int(graph.n_node[0]) + 1, 32)
-        edges = power_of_two(int(graph.n_edge[0]), 256)
-        result = self.evaluate_graph(graph, nodes, edges)
-        return result if some.pbc.all() else result._replace(stress=np.zeros((3, 3)))
+        n_node = n_node or power_of_two(int(graph.n_node[0]) + 1, 32)
+        n_edge = n_edge or power_of_two(int(graph.n_edge[0]), 256)
+        return super().evaluate_graph(graph, n_node, n_edge)
 
 
 def load_teacher(path: str, dtype: str) -> Teacher:
