@@ -42,7 +42,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     workers = os.cpu_count() or 1
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    wait(*(run("generate.py", teacher, folder, "--worker", f"{k}/{workers}") for k in range(workers)))
+    shares = [f"{k}/{workers}" for k in range(workers)]
+    wait(*(run("generate.py", teacher, folder, "--worker", share) for share in shares))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         del os.environ[name]
     wait(run("collect.py", folder))
