@@ -1,6 +1,6 @@
 """Force constants of eight crystals by four roads, timed in one run on one machine.
 
-    python benchmarks/phonons.py MODEL.nqx [--dtype float32] [--only Si,NaCl] [--skip d]
+    python benchmarks/phonons.py MODEL.nqx [--dtype float32] [--only Si,NaCl] [--skip d] [--whole]
         [--upstream PYTHON]
 
 (a) this package's Bloch response; (b) phonopy finite displacements with upstream's Nequix ASE
