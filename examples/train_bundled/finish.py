@@ -31,13 +31,14 @@ def sentences(errors: dict[str, Any]) -> list[str]:
     mean = {name: value["mean"] for name, value in phonons.items()}
     return [
         f"{errors['records']} held-out structures against the teacher: energy "
-        f"{points['energy, meV/atom']:.0f} meV/atom (median {points['energy, median, meV/atom']:.0f}), "
+        f"{points['energy, meV/atom']:.0f} meV/atom "
+        f"(median {points['energy, median, meV/atom']:.0f}), "
         f"forces {points['forces, meV/Å']:.0f} meV/Å",
         f"phonons of {errors['crystals']} of them at rest: highest frequency "
         f"{mean['highest frequency, THz']:.2f} THz ({mean['highest frequency, %']:.1f} %), D(q) "
         f"{100 * mean['D(q)']:.0f} %; at 300 K, per atom: free energy "
-        f"{mean['free energy per atom']:.2f} kJ/mol, entropy {mean['entropy per atom']:.1f} and heat "
-        f"capacity {mean['heat capacity per atom']:.2f} J/(K mol)",
+        f"{mean['free energy per atom']:.2f} kJ/mol, entropy {mean['entropy per atom']:.1f} and "
+        f"heat capacity {mean['heat capacity per atom']:.2f} J/(K mol)",
     ]
 
 
