@@ -313,7 +313,9 @@ def test_a_tolerance_below_rounding_is_refused() -> None:
 
     loose = exact_range.converged_matrix(phonon, direct, weighted, 1e-3, 1e3, 2**30)[1]
     assert len(loose) == 1
-    with pytest.raises(pe.PhonopyEquivariantError, match=r"rounding of the potential.*--exact-tolerance"):
+    with pytest.raises(
+        pe.PhonopyEquivariantError, match=r"rounding of the potential.*--exact-tolerance"
+    ):
         exact_range.converged_matrix(phonon, direct, weighted, 1e-9, 1e3, 2**30)
 
 

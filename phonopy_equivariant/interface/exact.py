@@ -172,7 +172,8 @@ def use_exact_dynamical_matrix(
     Raises
     ------
     PhonopyEquivariantError
-        Born charges are set; the tolerance cannot be met, or is not positive; an element the potential does not know.
+        Born charges are set; the tolerance is not positive, or cannot be met; an element the
+        potential does not know.
 
     """
     if phonon.nac_params is not None:
