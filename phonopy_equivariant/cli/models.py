@@ -8,19 +8,19 @@ from typing import Any
 
 from phonopy_equivariant.cli.options import parser_arguments
 
-_DESCRIPTION = "List, show, fetch and remove published potentials; convert those of mace-torch."
+_DESCRIPTION = "List, show, fetch and remove potentials; convert those of mace-torch."
 
 _EXAMPLES = """\
 examples:
   phonopy-equivariant models list
-  phonopy-equivariant models show nequix-mp-1-pft
+  phonopy-equivariant models show pe-crystal-1
   phonopy-equivariant models fetch nequix-mp-1-pft     before a job on a node without network
   phonopy-equivariant models remove nequix-mp-1
   phonopy-equivariant models import my_mace.model my_mace.npz --trust
 
-A model is fetched by itself the first time it is used, and kept in your cache folder. Its SHA-256
-is checked each time. Files in the folder that the variable PHONOPY_EQUIVARIANT_MODELS names
-(NAME.nqx) are taken first.
+The model marked "bundled" comes with the package. Any other is fetched by itself the first time it
+is used, and kept in your cache folder. The SHA-256 is checked each time. Files in the folder that
+the variable PHONOPY_EQUIVARIANT_MODELS names (NAME.nqx) are taken before those in the cache.
 """
 
 
@@ -112,7 +112,7 @@ def _list(_args: argparse.Namespace) -> int:
                 card.theory,
                 len(card.elements),
                 card.licence,
-                "yes" if local_path(card.name) else "no",
+                "bundled" if card.bundled else "yes" if local_path(card.name) else "no",
             )
             for card in list_models()
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-DEFAULT_MODEL = "nequix-mp-1-pft"
+from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -31,7 +31,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_MODEL,
         metavar="M",
         help="a name from 'phonopy-equivariant models list', or the path of a checkpoint "
-        "(.nqx, .npz); default: %(default)s",
+        "(.nqx, .npz); default: %(default)s, which comes with the package",
     )
     group.add_argument(
         "--dtype",
