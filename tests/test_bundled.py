@@ -94,6 +94,7 @@ def test_the_command_shows_fetches_and_keeps_it(tmp_path: Path) -> None:
     assert_refused(result, "cannot be removed")
 
 
+@pytest.mark.slow
 def test_run_needs_no_network(tmp_path: Path) -> None:
     poscar(tmp_path, lattice=5.64)
     result = command(
@@ -123,12 +124,13 @@ def known(tmp_path_factory) -> Path:
     return pe.save_checkpoint(fitted, path, {"name": "known"})
 
 
+@pytest.mark.slow
 def test_all_commands_warn(tmp_path: Path, known: Path) -> None:
     poscar(tmp_path, lattice=5.2)
     (tmp_path / "odd.xyz").write_text("2\n\nNa 0 0 0\nCl 0 0 0.8\n")
     poscar(tmp_path, "crushed.vasp", lattice=4.0)
     for words, far in (
-        (("fc", "POSCAR", "--dim", 1), False),
+        (("relax", "POSCAR", "-o", "POSCAR_out", "--fixed-cell"), False),
         (("fc", "crushed.vasp", "--dim", 1), True),
         (("run", "crushed.vasp", "--dim", 1, "--mesh", 1, 1, 1, "-q"), True),
         (("molecule", "odd.xyz"), True),
@@ -136,7 +138,8 @@ def test_all_commands_warn(tmp_path: Path, known: Path) -> None:
         stderr = command(*words, "--model", known, cwd=tmp_path).stderr
         assert stderr.count("is far from what known was trained on") == far, words
     # a checkpoint without a reference says nothing
-    result = command("fc", "crushed.vasp", "--dim", 1, "--model", model(), cwd=tmp_path)
+    words = ("relax", "POSCAR", "-o", "POSCAR_out", "--fixed-cell", "--model", model())
+    result = command(*words, cwd=tmp_path)
     assert "trained on" not in result.stderr
 
 
