@@ -1,8 +1,10 @@
-"""The potential inside the package: found without network, its card, elements, familiarity."""
+"""Potentials inside the package, models named for unknown elements, and familiarity."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import shutil
 import tomllib
 import zipfile
 from pathlib import Path
@@ -11,30 +13,35 @@ import jax
 import numpy as np
 import pooch
 import pytest
+import yaml
 from ase.build import bulk
 from ase.data import chemical_symbols
-from cli_helpers import assert_refused, command, model, poscar, shell
+from cli_helpers import command, model, poscar, shell
 from cli_helpers import potential as small_potential
 from conftest import IMPROPER, small_config
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.checkpoints import registry
+from phonopy_equivariant.checkpoints import bundled
 from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.native import read_checkpoint
 from phonopy_equivariant.checkpoints.registry import (
     MODELS_VARIABLE,
     STRONG_MODEL,
     fetch,
+    file_sha256,
     list_models,
     local_path,
     model_card,
     models_covering,
     remove,
 )
+from phonopy_equivariant.cli import main
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.interface.model_cards import familiarity_remarks
 from phonopy_equivariant.potential import make_potential, random_potential
 
 ROOT = Path(__file__).parents[1]
+NAME = "tiny-1"
 
 
 @pytest.fixture
@@ -44,76 +51,104 @@ def nothing_at_hand(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def default() -> pe.Potential:
-    return pe.load_potential()
+def folder(tmp_path_factory: pytest.TempPathFactory, fitted: pe.Potential) -> Path:
+    """Return a folder with a model in single precision and its card."""
+    folder = tmp_path_factory.mktemp("bundled")
+    single = make_potential(fitted.config, fitted.params, "float32", name=NAME)
+    single = dataclasses.replace(single, reference=fitted.reference)
+    path = pe.save_checkpoint(single, folder / f"{NAME}.npz", {"name": NAME})
+    card = {
+        "sha256": file_sha256(path),
+        "licence": "BSD-3-Clause",
+        "citation": ["phonopy_equivariant"],
+        "theory": "none",
+        "training_data": ["none: random weights"],
+        "elements": [chemical_symbols[z] for z in single.species],
+        "good_for": ["tests"],
+        "not_good_for": ["phonons"],
+    }
+    (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(card))
+    return folder
 
 
-def test_the_default_of_python_is_the_bundled_model(nothing_at_hand, default, tmp_path):
-    assert default.name == DEFAULT_MODEL
-    assert default.dtype == "float64"
-    assert default.sha256 == model_card(DEFAULT_MODEL).sha256
-    assert fetch(DEFAULT_MODEL) == local_path(DEFAULT_MODEL)
-    assert not (tmp_path / "cache").exists()
+@pytest.fixture
+def inside(nothing_at_hand, folder, monkeypatch) -> None:
+    """Put that model into the package."""
+    monkeypatch.setattr(bundled, "FOLDER", folder)
 
 
-def test_card_and_checkpoint_agree(default):
-    card = model_card(DEFAULT_MODEL)
+def test_the_default_is_a_model_of_the_registry():
+    assert model_card(DEFAULT_MODEL).name == DEFAULT_MODEL
+    default = inspect.signature(pe.load_potential).parameters["name_or_path"].default
+    assert default == DEFAULT_MODEL
+
+
+def test_models_in_the_package_have_card_and_file():
+    """Those that are there, which may be none."""
+    cards = [card for card in list_models() if card.bundled]
+    files = {path.stem for path in bundled.FOLDER.glob("*.npz")}
+    assert {card.name for card in cards} == files
+    for card in cards:
+        assert not card.url
+        assert fetch(card.name).stat().st_size < 8e6
+        potential = pe.load_potential(card.name)
+        assert potential.reference is not None
+        assert [chemical_symbols[z] for z in potential.species] == list(card.elements)
+
+
+def test_it_loads_without_network(inside, folder, tmp_path):
+    loaded = pe.load_potential(NAME)
+    assert (loaded.name, loaded.dtype) == (NAME, "float64")
+    card = model_card(NAME)
     assert card.bundled and not card.url
     assert card == list_models()[0]
-    assert [chemical_symbols[z] for z in default.species] == list(card.elements)
-    assert local_path(DEFAULT_MODEL).stat().st_size < 8e6
-    assert default.reference is not None
-    assert 0.9 <= default.reference.quantile < 1
-    checkpoint = read_checkpoint(local_path(DEFAULT_MODEL))
+    assert loaded.sha256 == card.sha256
+    assert loaded.reference is not None and loaded.reference.quantile == 0.95
+    assert fetch(NAME) == local_path(NAME) == folder / f"{NAME}.npz"
+    assert not (tmp_path / "cache").exists()
+    checkpoint = read_checkpoint(local_path(NAME))
     assert {leaf.dtype for leaf in jax.tree.leaves(checkpoint.params)} == {np.dtype("float32")}
 
 
-def test_a_damaged_or_absent_file_asks_for_a_new_installation(monkeypatch):
-    card = dataclasses.replace(model_card(DEFAULT_MODEL), sha256="0" * 64)
-    monkeypatch.setattr(registry, "_cards", lambda: {card.name: card})
+def test_a_damaged_or_absent_file_asks_for_a_new_installation(
+    inside, folder, tmp_path, monkeypatch
+):
+    other = shutil.copytree(folder, tmp_path / "other")
+    monkeypatch.setattr(bundled, "FOLDER", other)
+    with open(other / f"{NAME}.npz", "ab") as file:
+        file.write(b"more")
     with pytest.raises(PhonopyEquivariantError, match="missing or damaged.*install the package"):
-        pe.load_potential()
-    monkeypatch.setattr(registry, "_bundled_path", lambda card: Path("nowhere.npz"))
+        pe.load_potential(NAME)
+    (other / f"{NAME}.npz").unlink()
     with pytest.raises(PhonopyEquivariantError, match="missing or damaged"):
-        pe.load_potential()
+        pe.load_potential(NAME)
 
 
-def test_it_cannot_be_removed():
+def test_it_cannot_be_removed(inside):
     with pytest.raises(PhonopyEquivariantError, match="part of phonopy_equivariant"):
-        remove(DEFAULT_MODEL)
-    assert local_path(DEFAULT_MODEL).is_file()
+        remove(NAME)
+    assert local_path(NAME).is_file()
 
 
-def test_the_command_shows_fetches_and_keeps_it(tmp_path: Path) -> None:
-    table = command("models", "list", cwd=tmp_path).stdout.splitlines()
-    assert table[1].split()[0] == DEFAULT_MODEL and table[1].split()[-1] == "bundled"
-    shown = command("models", "show", DEFAULT_MODEL, cwd=tmp_path).stdout
+def test_the_command_lists_shows_and_fetches_it(inside, capsys):
+    assert main(["models", "list"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert (row[0], row[-1]) == (NAME, "bundled")
+    assert main(["models", "show", NAME]) == 0
+    shown = capsys.readouterr().out
     assert "part of this package" in shown and "sha256" in shown and "url" not in shown
-    assert f"{DEFAULT_MODEL}.npz" in command("models", "fetch", DEFAULT_MODEL, cwd=tmp_path).stdout
-    result = command("models", "remove", DEFAULT_MODEL, cwd=tmp_path, status=1)
-    assert_refused(result, "cannot be removed")
+    assert "not good for     phonons" in shown
+    assert main(["models", "fetch", NAME]) == 0
+    assert f"{NAME}.npz" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_run_needs_no_network(tmp_path: Path) -> None:
-    poscar(tmp_path, lattice=5.64)
-    result = command(
-        *("run", "POSCAR", "--dim", 1, "--mesh", 2, 2, 2),
-        cwd=tmp_path,
-        XDG_CACHE_HOME=str(tmp_path / "cache"),
-    )
-    assert f"potential            {DEFAULT_MODEL} (sha256" in result.stdout
-    assert not (tmp_path / "cache" / "phonopy_equivariant" / "models").exists()
-    assert "trained on" not in result.stderr
-
-
-def test_the_default_warns_of_a_crushed_crystal(tmp_path: Path) -> None:
-    poscar(tmp_path, lattice=2.4)  # neighbours at 1.2 Å
-    result = command("relax", "POSCAR", "-o", "POSCAR_out", "--fixed-cell", cwd=tmp_path)
-    (line,) = [line for line in result.stderr.splitlines() if "trained on" in line]
-    assert f"this structure is far from what {DEFAULT_MODEL} was trained on (distance" in line
-    assert "% of held-out structures lie below" in line
-    assert line.endswith(f"check with another model, e.g. --model {STRONG_MODEL}.")
+def test_the_remark_names_another_model_to_check_with(inside):
+    loaded = pe.load_potential(NAME)
+    assert familiarity_remarks(loaded, next(_rattled(1, 0))) == []
+    (remark,) = familiarity_remarks(loaded, bulk("NaCl", "rocksalt", a=3.6, cubic=True))
+    assert f"this structure is far from what {NAME} was trained on (distance" in remark
+    assert "95 % of held-out structures lie below" in remark
+    assert remark.endswith(f"check with another model, e.g. --model {STRONG_MODEL}.")
 
 
 @pytest.fixture(scope="module")
@@ -150,42 +185,34 @@ def test_displaced_supercells_warn(tmp_path: Path, known: Path) -> None:
     assert "is far from what known was trained on" in command(*words, cwd=tmp_path).stderr
 
 
-def test_an_unknown_element_names_models_that_know_it(
-    nothing_at_hand, default, monkeypatch, tmp_path
-):
+def test_an_unknown_element_names_models_that_know_it(inside, potential, monkeypatch, tmp_path):
     with pytest.raises(PhonopyEquivariantError) as caught:
-        default.evaluate(bulk("PuN", "rocksalt", a=4.9))
+        potential.evaluate(bulk("PuN", "rocksalt", a=4.9))
     message = str(caught.value)
     assert "\n" not in message
-    assert f"The potential {DEFAULT_MODEL} does not know Pu; choose" in message
+    assert f"The potential {potential.name} does not know N, Pu; choose" in message
     names = message.partition("such as ")[2].removesuffix(".").split(", ")
     assert len(names) == 3 and names[0] == STRONG_MODEL
     assert all({"Pu", "N"} <= set(model_card(name).elements) for name in names)
     # what is at hand comes first
-    small = random_potential(small_config())
-    with pytest.raises(PhonopyEquivariantError, match=f"know Si; .*such as {DEFAULT_MODEL}, "):
-        small.evaluate(bulk("Si"))
+    silicon = random_potential(small_config(species=(14,)))
+    with pytest.raises(PhonopyEquivariantError, match=f"know Na, Cl; .*such as {NAME}, "):
+        silicon.evaluate(bulk("NaCl", "rocksalt", a=5.6))
     (tmp_path / "nequix-mp-1.nqx").touch()
     monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
     with pytest.raises(PhonopyEquivariantError, match=f"such as nequix-mp-1, {STRONG_MODEL}, "):
-        default.evaluate(bulk("PuN", "rocksalt", a=4.9))
+        potential.evaluate(bulk("PuN", "rocksalt", a=4.9))
     with pytest.raises(PhonopyEquivariantError, match="know Po; no published model covers"):
-        default.evaluate(bulk("Po", "sc", a=3.3))
+        potential.evaluate(bulk("Po", "sc", a=3.3))
 
 
-def test_models_covering_is_about_all_elements(nothing_at_hand):
-    names = models_covering(["C", "H"])
-    assert names[0] == DEFAULT_MODEL and names[1] == STRONG_MODEL
-    assert "mace-off23-small" in names
+def test_models_covering_is_about_all_elements(inside):
+    names = models_covering(["Na", "Cl"])
+    assert names[:2] == (NAME, STRONG_MODEL)
+    assert "mace-off23-small" in models_covering(["C", "H"])
     assert "mace-off23-small" not in models_covering(["C", "Na"])
-    assert DEFAULT_MODEL not in models_covering(["C"], but=(DEFAULT_MODEL,))
+    assert NAME not in models_covering(["Na"], but=(NAME,))
     assert models_covering(["C", "Po"]) == ()
-
-
-def test_the_command_names_them_before_it_compiles(tmp_path: Path) -> None:
-    poscar(tmp_path, symbols="U N")
-    result = command("run", "POSCAR", "--dim", 1, cwd=tmp_path, status=1)
-    assert_refused(result, "does not know U", STRONG_MODEL)
 
 
 def _rattled(count: int, seed: int, amplitude: float = 0.05):
@@ -255,17 +282,14 @@ def test_what_cannot_be_fitted_is_refused(potential):
         potential.familiarity(salt[0])
 
 
-def test_the_wheel_has_the_model():
+def test_the_wheel_takes_models_along():
     """By the patterns of pyproject.toml: building a wheel needs setuptools from the network."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    package = ROOT / "phonopy_equivariant"
-    patterns = tool["package-data"][package.name]
-    packed = {path for pattern in patterns for path in package.glob(pattern)}
-    folder = package / "checkpoints" / "bundled"
-    assert {folder / f"{DEFAULT_MODEL}.npz", folder / f"{DEFAULT_MODEL}.yaml"} <= packed
+    patterns = {f"checkpoints/bundled/*.{suffix}" for suffix in ("npz", "yaml")}
+    assert patterns <= set(tool["package-data"]["phonopy_equivariant"])
     # a package of its own, which setuptools finds
-    assert (folder / "__init__.py").is_file()
-    assert tool["packages"]["find"]["include"] == [f"{package.name}*"]
+    assert (bundled.FOLDER / "__init__.py").is_file()
+    assert tool["packages"]["find"]["include"] == ["phonopy_equivariant*"]
 
 
 def test_a_reference_is_kept_in_the_checkpoint(fitted, potential, tmp_path):

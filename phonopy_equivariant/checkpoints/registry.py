@@ -1,8 +1,8 @@
 """Models by name: their cards, where their files lie, and the download of published ones.
 
-One model is part of the package. Any other name is looked for in the folder that
-``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's cache, then at its URL. Every file must
-have the hash that its card gives.
+A model may be part of the package (:mod:`..bundled`). Any other name is looked for in the folder
+that ``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's cache, then at its URL. Every file
+must have the hash that its card gives.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from phonopy_equivariant.checkpoints import bundled
-from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 MODELS_VARIABLE = "PHONOPY_EQUIVARIANT_MODELS"
@@ -71,7 +70,7 @@ class ModelCard:
 
 
 def list_models() -> tuple[ModelCard, ...]:
-    """Return the cards of all models that load by name, the bundled one first."""
+    """Return the cards of all models that load by name, bundled ones first."""
     return tuple(_cards().values())
 
 
@@ -220,13 +219,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.cache
 def _cards() -> dict[str, ModelCard]:
-    ours = importlib.resources.files(bundled).joinpath(f"{DEFAULT_MODEL}.yaml")
-    published = importlib.resources.files(__package__).joinpath("registry.yaml")
+    return _read_cards(bundled.FOLDER)
+
+
+@functools.cache
+def _read_cards(folder: Path) -> dict[str, ModelCard]:
     entries: dict[str, dict[str, Any]] = {
-        DEFAULT_MODEL: {"format": "bundled"} | yaml.safe_load(ours.read_text("utf-8"))
-    } | yaml.safe_load(published.read_text("utf-8"))
+        path.stem: {"format": "bundled"} | yaml.safe_load(path.read_text("utf-8"))
+        for path in sorted(folder.glob("*.yaml"))
+    }
+    published = importlib.resources.files(__package__).joinpath("registry.yaml")
+    entries |= yaml.safe_load(published.read_text("utf-8"))
     return {name: _card(name, entry) for name, entry in entries.items()}
 
 
@@ -246,7 +250,7 @@ def _expand(ranges: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _bundled_path(card: ModelCard) -> Path:
-    return Path(bundled.__file__).with_name(card.file_name)
+    return bundled.FOLDER / card.file_name
 
 
 def cache_path(card: ModelCard) -> Path:

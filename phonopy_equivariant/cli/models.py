@@ -13,14 +13,14 @@ _DESCRIPTION = "List, show, fetch and remove potentials; convert those of mace-t
 _EXAMPLES = """\
 examples:
   phonopy-equivariant models list
-  phonopy-equivariant models show pe-crystal-1
+  phonopy-equivariant models show nequix-mp-1-pft
   phonopy-equivariant models fetch nequix-mp-1-pft     before a job on a node without network
   phonopy-equivariant models remove nequix-mp-1
   phonopy-equivariant models import my_mace.model my_mace.npz --trust
 
-The model marked "bundled" comes with the package. Any other is fetched by itself the first time it
-is used, and kept in your cache folder. The SHA-256 is checked each time. Files in the folder that
-the variable PHONOPY_EQUIVARIANT_MODELS names (NAME.nqx) are taken before those in the cache.
+A model is fetched by itself the first time it is used, and kept in your cache folder. Its SHA-256
+is checked each time. Files in the folder that the variable PHONOPY_EQUIVARIANT_MODELS names
+(NAME.nqx) are taken first.
 """
 
 

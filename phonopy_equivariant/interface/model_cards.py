@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ase.data import chemical_symbols
 
-from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.registry import (
     ModelCard,
+    list_models,
     local_path,
     model_card,
     models_covering,
@@ -45,7 +45,8 @@ def familiarity_remarks(potential: Potential, structure: Any) -> list[str]:
     if not found.is_far:
         return []
     symbols = {chemical_symbols[z] for z in as_structure(structure).numbers}
-    others = models_covering(symbols, but=(potential.name, DEFAULT_MODEL))
+    small = [card.name for card in list_models() if card.bundled]
+    others = models_covering(symbols, but=(potential.name, *small))
     hint = f", e.g. --model {others[0]}" if others else ""
     return [
         f"this structure is far from what {potential.name} was trained on (distance "

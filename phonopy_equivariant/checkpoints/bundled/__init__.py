@@ -1,3 +1,7 @@
-"""The potential inside the package: its checkpoint ``NAME.npz`` and its card ``NAME.yaml``."""
+"""Potentials inside the package, if any: each a card ``NAME.yaml`` and a checkpoint ``NAME.npz``."""
 
-DEFAULT_MODEL = "pe-crystal-1"
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+# of the command line and of load_potential; bundled or published
+DEFAULT_MODEL = "nequix-mp-1-pft"
