@@ -1,11 +1,12 @@
 """Force constants of eight crystals by four roads, timed in one run on one machine.
 
-    python benchmarks/phonons.py MODEL.nqx [--dtype float32] [--only Si,NaCl] [--skip d]
+    python benchmarks/phonons.py MODEL.nqx [--dtype float32] [--only Si,NaCl] [--skip d] [--whole]
         [--upstream PYTHON]
 
 (a) this package's Bloch response; (b) phonopy finite displacements with upstream's Nequix ASE
 calculator; (c) phonopy finite displacements with this package's own forces, the strongest
-opponent; (d) upstream's Hessian of the supercell. Upstream runs in an environment of its own
+opponent; (d) upstream's Hessian of the supercell, from the time of a few of its rows (all take
+the same time; ``--whole`` computes all). Upstream runs in an environment of its own
 (``--upstream``, a Python with nequix, jax and phonopy) as a child process; without it (b) and
 (d) are left out and the table says so.
 
@@ -178,7 +179,8 @@ def row(name: str, atoms: Atoms, potential: pe.Potential, options: argparse.Name
     found["deviation c"] = float(np.abs(found["c"]["fc"] - exact).max())
     for task in "bd":
         if options.upstream and task not in options.skip:
-            found[task] = upstream(options.upstream, options.model, phonon, task)
+            name = "D" if task == "d" and options.whole else task
+            found[task] = upstream(options.upstream, options.model, phonon, name)
     found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return found
 
@@ -191,6 +193,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--skip", default="", help="roads to leave out: letters among b, d")
     parser.add_argument("--upstream", default="", help="Python of an environment with nequix")
+    parser.add_argument("--whole", action="store_true", help="(d) with all rows of the Hessian")
     parser.add_argument("--repeats", type=int, default=4)
     options = parser.parse_args()
     potential = pe.load_potential(str(options.model), dtype=options.dtype)

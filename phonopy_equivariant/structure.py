@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_masses
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from phonopy.structure.atoms import PhonopyAtoms
@@ -51,6 +52,13 @@ def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
         )
     _check(structure)
     return structure
+
+
+def masses_of(atoms: Atoms | PhonopyAtoms | Structure) -> Float[ndarray, " atoms"]:
+    """Return atomic masses (amu); a :class:`Structure` has those of the elements."""
+    if isinstance(atoms, Structure):
+        return atomic_masses[atoms.numbers]
+    return np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
 
 
 def to_ase(structure: Structure) -> Atoms:

@@ -6,6 +6,8 @@ the largest element for sums of some thousand terms; 1e-11 leaves room for other
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -13,10 +15,12 @@ from ase.spacegroup import crystal as ase_crystal
 from conftest import BOTH_PARITIES, NATURAL, assert_close, small_config
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
+from scipy.spatial.transform import Rotation
 from toy_model import toy_potential
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.interface.phonopy import primitive_operations, supercell_of_primitive
+from phonopy_equivariant.models.irreps import harmonics
 from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response import lattice
 from phonopy_equivariant.response.extended import extended_force_constants
@@ -116,6 +120,30 @@ def test_blocks_of_q_and_real_arithmetic_change_nothing(
     assert_close(lattice_force_constants(potential, crystal, QPOINTS, max_memory=1), expected)
     monkeypatch.setattr(lattice, "SMALL_CELL", len(crystal.numbers))
     assert_close(lattice_force_constants(potential, crystal, QPOINTS), expected)
+
+
+def test_blocks_are_halved_until_they_fit_the_device(
+    potential: Potential, crystal: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = lattice_force_constants(potential, crystal, QPOINTS)
+    compute, sizes = lattice._block, []
+
+    def small_device(*args: object) -> np.ndarray:
+        sizes.append(len(args[2]))
+        if sizes[-1] > 1:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+        return compute(*args)
+
+    monkeypatch.setattr(lattice, "_block", small_device)
+    assert_close(lattice_force_constants(potential, crystal, QPOINTS), expected)
+    assert max(sizes) > 1
+
+    def broken(*args: object) -> np.ndarray:
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(lattice, "_block", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        lattice_force_constants(potential, crystal, QPOINTS)
 
 
 CRYSTALS = {
@@ -246,6 +274,20 @@ def test_rotations_of_irreps_are_a_representation() -> None:
         assert_close(np.einsum("oab,pbc->opac", turn, turn), turn[index])
         assert_close(np.linalg.det(turn) ** 2, np.ones(len(turn)))
     assert_close(turns["0o"][:, 0, 0], np.linalg.det(operations.cartesian))
+
+
+def test_rotations_of_irreps_turn_the_harmonics() -> None:
+    some = Rotation.random(5, random_state=1).as_matrix()
+    vectors = np.random.default_rng(2).normal(size=(7, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    turns = rotations_of_irreps(some, [f"{degree}e" for degree in range(5)])
+    with jax.enable_x64(True):
+        before = np.asarray(harmonics(jnp.asarray(vectors), 4))
+        after = np.stack([harmonics(jnp.asarray(vectors @ x.T), 4) for x in some])
+    for degree in range(5):
+        part = slice(degree**2, (degree + 1) ** 2)
+        turned = np.einsum("omn,xn->oxm", turns[f"{degree}e"], before[:, part])
+        assert_close(after[..., part], turned)
 
 
 def test_an_atom_without_neighbours_has_no_force_constants() -> None:

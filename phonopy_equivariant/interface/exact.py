@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.units import GPa
 from jaxtyping import Complex, Float
 from numpy import ndarray
@@ -19,7 +18,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.interface.exact_range import Attempt, converged_matrix
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.structure import as_structure, masses_of
 
 # THz; in single precision rounding alone moves frequencies by some 1e-6 THz
 TOLERANCE = {"float64": 1e-6, "float32": 1e-4}
@@ -136,10 +135,7 @@ def mass_weighted(
 ) -> Complex[ndarray, "q columns columns"]:
     """Return D(q) in phonopy's convention from Φ(q) in the lattice gauge."""
     structure = as_structure(primitive)
-    if isinstance(primitive, Atoms):
-        masses = primitive.get_masses()
-    else:
-        masses = np.asarray(primitive.masses)
+    masses = masses_of(primitive)
     fractions = structure.positions @ np.linalg.inv(structure.cell)
     weighted = np.exp(2j * np.pi * qpoints @ fractions.T) / np.sqrt(masses)
     columns = np.repeat(weighted, 3, axis=1)

@@ -32,7 +32,12 @@ from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.irreps import Features, expand_paths
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
-from phonopy_equivariant.response.expansion import Expansion, LayerExpansion, node_function
+from phonopy_equivariant.response.expansion import (
+    Expansion,
+    LayerExpansion,
+    activation,
+    node_function,
+)
 from phonopy_equivariant.response.little_group import Completion, irrep_of
 
 
@@ -104,7 +109,8 @@ def _own_terms(terms: LayerExpansion, table: PairTable) -> LayerExpansion:
         {key: table.own(x) for key, x in some.items()}
         for some in (terms.features, terms.mixed, terms.later)
     )
-    return terms._replace(features=features, mixed=mixed, later=later)
+    product = None if terms.product is None else jax.tree.map(table.own, terms.product)
+    return terms._replace(features=features, mixed=mixed, later=later, product=product)
 
 
 def _all_atoms(
@@ -228,12 +234,11 @@ def _node_changes(
     species: Int[Array, " atoms"],
 ) -> tuple[Features, Features]:
     """Return δh' = activate'(δy) and φ''·δy."""
-    slope = jax.grad(node_function(layer, params, terms.later, species))
+    slope = jax.grad(node_function(layer, params, terms.later, species, terms.product))
+    activate = activation(layer, params, species, terms.product)
 
     def tangent(change: Features) -> tuple[Features, Features]:
-        return jax.jvp(
-            lambda y: (layer.activate(params, y, species), slope(y)), (terms.mixed,), (change,)
-        )[1]
+        return jax.jvp(lambda y: (activate(y), slope(y)), (terms.mixed,), (change,))[1]
 
     return _over_columns(tangent, mixed)
 

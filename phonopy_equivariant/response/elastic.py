@@ -27,13 +27,21 @@ from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
 from phonopy_equivariant.response.lattice import lattice_force_constants
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.structure import Structure, as_structure
 
 # xx, yy, zz, yz, xz, xy; shear strains are γ = 2ε
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _STRAINS = np.array(
     [(np.eye(3)[[a]].T @ np.eye(3)[[b]] + np.eye(3)[[b]].T @ np.eye(3)[[a]]) / 2 for a, b in VOIGT]
 )
+
+
+class StrainResponse(NamedTuple):
+    """Second derivatives of the energy by Voigt's six strains, and how atoms follow them."""
+
+    clamped: Float[ndarray, "6 6"]  # ∂²E/∂ε∂ε, eV
+    internal: Float[ndarray, "columns 6"]  # ∂²E/∂u∂ε, eV/Å
+    displacements: Float[ndarray, "columns 6"]  # du/dε = -Φ(0)^+·∂²E/∂u∂ε, Å
 
 
 class ElasticTensor(NamedTuple):
@@ -62,19 +70,46 @@ def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
 
     """
     structure = as_structure(primitive)
-    if not structure.pbc.all():
-        raise PhonopyEquivariantError(
-            "An elastic tensor needs a structure that is periodic in three directions."
-        )
+    response = strain_response(potential, structure)
+    relaxed = response.clamped + response.internal.T @ response.displacements
+    scale = structure.volume * GPa
+    return ElasticTensor(response.clamped / scale, relaxed / scale, response.internal)
+
+
+def strain_response(potential: Potential, primitive: Any) -> StrainResponse:
+    """Return what strain does to the energy and to the atoms of a crystal at rest.
+
+    u moves the atoms of the unstrained crystal: vectors are (1 + ε)(r + u_j - u_i).
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The structure is not periodic in three directions.
+
+    """
+    structure = crystal_of(primitive)
     atoms = len(structure.numbers)
     padded = pad_graph(potential.graph(structure))
     mixed, clamped = _strain_derivatives(potential.model, potential.params, padded, np.eye(6))
     internal = np.asarray(mixed, float)[:, :atoms].reshape(6, 3 * atoms).T
     gamma = lattice_force_constants(potential, structure, np.zeros((1, 3)))[0].real
-    relaxation = internal.T @ _without_translations(gamma) @ internal
-    unrelaxed = np.asarray(clamped, float)
-    scale = structure.volume * GPa
-    return ElasticTensor(unrelaxed / scale, (unrelaxed - relaxation) / scale, internal)
+    displacements = -_without_translations(gamma) @ internal
+    return StrainResponse(np.asarray(clamped, float), internal, displacements)
+
+
+def crystal_of(primitive: Any) -> Structure:
+    """Return the structure of a crystal; anything else raises."""
+    structure = as_structure(primitive)
+    if not structure.pbc.all():
+        raise PhonopyEquivariantError(
+            "The response to strain needs a structure that is periodic in three directions."
+        )
+    return structure
+
+
+def as_voigt(strain: Float[ndarray, "3 3"]) -> Float[ndarray, "6"]:
+    """Return a symmetric strain as Voigt's six: xx, yy, zz, 2yz, 2xz, 2xy."""
+    return np.array([strain[a, b] + (strain[b, a] if a != b else 0.0) for a, b in VOIGT])
 
 
 def _without_translations(gamma: Float[ndarray, "columns columns"]) -> ndarray:

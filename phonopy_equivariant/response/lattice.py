@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 from numpy import ndarray
@@ -35,10 +36,18 @@ MAX_MEMORY = 4 * 2**30
 SMALL_CELL = 4
 
 
+class Motion(NamedTuple):
+    """How edges move with a parameter η: dr_e/dη = r_e·strain + displacement_j - displacement_i."""
+
+    strain: Float[ndarray, "3 3"]
+    displacements: Float[ndarray, "atoms 3"]  # Å
+
+
 class Lattice(NamedTuple):
     """A structure expanded for the Bloch response: everything that does not depend on q."""
 
     expansion: Expansion
+    slope: Expansion | None  # its derivative along a motion
     species: Int[ndarray, " atoms"]
     receivers: Int[ndarray, " receivers"]  # atoms
     shifts: Int[ndarray, "edges 3"]
@@ -66,11 +75,29 @@ def lattice_force_constants(
     qpoints
         Points in units of the reciprocal lattice vectors.
     max_memory
-        Bytes that a block of q may take; more q at once are faster.
+        Bytes that a block of q may take, by an estimate; more q at once are faster. Where the
+        device has less, blocks are halved until they fit.
     symmetry
         The space group of ``primitive``: only one atom of every orbit of the little group of q
         is then computed. Without it all are, to the same result.
 
+    """
+    return lattice_response(potential, primitive, qpoints, max_memory, symmetry)[0]
+
+
+def lattice_response(
+    potential: Potential,
+    primitive: Any,
+    qpoints: Float[ndarray, "q 3"],
+    max_memory: int = MAX_MEMORY,
+    symmetry: Operations | None = None,
+    motion: Motion | None = None,
+) -> Complex[ndarray, "orders q columns columns"]:
+    """Return Φ(q), and with a motion dΦ(q)/dη after it, (1 or 2, n_q, 3n, 3n), eV/Å².
+
+    The derivative is one forward derivative through expansion and Bloch response along the
+    tangents of all edge vectors: at fixed fractional q the phases of the lattice gauge change
+    neither with the cell nor with positions. The group must keep the motion as well.
     """
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
     groups = _useful_groups(symmetry, qpoints)
@@ -79,23 +106,21 @@ def lattice_force_constants(
     if symmetry is not None and groups is not None:
         needed = np.unique(np.concatenate([group.representatives for group in groups]))
         some_orbits = orbits(symmetry, needed, irreps)
-    lattice = prepare(potential, primitive, some_orbits)
+    lattice = prepare(potential, primitive, some_orbits, motion)
     columns = 3 * len(lattice.species)
-    result = np.empty((len(qpoints), columns, columns), complex)
+    orders = 1 if motion is None else 2
+    result = np.empty((orders, len(qpoints), columns, columns), complex)
     for parts, chosen in _batches(qpoints, groups, len(lattice.species)):
         full = None
         if symmetry is not None and groups is not None:
             these = [groups[q] for q in chosen]
             full = completion(symmetry, qpoints[chosen], these, lattice.receivers, irreps, parts)
-        size = block_size(potential, lattice, parts, len(chosen), max_memory)
-        for start in range(0, len(chosen), size):
-            # the last block is filled up with its last q
-            block = np.minimum(np.arange(start, start + size), len(chosen) - 1)
-            values = _block(potential, lattice, qpoints[chosen[block]], parts, pick_q(full, block))
-            result[chosen[block]] = values
+        size = block_size(potential, lattice, parts, len(chosen), max_memory // orders)
+        result[:, chosen] = _in_blocks(potential, lattice, qpoints[chosen], parts, full, size)
     if symmetry is not None and groups is not None:
         for q, group in enumerate(groups):
-            result[q] = sum_over_group(symmetry, qpoints[q], group, result[q])
+            for order in result:
+                order[q] = sum_over_group(symmetry, qpoints[q], group, order[q])
     return result
 
 
@@ -121,10 +146,16 @@ def _keys(layer: Layer) -> list[str]:
     return [*layer.layout.inputs, *layer.layout.outputs]
 
 
-def prepare(potential: Potential, primitive: Any, symmetry: Orbits | None = None) -> Lattice:
+def prepare(
+    potential: Potential,
+    primitive: Any,
+    symmetry: Orbits | None = None,
+    motion: Motion | None = None,
+) -> Lattice:
     """Expand the energy of a structure in its edges: the part of the work that is free of q.
 
-    With ``symmetry`` only edges into its receivers are computed.
+    With ``symmetry`` only edges into its receivers are computed; with ``motion`` the derivative
+    of the expansion as well.
     """
     graph = potential.graph(primitive)
     species, cell = graph.nodes["species"], graph.globals["cell"][0]
@@ -140,10 +171,15 @@ def prepare(potential: Potential, primitive: Any, symmetry: Orbits | None = None
     # padding edges join atom 0 to itself far beyond the cutoff, where all kernels vanish
     padding = edge_bucket(len(senders)) - len(senders)
     padded_vectors = np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))])
+    tangent = None
+    if motion is not None:
+        displaced = motion.displacements[senders] - motion.displacements[into]
+        moved = vectors @ motion.strain + displaced
+        tangent = np.pad(moved, ((0, padding), (0, 0))).astype(potential.dtype)
     zeros = np.zeros(padding, np.int32)
     shifts = np.concatenate([shifts, np.zeros((padding, 3), shifts.dtype)])
     slots, filled = pair_slots(senders, receivers, atoms, len(chosen))
-    expansion = _expand(
+    expansion, slope = _expand(
         potential.model,
         potential.params,
         padded_vectors.astype(potential.dtype),
@@ -151,10 +187,11 @@ def prepare(potential: Potential, primitive: Any, symmetry: Orbits | None = None
         np.concatenate([receivers, zeros]),
         species,
         symmetry,
+        tangent,
     )
     shape = (len(chosen), atoms, -1)
     filled = filled.astype(potential.dtype).reshape(shape)
-    return Lattice(expansion, species, chosen, shifts, slots.reshape(shape), filled)
+    return Lattice(expansion, slope, species, chosen, shifts, slots.reshape(shape), filled)
 
 
 def block_size(
@@ -198,10 +235,39 @@ def _batches(
     return [(1 if real[some].all() else 2, some) for some in chosen]
 
 
+def _in_blocks(
+    potential: Potential,
+    lattice: Lattice,
+    qpoints: ndarray,
+    parts: int,
+    full: Completion | None,
+    size: int,
+) -> ndarray:
+    """Return Φ(q), ``size`` q at once, or fewer where the device has no memory for so many."""
+    found: list[ndarray] = []
+    start = 0
+    while start < len(qpoints):
+        # the last block is filled up with its last q
+        block = np.minimum(np.arange(start, start + size), len(qpoints) - 1)
+        try:
+            values = _block(potential, lattice, qpoints[block], parts, pick_q(full, block))
+        except jax.errors.JaxRuntimeError as error:
+            if size == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            size = -(-size // 2)
+            continue
+        found.append(values[:, : len(qpoints) - start])
+        start += size
+    return np.concatenate(found, axis=1)
+
+
 def _block(
     potential: Potential, lattice: Lattice, qpoints: ndarray, parts: int, full: Completion | None
 ) -> ndarray:
-    """Return Φ(q) of one block; with ``full`` the weighted sum over its receivers."""
+    """Return Φ(q) of one block and its derivative along the motion, if there is one.
+
+    With ``full`` the weighted sum over its receivers.
+    """
     rows = slice(None) if full is None else full.rows
     slots, filled = (x[rows].reshape(-1, x.shape[2]) for x in (lattice.slots, lattice.filled))
     angles = 2 * np.pi * (qpoints @ lattice.shifts.T)
@@ -215,9 +281,10 @@ def _block(
         filled,
         (phases * filled).astype(potential.dtype),
         full,
+        lattice.slope,
     )
-    found = np.asarray(values, float)
-    return found[:, 0] if parts == 1 else found[:, 0] + 1j * found[:, 1]
+    found = np.stack([np.asarray(x, float) for x in values])
+    return found[:, :, 0] if parts == 1 else found[:, :, 0] + 1j * found[:, :, 1]
 
 
 def pair_slots(
@@ -245,8 +312,14 @@ def _expand(
     receivers: Array,
     species: Array,
     symmetry: Orbits | None,
-) -> Expansion:
-    return expand(model, params, Network(vectors, senders, receivers, species, symmetry))
+    tangent: Array | None,
+) -> tuple[Expansion, Expansion | None]:
+    def function(moved: Array) -> Expansion:
+        return expand(model, params, Network(moved, senders, receivers, species, symmetry))
+
+    if tangent is None:
+        return function(vectors), None
+    return jax.jvp(function, (vectors,), (tangent,))
 
 
 @compiled(static_argnums=(0,))
@@ -259,6 +332,13 @@ def _bloch(
     filled: Array,
     phases: Array,
     full: Completion | None,
-) -> Array:
+    slope: Expansion | None,
+) -> tuple[Array, ...]:
     table = PairTable(slots, filled, phases, full)
-    return bloch_force_constants(model, params, expansion, species, table)
+
+    def function(some: Expansion) -> Array:
+        return bloch_force_constants(model, params, some, species, table)
+
+    if slope is None:
+        return (function(expansion),)
+    return jax.jvp(function, (expansion,), (slope,))

@@ -15,16 +15,15 @@ sums over receivers, Φ = sum_i X_i, and the X_i of an orbit follow from one ano
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
+import e3nn_jax as e3nn
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
 
-from phonopy_equivariant.models.irreps import harmonics
 from phonopy_equivariant.response.star import Operations
 
 # {irrep: (..., 2l+1, 2l+1)}
@@ -80,26 +79,31 @@ def irrep_of(key: str) -> str:
 def rotations_of_irreps(
     rotations: Float[ndarray, "ops 3 3"], irreps: Sequence[str]
 ) -> dict[str, Float[ndarray, "ops m m"]]:
-    """Return D(R) in the basis of the harmonics the models use, from Y(Rx) = D(R) Y(x)."""
-    l_max = max(int(irrep[:-1]) for irrep in irreps)
-    points = np.random.default_rng(0).normal(size=(4 * (2 * l_max + 1), 3))
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    proper = rotations * np.sign(np.linalg.det(rotations))[:, None, None]
-    with jax.enable_x64(True):
-        before = np.asarray(harmonics(jnp.asarray(points), l_max))
-        moved = np.einsum("oab,xb->oxa", proper, points).reshape(-1, 3)
-        after = np.asarray(harmonics(jnp.asarray(moved), l_max)).reshape(
-            len(proper), len(points), -1
-        )
+    """Return D(R) in the basis of the harmonics the models use: Y(Rx) = D(R) Y(x).
+
+    The harmonics of degree 1 are x, y, z. Those of degree l follow from degrees 1 and l-1 by
+    Clebsch-Gordan coefficients, and D_l = C^T (D_1 ⊗ D_{l-1}) C.
+    """
+    signs = np.sign(np.linalg.det(rotations))
+    proper = rotations * signs[:, None, None]
+    degrees = [np.ones((len(rotations), 1, 1)), proper]
+    for degree in range(2, 1 + max(int(irrep[:-1]) for irrep in irreps)):
+        step = _coupling_with_vector(degree)
+        left = np.tensordot(proper, step, (2, 0))  # (o, a, d, n)
+        both = np.einsum("ocd,oadn->oacn", degrees[-1], left)
+        degrees.append(np.einsum("acm,oacn->omn", step, both))
     found = {}
     for irrep in irreps:
-        degree = int(irrep[:-1])
-        part = slice(degree**2, (degree + 1) ** 2)
-        turn = np.einsum("oxm,nx->omn", after[..., part], np.linalg.pinv(before[:, part]))
-        improper = -1.0 if irrep[-1] == "o" else 1.0
-        signs = np.where(np.linalg.det(rotations) < 0, improper, 1.0)
-        found[irrep] = turn * signs[:, None, None]
+        parity = signs if irrep[-1] == "o" else np.ones(len(rotations))
+        found[irrep] = degrees[int(irrep[:-1])] * parity[:, None, None]
     return found
+
+
+@functools.cache
+def _coupling_with_vector(degree: int) -> Float[ndarray, "3 c m"]:
+    """Return orthonormal coefficients that couple degrees 1 and l-1 to l."""
+    coefficients = np.asarray(e3nn.clebsch_gordan(1, degree - 1, degree), float)
+    return coefficients * np.sqrt((2 * degree + 1) / np.sum(coefficients**2))
 
 
 def little_groups(symmetry: Operations, qpoints: Float[ndarray, "q 3"]) -> list[LittleGroup]:

@@ -75,8 +75,8 @@ class LatticeBatch(NamedTuple):
     eigenvalues: Values  # (q, columns) THz², means over degenerate groups
 
 
-def make_cell(potential: Potential, structure: Structure) -> Cell:
-    """Return the padded cell of a structure.
+def make_cell(potential: Potential, structure: Structure, padded: int | None = None) -> Cell:
+    """Return the padded cell of a structure, ``padded`` atoms in all if given.
 
     Padding atoms have no edges, so that their rows and columns of Φ vanish; padding edges join
     atom 0 to itself beyond the cutoff.
@@ -87,7 +87,7 @@ def make_cell(potential: Potential, structure: Structure) -> Cell:
     positions, cell = graph.nodes["positions"], graph.globals["cell"][0]
     vectors = positions[senders] + shifts @ cell - positions[receivers]
     atoms = len(structure.numbers)
-    padded = bucket_size(atoms, 2)
+    padded = bucket_size(atoms, 2) if padded is None else padded
     padding = edge_bucket(len(senders)) - len(senders)
     slots, filled = pair_slots(senders, receivers, padded)
     wide = bucket_size(slots.shape[1]) - slots.shape[1]

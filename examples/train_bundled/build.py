@@ -1,0 +1,61 @@
+"""The bundled potential from a teacher's file, by one command; it resumes where it was ended.
+
+    python build.py TEACHER FOLDER [--install]
+
+Structures, relaxation and labels (``generate.py``, one worker per core), the split by groups
+(``collect.py``), training (``bundled.yaml``), errors on held-out structures (``judge.py``), and the
+checkpoint with its card. ``--install`` writes the two files into the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def run(*words: object) -> subprocess.Popen[bytes]:
+    """Start one of the scripts beside this one."""
+    return subprocess.Popen([sys.executable, *map(str, words)], cwd=HERE)
+
+
+def wait(*processes: subprocess.Popen[bytes]) -> None:
+    """Wait for scripts, and end where one failed."""
+    if any(process.wait() for process in processes):
+        sys.exit("A step failed: see above; the same command goes on from there.")
+
+
+def main() -> None:
+    """Run all steps."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("teacher", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--install", action="store_true", help="into the package")
+    options = parser.parse_args()
+    teacher, folder = options.teacher.resolve(), options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    workers = os.cpu_count() or 1
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    shares = [f"{k}/{workers}" for k in range(workers)]
+    wait(*(run("generate.py", teacher, folder, "--worker", share) for share in shares))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        del os.environ[name]
+    wait(run("collect.py", folder))
+    shutil.copy(HERE / "bundled.yaml", folder)
+    wait(run("-m", "phonopy_equivariant", "train", folder / "bundled.yaml"))
+    student = folder / "student" / "best.npz"
+    report = folder / "errors.json"
+    wait(run("judge.py", teacher, student, folder / "held_out.h5", "--json", report))
+    words = ["finish.py", student, folder, report] + ["--install"] * options.install
+    wait(run(*words))
+    print(json.dumps(json.loads(report.read_text("utf-8")), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Errors of a potential against its teacher on held-out structures.
+
+    python judge.py TEACHER STUDENT HELD_OUT.h5 [--json OUT] [--crystals 120]
+
+Energies and forces of all held-out records, perturbed ones included; phonons of the crystals at
+rest, at the teacher's structure: exact D(q) on a 2x2x2 grid (of a supercell, up to
+16 atoms) that avoids Γ, so that every mode
+counts. Imaginary modes count in no thermal property, as in phonopy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from ase.data import atomic_masses
+from labels import Teacher, lattice_force_constants, load_teacher, use_cache
+from phonopy.phonon.thermal_properties import mode_cv, mode_F, mode_S
+from phonopy.physical_units import get_physical_units
+
+from phonopy_equivariant.data import Record, read_records
+from phonopy_equivariant.structure import Structure
+
+TEMPERATURE = 300.0
+GRID = 2
+
+
+def grid() -> np.ndarray:
+    """Return half of a grid shifted off Γ: q and -q have the same frequencies."""
+    indices = np.indices((GRID,) * 3).reshape(3, -1).T
+    points = (2 * indices + 1) / (2 * GRID)
+    return points[: len(points) // 2]
+
+
+def dynamical_matrices(potential: Teacher, structure: Structure) -> np.ndarray:
+    """Return mass-weighted D(q) on the grid, eV/(Å² amu)."""
+    phi = lattice_force_constants(potential, structure, grid())
+    roots = np.repeat(atomic_masses[structure.numbers], 3) ** -0.5
+    return phi * roots[:, None] * roots
+
+
+def thermal(frequencies: np.ndarray) -> tuple[float, float, float]:
+    """Return F (kJ/mol), S and Cv (J/K/mol) for a mole of primitive cells at 300 K."""
+    units = get_physical_units()
+    energies = frequencies[frequencies > 1e-4] * units.THzToEv
+    scale = units.EvTokJmol / len(frequencies)
+    functions = (mode_F, mode_S, mode_cv)
+    free, entropy, capacity = (float(np.sum(f(TEMPERATURE, energies))) for f in functions)
+    return free * scale, entropy * scale * 1000, capacity * scale * 1000
+
+
+def frequencies_of(matrices: np.ndarray) -> np.ndarray:
+    """Return frequencies (THz), imaginary ones negative."""
+    values = np.linalg.eigvalsh(matrices)
+    return np.sign(values) * np.sqrt(np.abs(values)) * get_physical_units().DefaultToTHz
+
+
+def compare(teacher: Teacher, student: Teacher, structure: Structure) -> dict[str, float]:
+    """Return the phonon errors on one crystal."""
+    reference, found = (dynamical_matrices(p, structure) for p in (teacher, student))
+    expected, frequencies = frequencies_of(reference), frequencies_of(found)
+    names = ("free energy", "entropy", "heat capacity")
+    errors = np.abs(np.subtract(thermal(frequencies), thermal(expected))) / len(structure.numbers)
+    norms = np.linalg.norm(found - reference, axis=(1, 2)) / np.linalg.norm(reference, axis=(1, 2))
+    return {
+        "highest frequency, THz": abs(float(frequencies.max() - expected.max())),
+        "highest frequency, %": 100 * abs(float(frequencies.max() / expected.max() - 1)),
+        "frequencies, THz": float(np.abs(frequencies - expected).mean()),
+        "D(q)": float(norms.mean()),
+        **{f"{name} per atom": float(e) for name, e in zip(names, errors, strict=True)},
+    }
+
+
+def point_errors(student: Teacher, records: list[Record]) -> dict[str, float]:
+    """Return mean absolute errors of energies (meV/atom) and force components (meV/Å)."""
+    energies, forces = [], []
+    for record in records:
+        found = student.evaluate(record.structure)
+        energies.append(abs(found.energy - record.energy) / len(record.structure.numbers))
+        forces.append(np.abs(found.forces - record.forces).ravel())
+    return {
+        "energy, meV/atom": 1e3 * float(np.mean(energies)),
+        "energy, median, meV/atom": 1e3 * float(np.median(energies)),
+        "forces, meV/Å": 1e3 * float(np.mean(np.concatenate(forces))),
+    }
+
+
+def judge(teacher: Teacher, student: Teacher, records: list[Record], most: int) -> dict:
+    """Return all errors: means and, for phonons, medians over crystals."""
+    resting = [r for r in records if r.force_constants is not None]
+    crystals = [r for r in resting if r.structure.pbc.all()][:most]
+    found = defaultdict(list)
+    for record in crystals:
+        for name, value in compare(teacher, student, record.structure).items():
+            found[name].append(value)
+    periodic = [r for r in records if r.structure.pbc.all()]
+    molecules = [r for r in records if not r.structure.pbc.any()]
+    return {
+        "crystals": len(crystals),
+        "records": len(periodic),
+        "points": point_errors(student, periodic),
+        "molecules": point_errors(student, molecules) if molecules else {},
+        "phonons": {
+            name: {"mean": float(np.mean(v)), "median": float(np.median(v))}
+            for name, v in found.items()
+        },
+    }
+
+
+def main() -> None:
+    """Print all errors, and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("teacher")
+    parser.add_argument("student")
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--crystals", type=int, default=10**6)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    use_cache(str(options.records.parent / "compiled"))
+    teacher, student = (load_teacher(p, "float32") for p in (options.teacher, options.student))
+    result = judge(teacher, student, list(read_records(options.records)), options.crystals)
+    print(json.dumps(result, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

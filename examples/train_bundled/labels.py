@@ -1,0 +1,168 @@
+"""A teacher's labels: relaxation, energies, forces, stresses, second derivatives at any q.
+
+Sizes are padded to powers of two, so that a few dozen programs serve thousands of structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jax
+import jraph
+import numpy as np
+from ase import Atoms
+from ase.build import make_supercell
+
+import phonopy_equivariant as pe
+from phonopy_equivariant.compilation import compiled
+from phonopy_equivariant.data import ForceConstantsData, Record
+from phonopy_equivariant.data.perturb import Perturbation, perturbed
+from phonopy_equivariant.potential import Evaluation, Potential
+from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.training import spectral
+
+MAX_ATOMS = 16  # of a supercell whose Hessian is a label
+# (standard deviation of positions in Å, of the strain) of perturbed copies
+PERTURBATIONS = ((0.02, 0.005), (0.05, 0.01), (0.1, 0.02), (0.1, 0.04), (0.2, 0.02))
+
+
+def power_of_two(count: int, least: int) -> int:
+    """Return the smallest power of two that is not below ``count`` or ``least``."""
+    return max(least, 1 << (count - 1).bit_length())
+
+
+class Teacher(Potential):
+    """A potential whose graphs are padded to powers of two."""
+
+    def evaluate_graph(
+        self, graph: jraph.GraphsTuple, n_node: int | None = None, n_edge: int | None = None
+    ) -> Evaluation:
+        """Return energy, forces and stress."""
+        n_node = n_node or power_of_two(int(graph.n_node[0]) + 1, 32)
+        n_edge = n_edge or power_of_two(int(graph.n_edge[0]), 256)
+        return super().evaluate_graph(graph, n_node, n_edge)
+
+
+def load_teacher(path: str, dtype: str) -> Teacher:
+    """Return a potential as a teacher."""
+    some = pe.load_potential(path, dtype=dtype)
+    return Teacher(some.config, some.params, some.dtype, some.name, some.sha256)
+
+
+@compiled(static_argnums=(0,))
+def _force_constants(model, params, batch):
+    return spectral.force_constants(model, params, batch)
+
+
+def lattice_force_constants(
+    teacher: Potential, structure: Structure, qpoints: np.ndarray
+) -> np.ndarray:
+    """Return Φ(q), (n_q, 3n, 3n), of a primitive cell."""
+    cell = spectral.make_cell(teacher, structure, power_of_two(len(structure.numbers), 4))
+    more = power_of_two(len(cell.senders), 256) - len(cell.senders)
+    wide = power_of_two(cell.slots.shape[1], 16) - cell.slots.shape[1]
+    cell = cell._replace(
+        vectors=np.concatenate([cell.vectors, np.tile([1e3, 0.0, 0.0], (more, 1))]),
+        senders=np.pad(cell.senders, (0, more)),
+        receivers=np.pad(cell.receivers, (0, more)),
+        slots=np.pad(cell.slots, ((0, 0), (0, wide))),
+        filled=np.pad(cell.filled, ((0, 0), (0, wide))),
+    )
+    batch = spectral.make_batch(cell, qpoints, np.arange(len(qpoints)), {})
+    values = np.asarray(_force_constants(teacher.model, teacher.params, batch), float)
+    columns = 3 * cell.atoms
+    real, *imaginary = np.moveaxis(values[:, :, :columns, :columns], 1, 0)
+    return real + 1j * (imaginary[0] if imaginary else 0.0)
+
+
+def supercell_hessian(
+    teacher: Potential, atoms: Atoms, repeats: np.ndarray
+) -> tuple[Structure, np.ndarray]:
+    """Return a diagonal supercell and its Hessian from Φ at the commensurate q.
+
+    H_(iS)(jS') = 1/N sum_q Φ_ij(q) e^{-2πi q·(S' - S)}.
+    """
+    images = np.indices(repeats).reshape(3, -1).T
+    qpoints = images / repeats
+    phi = lattice_force_constants(teacher, as_structure(atoms), qpoints)
+    phases = np.exp(-2j * np.pi * (images[None] - images[:, None]) @ qpoints.T)
+    full = np.einsum("abq,qxy->axby", phases, phi).real / len(images)
+    columns = full.shape[0] * full.shape[1]
+    supercell = make_supercell(atoms, np.diag(repeats), order="cell-major")
+    expected = (images[:, None] @ atoms.cell.array + atoms.positions).reshape(-1, 3)
+    supercell.positions = expected  # as the Hessian counts its atoms
+    return as_structure(supercell), full.reshape(columns, columns)
+
+
+def repeats_of(atoms: Atoms) -> np.ndarray:
+    """Return how often to repeat a cell: its shortest vector doubled while it stays small."""
+    repeats = np.ones(3, int)
+    while len(atoms) * repeats.prod() * 2 <= MAX_ATOMS:
+        lengths = np.where(repeats == 1, atoms.cell.lengths(), np.inf)
+        if np.isinf(lengths.min()):
+            break
+        repeats[int(lengths.argmin())] = 2
+    return repeats
+
+
+def _record(teacher: Teacher, structure: Structure, source: str) -> Record:
+    result = teacher.evaluate(structure)
+    periodic = bool(structure.pbc.all())
+    return Record(
+        structure,
+        energy=result.energy,
+        forces=result.forces,
+        stress=result.stress if periodic else None,
+        level=teacher.name,
+        source=source,
+    )
+
+
+def labelled(teacher: Teacher, atoms: Atoms, source: str, seed: int) -> Iterator[Record]:
+    """Yield a structure at rest with its Hessian, then perturbed copies."""
+    rng = np.random.default_rng(seed)
+    periodic = bool(atoms.pbc.all())
+    repeats = repeats_of(atoms) if periodic else np.ones(3, int)
+    supercell, hessian = supercell_hessian(teacher, atoms, repeats)
+    second = ForceConstantsData(np.zeros((1, 3)), hessian[None].astype(complex))
+    first = _record(teacher, supercell, source)
+    yield Record(**(vars(first) | {"force_constants": second}))
+    for k, (width, strain) in enumerate(PERTURBATIONS):
+        small = as_structure(atoms.repeat(_some_repeats(atoms, rng)) if periodic else atoms)
+        length = float(np.mean(np.linalg.norm(small.cell, axis=1))) if periodic else 0.0
+        options = Perturbation(width, strain * length, seed=int(rng.integers(2**31)))
+        for copy in perturbed(small, options, 1):
+            record = _record(teacher, copy, f"{source}:{k}")
+            if np.linalg.norm(record.forces, axis=1).max() < 15.0:
+                yield record
+
+
+def _some_repeats(atoms: Atoms, rng: np.random.Generator) -> tuple[int, ...]:
+    """Return a random small repetition: perturbations without the cell's translations."""
+    repeats = np.ones(3, int)
+    while len(atoms) * repeats.prod() * 2 <= 12 and rng.random() < 0.8:
+        repeats[rng.integers(3)] *= 2
+    return tuple(int(r) for r in repeats)
+
+
+def relaxed(teacher: Teacher, atoms: Atoms) -> Atoms:
+    """Return a crystal relaxed in its space group, a molecule without one."""
+    if atoms.pbc.all():
+        return pe.relax(atoms, teacher, fmax=0.01, max_steps=80)
+    return pe.molecules.relax(atoms, teacher, fmax=1e-3)
+
+
+def sound(atoms: Atoms, start: Atoms) -> str:
+    """Return what is wrong with a relaxed crystal, or nothing."""
+    if not atoms.pbc.all():
+        return ""
+    growth = atoms.get_volume() / start.get_volume()
+    if not 0.4 < growth < 2.2:
+        return f"volume changed by {growth:.2f}"
+    return ""
+
+
+def use_cache(folder: str) -> None:
+    """Keep compiled programs in a folder."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
