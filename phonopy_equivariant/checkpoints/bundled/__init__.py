@@ -1,4 +1,4 @@
-"""Potentials inside the package, if any: each a card ``NAME.yaml`` and a checkpoint ``NAME.npz``."""
+"""Potentials inside the package, if any: a card ``NAME.yaml`` and a checkpoint ``NAME.npz``."""
 
 from pathlib import Path
 
