@@ -149,6 +149,7 @@ def test_no_network_and_wrong_hash(tmp_path: Path) -> None:
     ("words", "phrases"),
     [
         (("--relax-fmax", "1e-5"), ("--relax-fmax without --relax", "add --relax")),
+        (("--exact-tolerance", "1e-3"), ("--exact-tolerance without --exact", "add --exact")),
         (("-q", "-v"), ("not allowed with",)),
         (("--noreadfc",), ("contradictory", "leave it away")),
         (("-d",), ("contradictory", "leave it away")),

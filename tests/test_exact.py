@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cli_helpers
 import numpy as np
 import pytest
+from ase import units
 from ase.build import bulk
 from conftest import NATURAL, small_config
 from phonopy import Phonopy
@@ -49,21 +50,30 @@ def exact(potential: Potential) -> Phonopy:
     return phonon
 
 
+def in_thz(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values)) * rock_salt(1).unit_conversion_factor
+
+
 @pytest.fixture(scope="module")
-def frequencies(potential: Potential) -> Callable[[np.ndarray], np.ndarray]:
-    """Return frequencies (THz) by direct diagonalisation at a list of q, always 40 at a time."""
-    phonon = rock_salt()
+def matrices(potential: Potential) -> Callable[[np.ndarray], np.ndarray]:
+    """Return D(q) at a list of q, always 40 at a time."""
+    primitive = rock_salt(1).primitive
 
     def at(qpoints: np.ndarray) -> np.ndarray:
         padded = np.concatenate([qpoints, np.full((-len(qpoints) % 40, 3), 0.1)])
-        found = [
-            np.linalg.eigvalsh(pe.dynamical_matrices(potential, phonon.primitive, block))
-            for block in padded.reshape(-1, 40, 3)
-        ]
-        values = np.concatenate(found)[: len(qpoints)]
-        return np.sign(values) * np.sqrt(np.abs(values)) * phonon.unit_conversion_factor
+        blocks = padded.reshape(-1, 40, 3)
+        found = [pe.dynamical_matrices(potential, primitive, block) for block in blocks]
+        return np.concatenate(found)[: len(qpoints)]
 
     return at
+
+
+@pytest.fixture(scope="module")
+def frequencies(
+    matrices: Callable[[np.ndarray], np.ndarray],
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return frequencies (THz) by direct diagonalisation at a list of q."""
+    return lambda qpoints: in_thz(np.linalg.eigvalsh(matrices(qpoints)))
 
 
 @pytest.mark.parametrize("kind", ["NequIP", "what MACE needs"])
@@ -148,14 +158,44 @@ def test_mesh_densities_and_thermal_properties(
     np.testing.assert_allclose(projected, density, rtol=0, atol=1e-6)
 
     exact.run_mesh([5, 5, 5])
-    exact.run_thermal_properties(temperatures=[300], cutoff_frequency=0.1)
-    units = get_physical_units()
-    energies = expected[expected > 0.1] * units.THzToEv
-    occupation = 1 / np.expm1(energies / (units.KB * 300))
-    free = (energies / 2 - units.KB * 300 * np.log1p(occupation)).sum() / len(expected)
-    np.testing.assert_allclose(
-        exact.thermal_properties.free_energy, free * units.EvTokJmol, rtol=1e-6
-    )
+    temperatures = np.array([20.0, 100.0, 300.0, 1000.0])
+    exact.run_thermal_properties(temperatures=temperatures, cutoff_frequency=0.1)
+    factors = get_physical_units()
+    energies = expected[expected > 0.1] * factors.THzToEv
+    thermal = factors.KB * temperatures[:, None]
+    occupation = 1 / np.expm1(energies / thermal)
+    free = energies / 2 - thermal * np.log1p(occupation)
+    entropy = factors.KB * np.log1p(occupation) + energies * occupation / temperatures[:, None]
+    capacity = factors.KB * (energies / thermal) ** 2 * occupation * (occupation + 1)
+    found = exact.thermal_properties
+    for ours, theirs, unit in (
+        (free, found.free_energy, factors.EvTokJmol),
+        (entropy, found.entropy, 1000 * factors.EvTokJmol),
+        (capacity, found.heat_capacity, 1000 * factors.EvTokJmol),
+    ):
+        np.testing.assert_allclose(theirs, ours.sum(axis=1) / len(expected) * unit, rtol=1e-6)
+
+
+def test_thermal_displacements(
+    exact: Phonopy, matrices: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """<u²> = ħ/(m ω) (n + 1/2) |e|², the mean over q of the sum over modes."""
+    mesh = exact.run_mesh([3, 3, 3], is_mesh_symmetry=False, with_eigenvectors=True)
+    temperatures = np.array([0.0, 20.0, 300.0])
+    exact.run_thermal_displacements(temperatures=temperatures, freq_min=0.1)
+    values, vectors = np.linalg.eigh(matrices(mesh.qpoints))
+    angular = 2e12 * np.pi * in_thz(values)
+    masses = np.repeat(exact.primitive.masses, 3)[None, :, None] * units._amu
+    expected = []
+    for temperature in temperatures:
+        ratio = units._hbar * angular / (units._k * max(temperature, 1e-3))
+        with np.errstate(over="ignore"):
+            occupation = 1 / np.expm1(ratio)
+        size = np.where(angular > 2e11 * np.pi, units._hbar * (occupation + 0.5) / angular, 0.0)
+        squares = np.abs(vectors) ** 2 * size[:, None, :] / masses
+        expected.append(squares.sum(axis=2).mean(axis=0) * 1e20)
+    found = exact.thermal_displacements.thermal_displacements
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_group_velocities_are_the_slopes_of_direct_bands(
@@ -273,7 +313,9 @@ def test_a_tolerance_below_rounding_is_refused() -> None:
 
     loose = exact_range.converged_matrix(phonon, direct, weighted, 1e-3, 1e3, 2**30)[1]
     assert len(loose) == 1
-    with pytest.raises(pe.PhonopyEquivariantError, match="rounding of the potential"):
+    with pytest.raises(
+        pe.PhonopyEquivariantError, match=r"rounding of the potential.*--exact-tolerance"
+    ):
         exact_range.converged_matrix(phonon, direct, weighted, 1e-9, 1e3, 2**30)
 
 
@@ -298,8 +340,14 @@ def test_an_image_table_is_a_supercell_to_phonopy(potential: Potential) -> None:
         )
 
 
+@pytest.mark.parametrize("tolerance", [0.0, -1e-3, np.nan])
+def test_tolerances_that_mean_nothing_are_refused(potential: Potential, tolerance: float) -> None:
+    with pytest.raises(pe.PhonopyEquivariantError, match=r"positive.*--exact-tolerance"):
+        pe.use_exact_dynamical_matrix(rock_salt(1), potential, tolerance)
+
+
 def test_grids_that_do_not_fit_are_refused(potential: Potential) -> None:
-    with pytest.raises(pe.PhonopyEquivariantError, match="max_memory"):
+    with pytest.raises(pe.PhonopyEquivariantError, match=r"--exact-tolerance.*max_memory"):
         pe.use_exact_dynamical_matrix(rock_salt(), potential, max_memory=10_000)
 
 

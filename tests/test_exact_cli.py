@@ -71,7 +71,8 @@ def test_the_range_is_reported(finished: tuple[Path, str]) -> None:
 def test_irreps_and_modulations_pass_through(tmp_path: Path) -> None:
     poscar(tmp_path)
     words = ("run", "POSCAR", "--exact", "--model", model(), "--dim", 2, 2, 2)
-    command(*words, "--irreps", 0, 0, 0, cwd=tmp_path)
+    done = command(*words, "--exact-tolerance", 1.5, "--irreps", 0, 0, 0, cwd=tmp_path)
+    assert "tolerance            1.5 THz" in done.stdout
     content = yaml.safe_load((tmp_path / "irreps.yaml").read_text())
     assert [mode["ir_label"] for mode in content["normal_modes"]] == ["T1u", "T1u"]
 

@@ -111,6 +111,9 @@ def test_molecule_without_cell_at_gamma(potential: Potential, molecule: Structur
     expected = hessian(potential, molecule).reshape(size, size)
     result = lattice_force_constants(potential, molecule, np.zeros((1, 3)))[0]
     assert_close(result.real, expected)
+    # a box wider than the molecule by more than the cutoff changes nothing
+    boxed = molecule._replace(cell=9.0 * np.eye(3), pbc=np.ones(3, bool))
+    assert_close(lattice_force_constants(potential, boxed, np.zeros((1, 3)))[0].real, expected)
 
 
 def test_blocks_of_q_and_real_arithmetic_change_nothing(

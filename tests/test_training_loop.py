@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,11 +23,20 @@ from conftest import assert_close
 from training_helpers import TINY, lattice_record, rock_salt, tiny_potential, write_set
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.data import write_records
+from phonopy_equivariant.data import read_records, write_records
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.training.config import TrainingConfig, make_config
+from phonopy_equivariant.training import loop
+from phonopy_equivariant.training.config import (
+    LossConfig,
+    SetConfig,
+    Term,
+    TrainingConfig,
+    make_config,
+)
 from phonopy_equivariant.training.loop import Report, Trainer, train
-from phonopy_equivariant.training.samples import Cursor
+from phonopy_equivariant.training.samples import Cursor, Samples
+from phonopy_equivariant.training.sources import fingerprint
+from phonopy_equivariant.training.state import load_origin
 
 STEPS = 30
 
@@ -176,6 +187,73 @@ def test_another_configuration_does_not_continue_a_run(data: Path, whole: Path) 
     changed = {"energy": {"weight": 2.0}, "forces": {"weight": 1.0}}
     with pytest.raises(PhonopyEquivariantError, match="another loss.*--restart"):
         train(config(data, "whole", loss=changed))
+
+
+@pytest.fixture
+def begun(data: Path, tmp_path: Path) -> Path:
+    """Return a folder with data of its own and a run of two steps."""
+    shutil.copy(data / "a.extxyz", tmp_path)
+    train(config(tmp_path, "run", steps=2))
+    return tmp_path
+
+
+def test_other_data_do_not_continue_a_run(begun: Path) -> None:
+    records = read_records(begun / "a.extxyz")
+    assert records[5].forces is not None
+    moved = records[5].forces.copy()
+    moved[0, 0] = np.nextafter(moved[0, 0], 9)
+    records[5] = dataclasses.replace(records[5], forces=moved)
+    write_records(records, begun / "a.extxyz")
+    with pytest.raises(PhonopyEquivariantError, match=r"records of .*a\.extxyz have.*--restart"):
+        train(config(begun, "run", steps=3))
+    assert train(config(begun, "run", steps=3), restart=True).step == 3
+
+
+def test_other_devices_do_not_continue_a_run(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = begun / "run" / "state.npz"
+    origin = load_origin(path)
+    assert origin.devices == 1
+    monkeypatch.setattr(loop, "load_origin", lambda _: dataclasses.replace(origin, devices=2))
+    with pytest.raises(PhonopyEquivariantError, match="on 2 devices, now there are 1; .*--restart"):
+        train(config(begun, "run", steps=3))
+
+
+def test_a_fingerprint_sees_structures_labels_and_their_order(data: Path) -> None:
+    one, other, *_ = read_records(data / "a.extxyz")
+    moved = one.structure._replace(cell=one.structure.cell * (1 + 1e-15))
+    found = [
+        fingerprint([one, other], []),
+        fingerprint([other, one], []),
+        fingerprint([one], [other]),
+        fingerprint([one, dataclasses.replace(other, energy=None)], []),
+        fingerprint([dataclasses.replace(one, structure=moved), other], []),
+    ]
+    assert len(set(found)) == len(found)
+    # where the records lie does not matter
+    assert fingerprint([dataclasses.replace(one, source="b:0"), other], []) == found[0]
+
+
+def test_overlapping_atoms_are_named_by_file_and_index(data: Path, tmp_path: Path) -> None:
+    records = read_records(data / "a.extxyz")
+    crystal = records[4].structure
+    positions = crystal.positions.copy()
+    positions[1] = positions[0] + 0.01
+    bad = dataclasses.replace(records[4], structure=crystal._replace(positions=positions))
+    write_records([*records[:4], bad, *records[5:]], tmp_path / "bad.extxyz")
+    sets: list[dict[str, Any]] = [{"path": "bad.extxyz"}]
+    with pytest.raises(PhonopyEquivariantError, match=r"bad\.extxyz:4: .*unsound: skip"):
+        Trainer(config(tmp_path, "refused", sets=sets))
+    with pytest.raises(PhonopyEquivariantError, match=r"a\.extxyz:4: Atoms 1 and 2 are"):
+        Samples(
+            tiny_potential(7, species=(11, 17)), [bad], SetConfig("x"), LossConfig(Term()), 0, 0
+        )
+    sets[0]["options"] = {"unsound": "skip"}
+    lines: list[str] = []
+    trainer = Trainer(config(tmp_path, "skipped", sets=sets), report=lines.append)
+    trainer.close()
+    assert len(trainer._sets[0].records) == len(records) - 1
+    [line] = lines
+    assert "bad.extxyz:4: Atoms 1 and 2 are 0.017 Å apart; left out." in line
 
 
 def test_every_epoch_shows_every_structure_once(data: Path) -> None:

@@ -89,6 +89,10 @@ GRAPH_LOSSES = {
         Term(kind="mae"),
         HessianTerm(kind="huber", delta=0.5),
     ),
+    "mae, columns": LossConfig(
+        Term(kind="mae"), Term(kind="mae", weight=2.0), hessian=HessianTerm(kind="mae")
+    ),
+    "mae, over column": LossConfig(hessian=HessianTerm(kind="mae", over="column", samples=2)),
     "probes": LossConfig(hessian=HessianTerm(estimator="probes", samples=2)),
     "pairs": LossConfig(hessian=HessianTerm(estimator="pairs", samples=2)),
 }

@@ -169,7 +169,8 @@ def _add_perturb(actions: Any) -> None:
         "perturbed copies of a crystal",
         "Write perturbed copies of STRUCTURE: normal random changes of every component of the\n"
         "cell vectors and of the positions, with the widths of Fang et al., arXiv:2403.11347.\n"
-        "Without --label they are structures only, for a first-principles code.",
+        "How many is yours to say (--count): the paper's numbers are not built in. Without\n"
+        "--label they are structures only, for a first-principles code.",
     )
     parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
     _add_output(parser)
@@ -187,7 +188,8 @@ def _add_perturb(actions: Any) -> None:
         type=int,
         default=[100],
         metavar="N",
-        help="perturbed structures, for each --dim; default: 100",
+        help="perturbed structures, for each --dim, as many as you can label; default: 100, about "
+        "what a potential of one crystal needed from nothing (docs/training.md)",
     )
     parser.add_argument(
         "--positions", type=float, default=0.1, metavar="S", help="width, Å; default: 0.1"

@@ -76,6 +76,10 @@ def main(words: list[str]) -> int:
         args = parser.parse_args([*split.positional, *split.ours])
         if args.relax_fmax is not None and not args.relax:
             raise UsageError("contradictory options: --relax-fmax without --relax; add --relax.")
+        if args.exact_tolerance is not None and not args.exact:
+            raise UsageError(
+                "contradictory options: --exact-tolerance without --exact; add --exact."
+            )
         options = split.phonopys + ["-q"] * args.quiet + ["-v"] * args.verbose
         settings = phonopy_settings(options)
     except UsageError as error:
@@ -98,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="no supercell: D(q) at every q as the potential has it, the range of its force "
         "constants found (docs/exact_mode.md); not with Born charges",
+    )
+    group.add_argument(
+        "--exact-tolerance",
+        type=float,
+        metavar="THZ",
+        help="largest error of a frequency with --exact in THz; default: 1e-6, and 1e-4 with "
+        "--dtype float32",
     )
     group.add_argument(
         "--relax",
@@ -162,7 +173,7 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     if born:
         console.say(f"Born charges: from {born}")
     if args.exact:
-        status, report = _run_exact(phonon, potential, options, console)
+        status, report = _run_exact(phonon, potential, args.exact_tolerance, options, console)
     else:
         with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
             report = compute_force_constants(phonon, potential)
@@ -181,7 +192,7 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
 
 
 def _run_exact(
-    phonon: Any, potential: Any, options: list[str], console: Console
+    phonon: Any, potential: Any, tolerance: float | None, options: list[str], console: Console
 ) -> tuple[int, Any]:
     """Run phonopy's script without folding error and return its status and the report."""
     from phonopy_equivariant.cli.start import warn_if_far
@@ -195,7 +206,7 @@ def _run_exact(
     from phonopy_equivariant.interface.session import equilibrium_remarks, provenance
 
     with console.stage("Exact dynamical matrix"):
-        report = use_exact_dynamical_matrix(phonon, potential)
+        report = use_exact_dynamical_matrix(phonon, potential, tolerance)
     warn_if_far(console, potential, phonon.primitive)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark)

@@ -81,7 +81,7 @@ def _main(args: argparse.Namespace) -> int:
         enable_compilation_cache()
         from phonopy_equivariant.training.loop import Trainer
     with console.stage("Reading data"):
-        trainer = Trainer(config, args.restart)
+        trainer = Trainer(config, args.restart, console.warn)
     start = trainer.progress.step
     if start:
         console.say(f"Going on from step {start} of {config.output}.")

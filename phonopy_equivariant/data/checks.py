@@ -61,6 +61,17 @@ def unsoundness(record: Record) -> str:
     return ""
 
 
+def overlap(record: Record) -> str:
+    """Return which atoms of a record are closer than 0.3 Å, or ""."""
+    from phonopy_equivariant.graph import OVERLAP, neighbour_pairs
+
+    try:
+        neighbour_pairs(record.structure, OVERLAP)
+    except PhonopyEquivariantError as error:
+        return str(error).partition(":")[0]
+    return ""
+
+
 def check_records(records: Sequence[Record], require: Iterable[str] | None = None) -> list[Problem]:
     """Return everything that is wrong with a set of records.
 
@@ -90,8 +101,6 @@ def check_records(records: Sequence[Record], require: Iterable[str] | None = Non
 
 
 def _single(records: Sequence[Record], require: Iterable[str] | None) -> Iterator[Problem]:
-    from phonopy_equivariant.graph import OVERLAP, neighbour_pairs
-
     first_order = [r for r in records if set(r.labels) & set(LABELS)]
     wanted = (
         [name for name in LABELS if 2 * sum(name in r.labels for r in records) > len(first_order)]
@@ -103,10 +112,9 @@ def _single(records: Sequence[Record], require: Iterable[str] | None) -> Iterato
         if text:
             yield Problem(record.source, text, k)
             continue
-        try:
-            neighbour_pairs(record.structure, OVERLAP)
-        except PhonopyEquivariantError as error:
-            yield Problem(record.source, str(error).partition(":")[0], k)
+        text = overlap(record)
+        if text:
+            yield Problem(record.source, text, k)
         if record.force_constants is not None:
             values = record.force_constants.values
             deviation = np.abs(values - values.conj().transpose(0, 2, 1)).max()

@@ -172,7 +172,8 @@ def use_exact_dynamical_matrix(
     Raises
     ------
     PhonopyEquivariantError
-        Born charges are set; the tolerance cannot be met; an element the potential does not know.
+        Born charges are set; the tolerance is not positive, or cannot be met; an element the
+        potential does not know.
 
     """
     if phonon.nac_params is not None:
@@ -180,6 +181,11 @@ def use_exact_dynamical_matrix(
     start = time.perf_counter()
     primitive = phonon.primitive
     tolerance = TOLERANCE[potential.dtype] if tolerance is None else tolerance
+    if not tolerance > 0:
+        raise PhonopyEquivariantError(
+            f"The tolerance of exact mode is {tolerance:g} THz; it must be positive "
+            "(tolerance=, or run --exact-tolerance)."
+        )
     with ThreadPoolExecutor(1) as pool:  # the two compile different programs at the same time
         evaluation = pool.submit(potential.evaluate, primitive)
         matrix, attempts = converged_matrix(

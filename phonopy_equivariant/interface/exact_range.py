@@ -134,8 +134,9 @@ def _check_progress(attempts: list[Attempt], tolerance: float) -> None:
     smallest = min(attempt.error for attempt in attempts)
     raise PhonopyEquivariantError(
         f"Frequencies stay uncertain by {smallest:.1g} THz however fine the grid of q, more than "
-        f"tolerance={tolerance:g}: this is the rounding of the potential; choose "
-        f"dtype float64, or a tolerance above {smallest:.1g}."
+        f"the tolerance of {tolerance:g}: this is the rounding of the potential; choose "
+        f"float64 (dtype=, or --dtype), or a tolerance above {smallest:.1g} (tolerance=, or "
+        "run --exact-tolerance)."
     )
 
 
@@ -145,8 +146,9 @@ def _check_memory(atoms: int, counts: Int[ndarray, "3"], max_memory: int) -> Non
     if needed > max_memory:
         raise PhonopyEquivariantError(
             f"Exact mode needs force constants on {'×'.join(map(str, counts))} cells, "
-            f"{needed / 1e9:.1f} GB, more than max_memory={max_memory / 1e9:.1f} GB; raise "
-            "max_memory or the tolerance, or use a supercell."
+            f"{needed / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; raise the tolerance "
+            "(tolerance=, or run --exact-tolerance) or, in Python, max_memory=, or use a supercell "
+            "(pe.set_force_constants, or run without --exact)."
         )
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import bucket_size, edge_bucket, pad_graph
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.training.config import HessianTerm, LossConfig
@@ -29,8 +30,18 @@ class Budget(NamedTuple):
 
 
 def labelled_graph(potential: Potential, record: Record) -> jraph.GraphsTuple:
-    """Return a record's graph with its labels, zeros where it has none, and which it has."""
-    graph = potential.graph(record.structure)
+    """Return a record's graph with its labels, zeros where it has none, and which it has.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Overlapping atoms or an element the potential does not know, by file and index.
+
+    """
+    try:
+        graph = potential.graph(record.structure)
+    except PhonopyEquivariantError as error:
+        raise PhonopyEquivariantError(f"{record.source or 'A record'}: {error}") from error
     atoms = len(record.structure.numbers)
     periodic = bool(record.structure.pbc.all())
     forces = np.zeros((atoms, 3)) if record.forces is None else record.forces

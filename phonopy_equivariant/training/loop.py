@@ -31,8 +31,15 @@ from phonopy_equivariant.training.samples import (
     Microbatch,
     Samples,
 )
-from phonopy_equivariant.training.sources import read_set, set_names
-from phonopy_equivariant.training.state import Progress, load_state, save_state, write_atomically
+from phonopy_equivariant.training.sources import fingerprint, read_set, set_names
+from phonopy_equivariant.training.state import (
+    Origin,
+    Progress,
+    load_origin,
+    load_state,
+    save_state,
+    write_atomically,
+)
 
 STATE, BEST, LAST = "state.npz", "best.npz", "last.npz"
 
@@ -97,15 +104,34 @@ def train(
 
 
 class Trainer:
-    """A training in progress; :func:`train` is its life."""
+    """A training in progress; :func:`train` is its life.
 
-    def __init__(self, config: TrainingConfig, restart: bool = False):
+    Parameters
+    ----------
+    config, restart
+        As of :func:`train`.
+    report
+        Is told of each record that is left out, in one line.
+
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        restart: bool = False,
+        report: Callable[[str], None] = lambda line: None,
+    ):
         self.config = config
         self._folder = Path(config.output)
         self._mesh = gradients.device_mesh()
         self._names = set_names(config.sets)
-        pairs = [read_set(some, config.seed, k) for k, some in enumerate(config.sets)]
+        self._devices = 1 if self._mesh is None else self._mesh.size
+        pairs = [read_set(some, config.seed, k, report) for k, some in enumerate(config.sets)]
+        data = tuple(fingerprint(*pair) for pair in pairs)
+        self._origin = Origin(config.to_dict(), data, self._devices)
         resumed = (self._folder / STATE).exists() and not restart
+        if resumed:
+            _check_same(load_origin(self._folder / STATE), self._origin, self._folder)
         everything = [record for training, _ in pairs for record in training]
         self._potential = initial_potential(config, everything, refit=not resumed)
         self._levels = sorted({record.level for record in everything} - {""})
@@ -224,7 +250,6 @@ class Trainer:
 
     def _samples(self, index: int, records: list[Record]) -> Samples:
         config = self.config
-        devices = 1 if self._mesh is None else self._mesh.size
         return Samples(
             self._potential,
             records,
@@ -232,7 +257,7 @@ class Trainer:
             config.loss,
             config.seed,
             index,
-            devices,
+            self._devices,
         )
 
     def _open(self, resumed: bool) -> None:
@@ -244,12 +269,11 @@ class Trainer:
                 f"Cannot make {self._folder}: {error.strerror}; choose another output."
             ) from error
         if resumed:
-            self.state, self.progress, before = load_state(self._folder / STATE, self.state)
-            _check_same(before, self.config.to_dict(), self._folder)
+            self.state, self.progress = load_state(self._folder / STATE, self.state)
         else:
             for name in (STATE, BEST, LAST):
                 (self._folder / name).unlink(missing_ok=True)
-        text = yaml.safe_dump(self.config.to_dict(), sort_keys=False)
+        text = yaml.safe_dump(self._origin.config, sort_keys=False)
         write_atomically(self._folder / "config.yaml", text.encode())
         columns = ["step", "learning_rate", "gradient_norm", "train_loss", "valid_loss"]
         for kind, names in (("train", self._names), ("valid", list(self._validation))):
@@ -264,7 +288,7 @@ class Trainer:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.state.params)):
             return
         self._write(LAST, self.state)
-        save_state(self._folder / STATE, self.state, self.progress, self.config.to_dict())
+        save_state(self._folder / STATE, self.state, self.progress, self._origin)
 
     def _write(self, name: str, state: TrainState) -> None:
         """Write a potential with the averaged weights."""
@@ -314,11 +338,25 @@ def _readable(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
     return result
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    """Refuse to continue a run with other settings than it began with."""
-    for key, value in now.items():
-        if key not in FREE and before.get(key) != value:
+def _check_same(before: Origin, now: Origin, folder: Path) -> None:
+    """Refuse to continue a run with other settings, data or devices than it began with.
+
+    A state without fingerprints of the data does not get this far, see :func:`load_origin`.
+    """
+    for key, value in now.config.items():
+        if key not in FREE and before.config.get(key) != value:
             raise PhonopyEquivariantError(
                 f"{folder} holds a training with another {key}; set it back, choose another "
                 "output, or begin anew with --restart."
             )
+    for some, old, new in zip(now.config["sets"], before.data, now.data, strict=True):
+        if old != new:
+            raise PhonopyEquivariantError(
+                f"{folder} holds a training with other data: the records of {some['path']} have "
+                "changed; put them back, choose another output, or begin anew with --restart."
+            )
+    if before.devices != now.devices:
+        raise PhonopyEquivariantError(
+            f"{folder} holds a training on {before.devices} devices, now there are {now.devices}; "
+            "use as many, choose another output, or begin anew with --restart."
+        )

@@ -7,6 +7,7 @@ member ``progress.json`` with the rest. There is no state of a random generator 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -27,7 +28,27 @@ from phonopy_equivariant.training.optimiser import TrainState
 from phonopy_equivariant.training.samples import Cursor
 
 HEADER = "progress.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no fingerprints of the data
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a training must still be to go on bit for bit.
+
+    Parameters
+    ----------
+    config
+        All settings.
+    data
+        SHA-256 of every set's records, see :func:`.sources.fingerprint`.
+    devices
+        How many a batch is spread over.
+
+    """
+
+    config: dict[str, Any]
+    data: tuple[str, ...]
+    devices: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +96,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_state(path: Path, state: TrainState, progress: Progress, config: dict[str, Any]) -> None:
-    """Write the state, and the configuration it belongs to."""
+def save_state(path: Path, state: TrainState, progress: Progress, origin: Origin) -> None:
+    """Write the state, and the training it belongs to."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        header = {"format": FORMAT, "config": config} | dataclasses.asdict(progress)
+        header = {"format": FORMAT} | dataclasses.asdict(origin) | dataclasses.asdict(progress)
         archive.writestr(zipfile.ZipInfo(HEADER), json.dumps(header))
         for name, leaf in _flatten(state):
             member = io.BytesIO()
@@ -88,7 +109,24 @@ def save_state(path: Path, state: TrainState, progress: Progress, config: dict[s
     write_atomically(path, buffer.getvalue())
 
 
-def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress, dict[str, Any]]:
+def load_origin(path: Path) -> Origin:
+    """Return the training a state belongs to, without its arrays.
+
+    States without fingerprints of the data, of versions before there were any, are refused:
+    whether they would go on with the same data cannot be told.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The file is damaged or of another version.
+
+    """
+    with _archive(path) as archive:
+        header = _header(path, archive)
+        return Origin(header["config"], tuple(header["data"]), int(header["devices"]))
+
+
+def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress]:
     """Return what :func:`save_state` wrote; ``template`` has the structure it must have.
 
     Raises
@@ -97,22 +135,33 @@ def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress, 
         The file is damaged, or is of another model or optimiser.
 
     """
+    with _archive(path) as archive:
+        header = _header(path, archive)
+        leaves = [_read(path, archive, name, leaf) for name, leaf in _flatten(template)]
+        values = {field.name: header[field.name] for field in dataclasses.fields(Progress)}
+    values["cursors"] = tuple(Cursor(*cursor) for cursor in values["cursors"])
+    return jax.tree.unflatten(jax.tree.structure(template), leaves), Progress(**values)
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a state; whatever is wrong with it becomes one line."""
     try:
         with zipfile.ZipFile(path) as archive:
-            header = json.loads(archive.read(HEADER))
-            if header.pop("format") != FORMAT:
-                raise PhonopyEquivariantError(f"{path}: written by another version; use --restart.")
-            leaves = [_read(path, archive, name, leaf) for name, leaf in _flatten(template)]
+            yield archive
+    except PhonopyEquivariantError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
-        if isinstance(error, PhonopyEquivariantError):
-            raise
         raise PhonopyEquivariantError(
             f"{path}: cannot be read as the state of this training; use --restart to begin anew."
         ) from error
-    config = header.pop("config")
-    cursors = tuple(Cursor(*cursor) for cursor in header.pop("cursors"))
-    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
-    return state, Progress(cursors=cursors, **header), config
+
+
+def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(archive.read(HEADER))
+    if header["format"] != FORMAT:
+        raise PhonopyEquivariantError(f"{path}: written by another version; use --restart.")
+    return header
 
 
 def _flatten(state: TrainState) -> Iterator[tuple[str, Any]]:
