@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.errors import PhonopyEquivariantError
+    from phonopy_equivariant.familiarity import fit_familiarity
     from phonopy_equivariant.interface.ase import EquivariantCalculator
     from phonopy_equivariant.interface.exact import (
         dynamical_matrices,
@@ -42,6 +43,7 @@ __all__ = [
     "Potential",
     "dynamical_matrices",
     "enable_compilation_cache",
+    "fit_familiarity",
     "force_constants",
     "load_potential",
     "molecules",
@@ -63,6 +65,7 @@ _HOME = {
     "Potential": "potential",
     "dynamical_matrices": "interface.exact",
     "enable_compilation_cache": "cache",
+    "fit_familiarity": "familiarity",
     "force_constants": "interface.phonopy",
     "load_potential": "checkpoints.load",
     "random_potential": "potential",

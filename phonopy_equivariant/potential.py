@@ -18,10 +18,11 @@ from numpy import ndarray
 
 from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.familiarity import Familiarity, FeatureReference, compare
 from phonopy_equivariant.graph import build_graph, pad_graph
 from phonopy_equivariant.models.architectures import build_model
 from phonopy_equivariant.models.config import ModelConfig
-from phonopy_equivariant.models.layered import LayeredModel, Params, site_energies
+from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
 from phonopy_equivariant.structure import as_structure
 
 DTYPES = ("float64", "float32")
@@ -34,6 +35,7 @@ class Evaluation(NamedTuple):
     energies: Float[ndarray, " atoms"]  # eV, they sum to the energy
     forces: Float[ndarray, "atoms 3"]  # eV/Å
     stress: Float[ndarray, "3 3"]  # eV/Å³, dE/dε / V; zero without three periodic directions
+    features: Float[ndarray, "atoms features"]  # scalars of all layers, no unit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +50,8 @@ class Potential:
     dtype: str = "float64"
     name: str = "unnamed"
     sha256: str = ""
+    # what its training structures look like, if that was measured
+    reference: FeatureReference | None = None
 
     @property
     def model(self) -> LayeredModel:
@@ -76,13 +80,9 @@ class Potential:
 
     def species_index(self, numbers: Int[ndarray, " atoms"]) -> Int[ndarray, " atoms"]:
         """Return positions in :attr:`species`; an element outside it raises."""
-        unknown = sorted(set(int(z) for z in numbers) - set(self.species))
-        if unknown:
-            raise PhonopyEquivariantError(
-                f"The potential {self.name} does not know "
-                f"{', '.join(chemical_symbols[z] for z in unknown)}; choose a model that covers "
-                "it (phonopy-equivariant models list)."
-            )
+        present = {int(z) for z in numbers}
+        if not present <= set(self.species):
+            raise PhonopyEquivariantError(_unknown_elements(self, present))
         return np.searchsorted(self.species, numbers)
 
     def graph(self, structure: Any) -> jraph.GraphsTuple:
@@ -98,6 +98,26 @@ class Potential:
             return result
         return result._replace(stress=np.zeros((3, 3)))
 
+    def familiarity(self, structure: Any) -> Familiarity:
+        """Return how far a structure is from those the potential was trained on.
+
+        The features come out of the program that :meth:`evaluate` runs: nothing else compiles.
+
+        Raises
+        ------
+        PhonopyEquivariantError
+            The potential has no :attr:`reference`, or does not know an element.
+
+        """
+        if self.reference is None:
+            raise PhonopyEquivariantError(
+                f"The potential {self.name} does not say what its training structures look like; "
+                "pe.fit_familiarity measures them."
+            )
+        structure = as_structure(structure)
+        species = self.species_index(structure.numbers)
+        return compare(self.reference, self.evaluate(structure).features, species)
+
     def evaluate_graph(
         self, graph: jraph.GraphsTuple, n_node: int | None = None, n_edge: int | None = None
     ) -> Evaluation:
@@ -106,7 +126,7 @@ class Potential:
         The stress has no meaning unless the cell is periodic in three directions.
         """
         padded = pad_graph(graph, n_node, n_edge)
-        energies, forces, virial = _evaluate(self.model, self.params, padded)
+        energies, forces, virial, features = _evaluate(self.model, self.params, padded)
         atoms = int(graph.n_node[0])
         site = np.asarray(energies, float)[:atoms]
         volume = abs(np.linalg.det(graph.globals["cell"][0])) or 1.0
@@ -115,11 +135,12 @@ class Potential:
             site,
             np.asarray(forces, float)[:atoms],
             np.asarray(virial, float)[0] / volume,
+            np.asarray(features, float)[:atoms],
         )
 
 
 def make_potential(
-    config: ModelConfig, params: Params, dtype: str = "float64", **labels: str
+    config: ModelConfig, params: Params, dtype: str = "float64", name: str = "unnamed"
 ) -> Potential:
     """Return a potential whose parameters are cast to ``dtype``.
 
@@ -133,7 +154,7 @@ def make_potential(
         raise PhonopyEquivariantError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}.")
     with jax.enable_x64(True):
         cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
-    return Potential(config, cast, dtype, **labels)
+    return Potential(config, cast, dtype, name)
 
 
 def random_potential(config: ModelConfig, seed: int = 0, dtype: str = "float64") -> Potential:
@@ -141,6 +162,22 @@ def random_potential(config: ModelConfig, seed: int = 0, dtype: str = "float64")
     with jax.enable_x64(True):
         params = build_model(config).init(jax.random.key(seed))
     return make_potential(config, params, dtype, name="random")
+
+
+def _unknown_elements(potential: Potential, present: set[int]) -> str:
+    """Return the message for a structure with an element that the potential does not know."""
+    # only here, where the name of a model is needed: the registry knows nothing of potentials
+    from phonopy_equivariant.checkpoints.registry import models_covering
+
+    symbols = [chemical_symbols[z] for z in sorted(present)]
+    unknown = ", ".join(chemical_symbols[z] for z in sorted(present - set(potential.species)))
+    names = models_covering(symbols, but=(potential.name,))[:3]
+    remedy = (
+        f"choose a model that covers the whole structure, such as {', '.join(names)}"
+        if names
+        else "no published model covers the whole structure, see phonopy-equivariant models list"
+    )
+    return f"The potential {potential.name} does not know {unknown}; {remedy}."
 
 
 def edge_vectors(
@@ -178,6 +215,20 @@ def node_energies(
 ) -> Float[Array, " nodes"]:
     """Return float64 site energies (eV), zero on padding, at the given positions.
 
+    As :func:`node_outputs`, without the features.
+    """
+    return node_outputs(model, params, graph, positions, strain)[0]
+
+
+def node_outputs(
+    model: LayeredModel,
+    params: Params,
+    graph: jraph.GraphsTuple,
+    positions: Float[Array, "nodes 3"],
+    strain: Float[Array, "graphs 3 3"] | None = None,
+) -> tuple[Float[Array, " nodes"], Float[Array, "nodes features"]]:
+    """Return float64 site energies (eV), zero on padding, and the features of all nodes.
+
     Vectors are differences of float64 positions and are rounded to the model's precision
     afterwards. A strain ε, symmetrised, takes every vector r to r·(1 + ε).
     """
@@ -187,31 +238,32 @@ def node_energies(
         symmetric = (strain + jnp.swapaxes(strain, 1, 2)) / 2
         vectors = vectors + jnp.einsum("ev,evw->ew", vectors, symmetric[owner[graph.receivers]])
     dtype = jax.tree.leaves(params)[0].dtype
-    energies = site_energies(
+    site, features = site_outputs(
         model,
         params,
         vectors.astype(dtype),
         graph.nodes["species"],
         graph.senders,
         graph.receivers,
-    ).astype(positions.dtype)
+    )
+    energies = site.astype(positions.dtype)
     if has_padding(graph):
         energies = jnp.where(owner < len(graph.n_node) - 1, energies, 0.0)
-    return energies
+    return energies, features
 
 
 @compiled(static_argnums=(0,))
 def _evaluate(
     model: LayeredModel, params: Params, graph: jraph.GraphsTuple
-) -> tuple[Array, Array, Array]:
-    """Return site energies, forces and the virial dE/dε of each graph."""
+) -> tuple[Array, Array, Array, Array]:
+    """Return site energies, forces, the virial dE/dε of each graph, and features."""
 
-    def total(positions: Array, strain: Array) -> tuple[Array, Array]:
-        energies = node_energies(model, params, graph, positions, strain)
-        return energies.sum(), energies
+    def total(positions: Array, strain: Array) -> tuple[Array, tuple[Array, Array]]:
+        energies, features = node_outputs(model, params, graph, positions, strain)
+        return energies.sum(), (energies, features)
 
     cell = jnp.asarray(graph.globals["cell"])
-    (minus_forces, virial), energies = jax.grad(total, (0, 1), has_aux=True)(
+    (minus_forces, virial), (energies, features) = jax.grad(total, (0, 1), has_aux=True)(
         jnp.asarray(graph.nodes["positions"]), jnp.zeros_like(cell)
     )
-    return energies, -minus_forces, virial
+    return energies, -minus_forces, virial, features

@@ -68,7 +68,13 @@ def _empty(folder: Path) -> None:
         (_flat, ("no volume", "check the lattice vectors")),
         (_overlapping, ("overlapping atoms", "remove the duplicate")),
         (_not_a_number, ("atom 2 is not a finite number", "mend the structure file")),
-        (_silver, ("does not know Ag", "choose a model that covers it")),
+        (
+            _silver,
+            (
+                "does not know Ag",
+                "choose a model that covers the whole structure, such as nequix-oam-1-pft",
+            ),
+        ),
     ],
 )
 def test_bad_structures(tmp_path: Path, write: Write, phrases: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ from phonopy_equivariant.checkpoints.registry import file_sha256
 from phonopy_equivariant.data import read_records
 from phonopy_equivariant.potential import make_potential
 
+NAME = "pe-crystal-1"
 THEORY = "PBE(+U), as imitated by nequix-oam-1-pft"
 
 
@@ -51,16 +52,15 @@ def main() -> None:
     parser.add_argument("--install", action="store_true", help="into the package")
     options = parser.parse_args()
     trained = pe.load_potential(options.student, dtype="float32")
-    name = bundled.DEFAULT_MODEL
-    single = make_potential(trained.config, trained.params, "float32", name=name)
+    single = make_potential(trained.config, trained.params, "float32", name=NAME)
     parts = {
         part: [r.structure for r in read_records(options.folder / f"{part}.h5")]
         for part in ("train", "held_out")
     }
     single = pe.fit_familiarity(single, parts["train"], parts["held_out"])
-    target = Path(bundled.__file__).parent if options.install else options.folder
-    labels = {"name": name, "licence": "BSD-3-Clause", "theory": THEORY}
-    path = pe.save_checkpoint(single, target / f"{name}.npz", labels)
+    target = bundled.FOLDER if options.install else options.folder
+    labels = {"name": NAME, "licence": "BSD-3-Clause", "theory": THEORY}
+    path = pe.save_checkpoint(single, target / f"{NAME}.npz", labels)
     card = {
         "sha256": file_sha256(path),
         "licence": "BSD-3-Clause",

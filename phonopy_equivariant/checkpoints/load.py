@@ -7,6 +7,7 @@ import os
 import zipfile
 from pathlib import Path
 
+from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.native import Checkpoint, read_checkpoint
 from phonopy_equivariant.checkpoints.nequix import read_nequix
 from phonopy_equivariant.checkpoints.registry import file_sha256, resolve
@@ -14,15 +15,18 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential, make_potential
 
 
-def load_potential(name_or_path: str | os.PathLike[str], dtype: str = "float64") -> Potential:
+def load_potential(
+    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, dtype: str = "float64"
+) -> Potential:
     """Return a potential, ready to evaluate.
 
     Parameters
     ----------
     name_or_path
-        The name of a published model (``phonopy-equivariant models list``), downloaded on first
-        use, or the path of a Nequix ``.nqx`` file or of a checkpoint of ours (``.npz``). Models
-        of mace-torch are converted on first use, which needs the extra ``mace``.
+        The name of a model (``phonopy-equivariant models list``), or the path of a Nequix
+        ``.nqx`` file or of a checkpoint of ours (``.npz``). Published models, the default among
+        them, are downloaded on first use, and those of mace-torch converted, which needs the
+        extra ``mace``.
     dtype
         Precision of the model, ``"float64"`` or ``"float32"``. Weights are cast to it.
 
@@ -54,7 +58,7 @@ def load_potential(name_or_path: str | os.PathLike[str], dtype: str = "float64")
         ) from error
     name = checkpoint.labels["name"]
     potential = make_potential(checkpoint.config, checkpoint.params, dtype, name=name)
-    return dataclasses.replace(potential, sha256=digest)
+    return dataclasses.replace(potential, sha256=digest, reference=checkpoint.reference)
 
 
 def _read(path: Path) -> Checkpoint:

@@ -7,11 +7,15 @@ A zip archive with one ``.npy`` member for each array, named by its place in the
     architecture: nequip
     config: {species: [11, 17], cutoff: 5.0, ...}
     labels: {name: my-model, licence: CC-BY-4.0, theory: PBE}
+    familiarity: {features: 128, threshold: 9.8, quantile: 0.99}
+
+The last line, and the members ``familiarity/*.npy``, are there if :mod:`..familiarity` was fitted.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 import zlib
@@ -25,6 +29,7 @@ import yaml
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.familiarity import FeatureReference
 from phonopy_equivariant.models.architectures import ARCHITECTURES, architecture_of
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import Params
@@ -32,6 +37,8 @@ from phonopy_equivariant.potential import Potential
 
 FORMAT_VERSION = 1
 HEADER = "model.yaml"
+FAMILIARITY = "familiarity"
+_REFERENCE = ("counts", "means", "whitening")  # its arrays
 
 
 class Checkpoint(NamedTuple):
@@ -40,6 +47,16 @@ class Checkpoint(NamedTuple):
     config: ModelConfig
     params: Params
     labels: dict[str, str]
+    reference: FeatureReference | None = None
+
+
+class _Header(NamedTuple):
+    config: ModelConfig
+    labels: dict[str, str]
+    template: Params  # shapes of all parameters
+    features: int  # in the familiarity's reference; 0: there is none
+    threshold: float
+    quantile: float
 
 
 def save_checkpoint(
@@ -52,7 +69,7 @@ def save_checkpoint(
     Parameters
     ----------
     potential
-        Its parameters are stored in the precision they have.
+        Its parameters are stored in the precision they have, and its reference with them.
     path
         Ends in ``.npz``; an existing file is replaced.
     labels
@@ -98,8 +115,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            config, labels, template = _read_header(path, archive)
-            return Checkpoint(config, _read_params(path, archive, template), labels)
+            return _read_arrays(path, archive, _read_header(path, archive))
     except KeyError as error:  # a zip archive without a header
         raise PhonopyEquivariantError(
             f"{path}: no {HEADER} inside; not a checkpoint of phonopy_equivariant."
@@ -119,11 +135,21 @@ def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
         "config": {key: _plain(value) for key, value in potential.config.to_dict().items()},
         "labels": {str(key): str(value) for key, value in labels.items()},
     }
+    arrays = dict(_flatten(potential.params))
+    if potential.reference is not None:
+        counts, means, whitening, threshold, quantile = potential.reference
+        header[FAMILIARITY] = {
+            "features": len(whitening),
+            "threshold": float(threshold),
+            "quantile": float(quantile),
+        }
+        named = zip(_REFERENCE, (counts, means, whitening), strict=True)
+        arrays |= {f"{FAMILIARITY}/{name}": array for name, array in named}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         text = yaml.safe_dump(header, sort_keys=False, default_flow_style=None, allow_unicode=True)
         archive.writestr(zipfile.ZipInfo(HEADER), text)
-        for key, leaf in _flatten(potential.params):
+        for key, leaf in arrays.items():
             array = np.asarray(leaf)
             if not np.isfinite(array).all():
                 raise PhonopyEquivariantError(
@@ -147,10 +173,7 @@ def _flatten(params: Params) -> Iterator[tuple[str, Any]]:
         yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
-def _read_header(
-    path: str | os.PathLike[str], archive: zipfile.ZipFile
-) -> tuple[ModelConfig, dict[str, str], Params]:
-    """Return configuration, labels, and the shapes of all parameters."""
+def _read_header(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> _Header:
     try:
         header = yaml.safe_load(archive.read(HEADER))
         version, architecture = header["format"], header["architecture"]
@@ -169,14 +192,8 @@ def _read_header(
             f"{path}: unknown architecture {architecture!r}, this version knows "
             f"{', '.join(ARCHITECTURES)}; upgrade phonopy_equivariant."
         )
-    kind = ARCHITECTURES[architecture]
     try:
-        # YAML has lists only, a configuration tuples only
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()}
-        config = kind.config.from_dict(values)
-        labels = {str(key): str(value) for key, value in header.get("labels", {}).items()}
-        with jax.enable_x64(True):
-            template = jax.eval_shape(kind.build(config).init, jax.random.key(0))
+        return _parse_header(header, architecture)
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -184,25 +201,52 @@ def _read_header(
             f"{path}: the configuration in {HEADER} is incomplete or has a value of the wrong "
             "type; write the checkpoint again with save_checkpoint."
         ) from error
-    return config, labels, template
 
 
-def _read_params(
-    path: str | os.PathLike[str], archive: zipfile.ZipFile, template: Params
-) -> Params:
-    wanted = dict(_flatten(template))
+def _parse_header(header: dict[str, Any], architecture: str) -> _Header:
+    kind = ARCHITECTURES[architecture]
+    # YAML has lists only, a configuration tuples only
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in header["config"].items()}
+    config = kind.config.from_dict(values)
+    labels = {str(key): str(value) for key, value in header.get("labels", {}).items()}
+    familiarity = header.get(FAMILIARITY, {"features": 0, "threshold": 0.0, "quantile": 0.0})
+    features = int(familiarity["features"])
+    threshold, quantile = float(familiarity["threshold"]), float(familiarity["quantile"])
+    if features < 0 or not math.isfinite(threshold):
+        raise ValueError(FAMILIARITY)
+    with jax.enable_x64(True):
+        template = jax.eval_shape(kind.build(config).init, jax.random.key(0))
+    return _Header(config, labels, template, features, threshold, quantile)
+
+
+def _read_arrays(
+    path: str | os.PathLike[str], archive: zipfile.ZipFile, header: _Header
+) -> Checkpoint:
+    shapes = {key: leaf.shape for key, leaf in _flatten(header.template)}
+    parameters = list(shapes)
+    if header.features:
+        species, width = len(header.config.species), header.features
+        some = ((species,), (species, width), (width, width))
+        named = zip(_REFERENCE, some, strict=True)
+        shapes |= {f"{FAMILIARITY}/{name}": shape for name, shape in named}
     found = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
     for problem, names in (
-        ("lacks", wanted.keys() - found),
-        ("has a surplus", found - wanted.keys()),
+        ("lacks", shapes.keys() - found),
+        ("has a surplus", found - shapes.keys()),
     ):
         if names:
             raise PhonopyEquivariantError(
                 f"{path}: the checkpoint {problem} array {min(names)} for its configuration; "
                 "write it again with save_checkpoint."
             )
-    leaves = [_read_array(path, archive, key, leaf.shape) for key, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    arrays = {key: _read_array(path, archive, key, shape) for key, shape in shapes.items()}
+    structure = jax.tree.structure(header.template)
+    params: Params = jax.tree.unflatten(structure, [arrays.pop(key) for key in parameters])
+    reference = None
+    if header.features:
+        counts, means, whitening = arrays.values()
+        reference = FeatureReference(counts, means, whitening, header.threshold, header.quantile)
+    return Checkpoint(header.config, params, header.labels, reference)
 
 
 def _read_array(

@@ -1,7 +1,8 @@
-"""Published models by name: their cards, where their files lie, and the download of them.
+"""Models by name: their cards, where their files lie, and the download of published ones.
 
-A name is looked for in the folder that ``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's
-cache, then at its URL. Every file must have the hash that the registry gives.
+A model may be part of the package (:mod:`..bundled`). Any other name is looked for in the folder
+that ``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's cache, then at its URL. Every file
+must have the hash that its card gives.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import importlib.resources
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,19 @@ from ase.data import atomic_numbers, chemical_symbols
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from phonopy_equivariant.checkpoints import bundled
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 MODELS_VARIABLE = "PHONOPY_EQUIVARIANT_MODELS"
+# The one to check with: no other Nequix model was trained on as much.
+STRONG_MODEL = "nequix-oam-1-pft"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """What is known of a published model; ``elements`` are symbols by atomic number."""
+    """What is known of a model; ``elements`` are symbols by atomic number."""
 
     name: str
-    url: str
     sha256: str
     licence: str
     citation: tuple[str, ...]
@@ -42,8 +46,18 @@ class ModelCard:
     elements: tuple[str, ...]
     # errors measured against a reference, one sentence each
     accuracy: tuple[str, ...] = ()
-    # "nequix", or "mace": a pickle, converted on first use
+    # what it was made for, and what it is no good for
+    good_for: tuple[str, ...] = ()
+    not_good_for: tuple[str, ...] = ()
+    # "nequix"; "mace": a pickle, converted on first use; "bundled": a checkpoint in the package
     format: str = "nequix"
+    # where it is published; none for a bundled one
+    url: str = ""
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the model is part of this package."""
+        return self.format == "bundled"
 
     @property
     def file_name(self) -> str:
@@ -51,12 +65,23 @@ class ModelCard:
 
         A model of mace-torch is kept converted.
         """
-        return self.name + (".npz" if self.format == "mace" else Path(self.url).suffix)
+        ours = self.bundled or self.format == "mace"
+        return self.name + (".npz" if ours else Path(self.url).suffix)
 
 
 def list_models() -> tuple[ModelCard, ...]:
-    """Return the cards of all models that load by name."""
+    """Return the cards of all models that load by name, bundled ones first."""
     return tuple(_cards().values())
+
+
+def models_covering(symbols: Collection[str], but: Collection[str] = ()) -> tuple[str, ...]:
+    """Return names of the models that know all elements, but for some names.
+
+    Those on this computer come first, then the strong one, then the registry's order.
+    """
+    wanted = set(symbols)
+    names = [c.name for c in list_models() if wanted <= set(c.elements) and c.name not in but]
+    return tuple(sorted(names, key=lambda name: (local_path(name) is None, name != STRONG_MODEL)))
 
 
 def model_card(name: str) -> ModelCard:
@@ -108,6 +133,8 @@ def fetch(name: str) -> Path:
 
     """
     card = model_card(name)
+    if card.bundled:
+        return _bundled_file(card)
     if card.format == "mace":
         from phonopy_equivariant.checkpoints.mace_file import fetch_converted
 
@@ -138,6 +165,16 @@ def fetch_file(card: ModelCard) -> Path:
     )
 
 
+def _bundled_file(card: ModelCard) -> Path:
+    path = _bundled_path(card)
+    if not path.is_file() or file_sha256(path) != card.sha256:
+        raise PhonopyEquivariantError(
+            f"{path} is missing or damaged, though it is part of phonopy_equivariant: install "
+            "the package again."
+        )
+    return path
+
+
 def local_path(name: str) -> Path | None:
     """Return where a model lies on this computer, unchecked, or None."""
     return _find(model_card(name))
@@ -147,6 +184,8 @@ def _find(card: ModelCard) -> Path | None:
     folder = os.environ.get(MODELS_VARIABLE)
     candidates = [Path(folder).expanduser() / card.file_name] if folder else []
     candidates.append(cache_path(card))
+    if card.bundled:
+        candidates = [_bundled_path(card)]
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -154,8 +193,19 @@ def remove(name: str) -> bool:
     """Delete a model from the user's cache; tell whether it was there.
 
     A file in the folder of ``PHONOPY_EQUIVARIANT_MODELS`` is the user's own and stays.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No such name, or the model is part of the package.
+
     """
     card = model_card(name)
+    if card.bundled:
+        raise PhonopyEquivariantError(
+            f"{name} is part of phonopy_equivariant and cannot be removed; it takes no space in "
+            "your cache folder."
+        )
     paths = [cache_path(card), cache_path(dataclasses.replace(card, format=""))]
     existed = any(path.is_file() for path in paths)
     for path in paths:
@@ -169,10 +219,18 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.cache
 def _cards() -> dict[str, ModelCard]:
-    source = importlib.resources.files(__package__).joinpath("registry.yaml")
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(source.read_text("utf-8"))
+    return _read_cards(bundled.FOLDER)
+
+
+@functools.cache
+def _read_cards(folder: Path) -> dict[str, ModelCard]:
+    entries: dict[str, dict[str, Any]] = {
+        path.stem: {"format": "bundled"} | yaml.safe_load(path.read_text("utf-8"))
+        for path in sorted(folder.glob("*.yaml"))
+    }
+    published = importlib.resources.files(__package__).joinpath("registry.yaml")
+    entries |= yaml.safe_load(published.read_text("utf-8"))
     return {name: _card(name, entry) for name, entry in entries.items()}
 
 
@@ -189,6 +247,10 @@ def _expand(ranges: tuple[str, ...]) -> tuple[str, ...]:
         first, _, last = some.partition("-")
         symbols += chemical_symbols[atomic_numbers[first] : atomic_numbers[last or first] + 1]
     return tuple(symbols)
+
+
+def _bundled_path(card: ModelCard) -> Path:
+    return bundled.FOLDER / card.file_name
 
 
 def cache_path(card: ModelCard) -> Path:

@@ -112,9 +112,11 @@ def _main(args: argparse.Namespace) -> int:
 def _write_force_sets(
     phonon: Phonopy, potential: Potential, crystal: Crystal, output: str, console: Console
 ) -> None:
+    from phonopy_equivariant.cli.start import warn_if_far
     from phonopy_equivariant.interface.force_sets import compute_force_sets, write_force_sets
 
     dataset = compute_force_sets(phonon, potential, crystal, console.track)
+    warn_if_far(console, potential, phonon.supercell)
     write_force_sets(dataset, output)
     console.say(f"Forces are in {output}.")
 
@@ -127,6 +129,7 @@ def _write_force_constants(
     output: str,
     console: Console,
 ) -> None:
+    from phonopy_equivariant.cli.start import warn_if_far
     from phonopy_equivariant.interface.files import write_force_constants, write_params
     from phonopy_equivariant.interface.session import (
         compute_force_constants,
@@ -140,6 +143,7 @@ def _write_force_constants(
         console.say(f"Born charges: from {born}")
     with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
         report = compute_force_constants(phonon, potential)
+    warn_if_far(console, potential, phonon.primitive)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark.replace("use --relax", "use phonopy-equivariant relax"))
     if args.format == "yaml":

@@ -8,7 +8,7 @@ from typing import Any
 
 from phonopy_equivariant.cli.options import parser_arguments
 
-_DESCRIPTION = "List, show, fetch and remove published potentials; convert those of mace-torch."
+_DESCRIPTION = "List, show, fetch and remove potentials; convert those of mace-torch."
 
 _EXAMPLES = """\
 examples:
@@ -112,7 +112,7 @@ def _list(_args: argparse.Namespace) -> int:
                 card.theory,
                 len(card.elements),
                 card.licence,
-                "yes" if local_path(card.name) else "no",
+                "bundled" if card.bundled else "yes" if local_path(card.name) else "no",
             )
             for card in list_models()
         ],

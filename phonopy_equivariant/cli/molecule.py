@@ -157,7 +157,7 @@ def _analyse(
         values = read_hessian(args.hessian, atoms)
         with console.stage("Normal modes and symmetry"):
             return analyse_hessian(atoms, values, *more), {"hessian": str(args.hessian)}
-    from phonopy_equivariant.cli.start import start_potential
+    from phonopy_equivariant.cli.start import start_potential, warn_if_far
     from phonopy_equivariant.molecules.structure import as_molecule
 
     molecule = as_molecule(atoms)
@@ -166,6 +166,7 @@ def _analyse(
         molecule = _relaxed(args, console, molecule, potential)
     with console.stage(f"Hessian of {len(molecule)} atoms, normal modes and symmetry"):
         result = vibrations(molecule, potential, *more)
+    warn_if_far(console, potential, molecule)
     source = {"potential": potential.name, "potential_sha256": potential.sha256}
     return result, source | {"dtype": potential.dtype}
 

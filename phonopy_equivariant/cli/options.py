@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-DEFAULT_MODEL = "nequix-mp-1-pft"
+from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -51,7 +51,7 @@ def add_command(commands: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.cli.start import start_potential, watched
+    from phonopy_equivariant.cli.start import start_potential, warn_if_far, watched
     from phonopy_equivariant.interface.crystals import read_atoms
     from phonopy_equivariant.interface.files import (
         check_output,
@@ -68,6 +68,7 @@ def _main(args: argparse.Namespace) -> int:
 
     with watched(console) as (show, steps):
         relaxed = relax(atoms, potential, args.fmax, cell=not args.fixed_cell, callback=show)
+    warn_if_far(console, potential, relaxed)
     write_atoms(relaxed, args.output)
     first, last = steps[0], steps[-1]
     console.report(

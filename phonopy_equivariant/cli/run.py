@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
-    from phonopy_equivariant.cli.start import relaxed_crystal, start_potential
+    from phonopy_equivariant.cli.start import relaxed_crystal, start_potential, warn_if_far
     from phonopy_equivariant.interface.crystals import read_crystal
     from phonopy_equivariant.interface.files import (
         PARAMS_FILE,
@@ -177,6 +177,7 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     else:
         with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
             report = compute_force_constants(phonon, potential)
+        warn_if_far(console, potential, phonon.primitive)
         for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
             console.warn(remark)
         write_params(phonon, PARAMS_FILE, provenance(potential))
@@ -194,6 +195,7 @@ def _run_exact(
     phonon: Any, potential: Any, tolerance: float | None, options: list[str], console: Console
 ) -> tuple[int, Any]:
     """Run phonopy's script without folding error and return its status and the report."""
+    from phonopy_equivariant.cli.start import warn_if_far
     from phonopy_equivariant.interface.exact import use_exact_dynamical_matrix
     from phonopy_equivariant.interface.exact_script import (
         exact_calculation,
@@ -205,6 +207,7 @@ def _run_exact(
 
     with console.stage("Exact dynamical matrix"):
         report = use_exact_dynamical_matrix(phonon, potential, tolerance)
+    warn_if_far(console, potential, phonon.primitive)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark)
     matrix = phonon.dynamical_matrix

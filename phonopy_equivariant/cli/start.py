@@ -43,6 +43,14 @@ def start_potential(args: argparse.Namespace, console: Console, structure: Any) 
     return potential
 
 
+def warn_if_far(console: Console, potential: Potential, structure: Any) -> None:
+    """Warn of a structure far from those the potential was trained on."""
+    from phonopy_equivariant.interface.model_cards import familiarity_remarks
+
+    for remark in familiarity_remarks(potential, structure):
+        console.warn(remark)
+
+
 def relaxed_crystal(
     crystal: Crystal, potential: Potential, fmax: float | None, console: Console
 ) -> Crystal:

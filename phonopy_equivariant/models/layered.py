@@ -90,17 +90,19 @@ class LayeredModel:
         return self.layers[0].layout.l_max
 
 
-def site_energies(
+def site_outputs(
     model: LayeredModel,
     params: Params,
     vectors: Float[Array, "edges 3"],
     species: Int[Array, " atoms"],
     senders: Int[Array, " edges"],
     receivers: Int[Array, " edges"],
-) -> Float[Array, " atoms"]:
-    """Return the energy of each atom (eV), all readouts and the pair term included.
+) -> tuple[Float[Array, " atoms"], Float[Array, "atoms features"]]:
+    """Return the energy of each atom (eV) and its invariant features.
 
-    Edges come in pairs of mutual reverses (see :mod:`phonopy_equivariant.graph`).
+    Energies have all readouts and the pair term included; features are the scalars (0e) of all
+    layers side by side. Edges come in pairs of mutual reverses (see
+    :mod:`phonopy_equivariant.graph`).
     """
     shared = params["global"]
     distance = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
@@ -116,13 +118,14 @@ def site_energies(
     if model.pair is not None:
         bonds = model.pair(shared, distance, z_i, z_j)
         energies = energies + jax.ops.segment_sum(bonds, receivers, len(species))
-    features = model.embed(shared, species)
+    features, scalars = model.embed(shared, species), []
     # no scan over equal layers: measured, it compiles half as long again as the layers written out
     for layer, layer_params in zip(model.layers, params["layers"], strict=True):
         features = interaction(layer, layer_params, features, edges, species)
         if layer.readout is not None:
             energies = energies + layer.readout(layer_params, features, species)
-    return energies
+        scalars.append(features["0e"][:, 0])
+    return energies, jnp.concatenate(scalars, axis=1)
 
 
 def interaction(

@@ -302,8 +302,14 @@ class Trainer:
         save_checkpoint(potential, self._folder / name, labels)
 
     def _trained(self, state: TrainState) -> Potential:
-        name = self._folder.name
-        return dataclasses.replace(self._potential, params=state.average, name=name, sha256="")
+        # a reference belongs to the weights it was fitted with
+        return dataclasses.replace(
+            self._potential,
+            params=state.average,
+            name=self._folder.name,
+            sha256="",
+            reference=None,
+        )
 
     def _result(self) -> Result:
         path = self._folder / (BEST if self._validation else LAST)

@@ -1,0 +1,148 @@
+"""How far a structure is from those that a potential was trained on.
+
+Each atom has a vector f of the scalar features of all layers. Of the training structures the mean
+μ_z for each species and one covariance C of all differences f - μ_z are kept. An atom's distance
+is Mahalanobis', d² = (f - μ_z)ᵀ C⁻¹ (f - μ_z); a structure's is that of its farthest atom. A
+threshold says how far the structures go that the potential has not seen, but that are of the kind
+of its training structures. Means of classes with one covariance are those of arXiv:1807.03888.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import Structure, as_structure
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.potential import Potential
+
+# Share of the mean variance that is added to every variance: directions in which the training
+# structures do not vary would count without bound.
+RIDGE = 1e-3
+
+
+class FeatureReference(NamedTuple):
+    """What a potential remembers of the features of its training structures, in float32."""
+
+    counts: Float[ndarray, " species"]  # atoms seen of each species
+    means: Float[ndarray, "species features"]
+    whitening: Float[ndarray, "features features"]  # W with W·Wᵀ = C⁻¹
+    threshold: float  # `quantile` of the held-out structures lie below it
+    quantile: float
+
+
+class Familiarity(NamedTuple):
+    """Distances of one structure from the training structures, in standard deviations."""
+
+    distances: Float[ndarray, " atoms"]  # infinite for a species never seen
+    threshold: float
+    quantile: float
+
+    @property
+    def distance(self) -> float:
+        """Distance of the farthest atom."""
+        return float(self.distances.max())
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the structure is farther than nearly all held-out ones."""
+        return self.distance > self.threshold
+
+
+def compare(
+    reference: FeatureReference,
+    features: Float[ndarray, "atoms features"],
+    species: Int[ndarray, " atoms"],
+) -> Familiarity:
+    """Return the distances of atoms, ``species`` being positions in the potential's table."""
+    whitened = (features - reference.means[species]) @ reference.whitening
+    distances = np.linalg.norm(whitened, axis=1)
+    seen = reference.counts[species] > 0
+    return Familiarity(np.where(seen, distances, np.inf), reference.threshold, reference.quantile)
+
+
+def fit_familiarity(
+    potential: Potential,
+    training: Iterable[Any],
+    held_out: Iterable[Any],
+    quantile: float = 0.99,
+) -> Potential:
+    """Return the potential with a reference to tell far structures by.
+
+    :func:`phonopy_equivariant.save_checkpoint` keeps it, and :meth:`Potential.familiarity` uses
+    it. Whoever changes the weights afterwards must fit again.
+
+    Parameters
+    ----------
+    potential
+        After its training.
+    training
+        Structures (ASE's, phonopy's) that it was trained on, or a fair sample of them.
+    held_out
+        Structures of the same kind that it was not trained on: they set the threshold.
+    quantile
+        Which share of them the threshold lets pass.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Structures that do not vary, held-out ones with elements absent from training, or a
+        quantile outside 0 to 1.
+
+    """
+    if not 0 < quantile < 1:
+        raise PhonopyEquivariantError(f"quantile={quantile}: give a number between 0 and 1.")
+    counts, means, whitening = _moments(potential, training)
+    fitted = FeatureReference(counts, means, whitening, np.inf, quantile)
+    distances = [compare(fitted, f, z).distance for f, z in _features(potential, held_out)]
+    threshold = float(np.quantile(distances, quantile)) if distances else np.nan
+    if not np.isfinite(threshold):
+        raise PhonopyEquivariantError(
+            "The held-out structures give no threshold: give some whose elements all occur in "
+            "the training structures."
+        )
+    return dataclasses.replace(potential, reference=fitted._replace(threshold=threshold))
+
+
+def _features(potential: Potential, structures: Iterable[Any]) -> Iterator[tuple[ndarray, ndarray]]:
+    """Yield features and species of each structure, by size, so that each program compiles once."""
+
+    def size(structure: Structure) -> tuple[int, int]:
+        graph = potential.graph(structure)
+        return int(graph.n_node[0]), int(graph.n_edge[0])
+
+    for structure in sorted(map(as_structure, structures), key=size):
+        species = potential.species_index(structure.numbers)
+        yield potential.evaluate(structure).features, species
+
+
+def _moments(potential: Potential, training: Iterable[Any]) -> tuple[ndarray, ndarray, ndarray]:
+    """Return counts, means and whitening matrix."""
+    counts = np.zeros(len(potential.species))
+    sums: Any = 0.0
+    squares: Any = 0.0
+    for features, species in _features(potential, training):
+        one_hot = np.eye(len(counts))[species]
+        counts += one_hot.sum(axis=0)
+        sums = sums + one_hot.T @ features
+        squares = squares + features.T @ features
+    means = sums / np.maximum(counts, 1)[:, None]
+    scatter = squares - (counts[:, None] * means).T @ means
+    freedom = counts.sum() - (counts > 0).sum()
+    variance = np.trace(scatter) / max(freedom, 1) / len(scatter)
+    if not variance > 0:
+        raise PhonopyEquivariantError(
+            "The training structures are too few or all alike: give structures whose atoms have "
+            "more than one surrounding."
+        )
+    covariance = scatter / freedom + RIDGE * variance * np.eye(len(scatter))
+    whitening = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    single = np.float32
+    return counts.astype(single), means.astype(single), whitening.astype(single)
