@@ -21,7 +21,7 @@ class ImageTable(Primitive):
     """A primitive cell whose "supercell" is a list of images of its atoms.
 
     Image j·C + S is atom j in cell S of C. Everything of the list is kept where phonopy keeps it
-    of a supercell (private attributes of ``Primitive``, the same in phonopy 4.4 to 4.10).
+    of a supercell (private attributes of ``Primitive``, the same in phonopy 4.7 to 4.10).
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ def folded_force_constants(
 def exact_calculation(matrix: DynamicalMatrix) -> Iterator[None]:
     """Let phonopy's script run its calculations on ``matrix`` while this context is open.
 
-    The script's ``_run_calculation`` (phonopy 4.4 to 4.10) is wrapped meanwhile: it gets the
+    The script's ``_run_calculation`` (phonopy 4.7 to 4.10) is wrapped meanwhile: it gets the
     matrix before the calculation, and its own force constants back for the files it writes last.
 
     Raises
@@ -65,7 +65,7 @@ def exact_calculation(matrix: DynamicalMatrix) -> Iterator[None]:
     original = getattr(phonopy_script, "_run_calculation", None)
     if original is None:
         raise PhonopyEquivariantError(
-            f"run --exact does not know the script of phonopy {__version__}; install phonopy 4.4 "
+            f"run --exact does not know the script of phonopy {__version__}; install phonopy 4.7 "
             "to 4.10, or use pe.use_exact_dynamical_matrix in Python."
         )
 
