@@ -32,13 +32,9 @@ from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.irreps import Features, expand_paths
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
-from phonopy_equivariant.response.expansion import (
-    Expansion,
-    LayerExpansion,
-    activation,
-    node_function,
-)
+from phonopy_equivariant.response.expansion import Expansion, LayerExpansion
 from phonopy_equivariant.response.little_group import Completion, irrep_of
+from phonopy_equivariant.response.node import activation, node_function
 
 
 class PairTable(NamedTuple):

@@ -36,6 +36,7 @@ from phonopy_equivariant.models.irreps import (
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params, bind_radial
 from phonopy_equivariant.response.little_group import Orbits, irrep_of
+from phonopy_equivariant.response.node import ProductExpansion, expand_product, node_function
 
 
 class Network(NamedTuple):
@@ -62,19 +63,6 @@ class Network(NamedTuple):
     def radial_species(self) -> tuple[Int[Array, " edges"], Int[Array, " edges"]]:
         """Return the species (z_i, z_j) of every edge."""
         return self.own_species[self.receivers], self.species[self.senders]
-
-
-class ProductExpansion(NamedTuple):
-    """A channelwise product B(x) to second order about x0, for every atom and channel.
-
-    Changes of B and of φ along δx are then products with small matrices, however many
-    polynomials B is made of.
-    """
-
-    point: Float[Array, "receivers m u"]  # x0
-    value: Float[Array, "receivers k u"]  # B(x0)
-    slope: Float[Array, "receivers k m u"]  # ∂B/∂x
-    curvature: Float[Array, "receivers m m u"]  # ∂φ/∂B · ∂²B/∂x∂x
 
 
 class LayerExpansion(NamedTuple):
@@ -127,7 +115,7 @@ def expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
         own = {key: network.own(x) for key, x in features.items()}
         species = network.own_species
         eta = jax.grad(node_function(layer, layer_params, later, species))(mixed)
-        product = _expand_product(layer, layer_params, later, mixed, species)
+        product = expand_product(layer, layer_params, later, mixed, species)
         sums_of = _sums_shape(layer.layout, network)
         _, pull = jax.vjp(
             lambda sums, h, layer=layer, p=layer_params, z=species: layer.mix(p, sums, h, z),
@@ -166,87 +154,6 @@ def expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
     if model.pair is not None:
         bond = bond + _pair_term(model.pair, params, network, geometry)
     return Expansion(tuple(reversed(layers)), bond)
-
-
-def node_function(
-    layer: Layer,
-    params: Params,
-    later: Features,
-    species: Int[Array, " atoms"],
-    product: ProductExpansion | None = None,
-) -> Callable[[Features], Array]:
-    """Return φ(y) = readout(activate(y)) + ν·activate(y), whose curvature enters Φ.
-
-    With a product's expansion the function is φ to second order in that product.
-    """
-
-    def function(mixed: Features) -> Array:
-        value = _node_energy(layer, params, later, species)(
-            activation(layer, params, species, product)(mixed)
-        )
-        if product is None or layer.channelwise is None:
-            return value
-        moved = layer.channelwise.before(params, mixed, species) - product.point
-        return value + jnp.einsum("imu,imnu,inu->", moved, product.curvature, moved) / 2
-
-    return function
-
-
-def activation(
-    layer: Layer,
-    params: Params,
-    species: Int[Array, " atoms"],
-    product: ProductExpansion | None = None,
-) -> Callable[[Features], Features]:
-    """Return activate(y); with a product's expansion, to first order in that product."""
-
-    def function(mixed: Features) -> Features:
-        if product is None or layer.channelwise is None:
-            return layer.activate(params, mixed, species)
-        moved = layer.channelwise.before(params, mixed, species) - product.point
-        value = product.value + jnp.einsum("ikmu,imu->iku", product.slope, moved)
-        return layer.channelwise.after(params, value, mixed, species)
-
-    return function
-
-
-def _node_energy(
-    layer: Layer, params: Params, later: Features, species: Int[Array, " atoms"]
-) -> Callable[[Features], Array]:
-    """Return readout(h') + ν·h' as a function of h'."""
-
-    def function(updated: Features) -> Array:
-        value = jnp.sum(jnp.stack([jnp.sum(later[key] * updated[key]) for key in later]))
-        if layer.readout is not None:
-            value = value + layer.readout(params, updated, species).sum()
-        return value
-
-    return function
-
-
-def _expand_product(
-    layer: Layer, params: Params, later: Features, mixed: Features, species: Int[Array, " atoms"]
-) -> ProductExpansion | None:
-    """Return the derivatives of a layer's channelwise product, all channels at once."""
-    parts = layer.channelwise
-    if parts is None:
-        return None
-    point = parts.before(params, mixed, species)
-    energy = _node_energy(layer, params, later, species)
-
-    def product(x: Array) -> Array:
-        return parts.product(params, x, species)
-
-    value = product(point)
-    weight = jax.grad(lambda b: energy(parts.after(params, b, mixed, species)))(value)
-    slope_of = jax.grad(lambda x: jnp.sum(weight * product(x)))
-
-    def along(direction: Array) -> tuple[Array, Array]:
-        change = jnp.broadcast_to(direction[:, None], point.shape)
-        return jax.jvp(lambda x: (product(x), slope_of(x)), (point,), (change,))[1]
-
-    slope, curvature = jax.lax.map(along, jnp.eye(point.shape[1], dtype=point.dtype))
-    return ProductExpansion(point, value, jnp.moveaxis(slope, 0, 2), jnp.moveaxis(curvature, 0, 2))
 
 
 def _geometry(vectors: Float[Array, "edges 3"], l_max: int) -> _Geometry:
