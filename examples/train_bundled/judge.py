@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 from ase.data import atomic_masses
 from labels import Teacher, lattice_force_constants, load_teacher, use_cache
-from phonopy.phonon.thermal_properties import mode_cv, mode_F, mode_S
 from phonopy.physical_units import get_physical_units
 
 from phonopy_equivariant.data import Record, read_records
@@ -47,10 +46,15 @@ def thermal(frequencies: np.ndarray) -> tuple[float, float, float]:
     """Return F (kJ/mol), S and Cv (J/K/mol) for a mole of primitive cells at 300 K."""
     units = get_physical_units()
     energies = frequencies[frequencies > 1e-4] * units.THzToEv
+    kt = units.KB * TEMPERATURE
+    x = energies / kt
+    occupation = 1 / np.expm1(x)
+    free = energies / 2 + kt * np.log1p(-np.exp(-x))
+    entropy = (energies * (occupation + 0.5) - free) / TEMPERATURE
+    capacity = units.KB * x**2 * occupation * (occupation + 1)
     scale = units.EvTokJmol / len(frequencies)
-    functions = (mode_F, mode_S, mode_cv)
-    free, entropy, capacity = (float(np.sum(f(TEMPERATURE, energies))) for f in functions)
-    return free * scale, entropy * scale * 1000, capacity * scale * 1000
+    sums = [float(values.sum()) * scale for values in (free, entropy, capacity)]
+    return sums[0], sums[1] * 1000, sums[2] * 1000
 
 
 def frequencies_of(matrices: np.ndarray) -> np.ndarray:
