@@ -23,7 +23,10 @@ from phonopy_equivariant.graph import build_graph, pad_graph
 from phonopy_equivariant.models.architectures import build_model
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
+from phonopy_equivariant.programs import record
 from phonopy_equivariant.structure import as_structure
+
+record(jraph.GraphsTuple)
 
 DTYPES = ("float64", "float32")
 
@@ -252,7 +255,7 @@ def node_outputs(
     return energies, features
 
 
-@compiled(static_argnums=(0,))
+@compiled(static_argnums=(0,), keep=True)
 def _evaluate(
     model: LayeredModel, params: Params, graph: jraph.GraphsTuple
 ) -> tuple[Array, Array, Array, Array]:

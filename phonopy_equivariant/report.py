@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from phonopy_equivariant.familiarity import Familiarity
+
 
 @dataclasses.dataclass(frozen=True)
 class ForceConstantsReport:
@@ -33,6 +35,8 @@ class ForceConstantsReport:
         Which road gave the numbers, ``bloch`` or ``autodiff``.
     seconds
         Wall time, compilation included.
+    familiarity
+        How far the crystal is from the training structures; None if the potential cannot tell.
 
     """
 
@@ -46,6 +50,7 @@ class ForceConstantsReport:
     inscribed_radius: float
     method: str
     seconds: float
+    familiarity: Familiarity | None = None
 
     @property
     def exact_everywhere(self) -> bool:

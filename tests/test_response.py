@@ -25,7 +25,7 @@ from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response import lattice
 from phonopy_equivariant.response.extended import extended_force_constants
 from phonopy_equivariant.response.hessian import hessian, structure_hessian_rows
-from phonopy_equivariant.response.lattice import lattice_force_constants
+from phonopy_equivariant.response.lattice import lattice_force_constants, lattice_response
 from phonopy_equivariant.response.little_group import little_groups, rotations_of_irreps
 from phonopy_equivariant.response.star import commensurate_grid
 from phonopy_equivariant.structure import Structure, as_structure, to_ase
@@ -75,6 +75,15 @@ def test_bloch_response_at_gamma_is_the_hessian_of_the_cell(
     assert not result.imag.any()
     # translation invariance, raw: 1e-10 eV/Å² is asked of the package
     assert np.abs(result.real.reshape(size, -1, 3).sum(axis=1)).max() < 1e-11
+
+
+def test_equilibrium_comes_out_of_the_expansion(model: Potential, crystal: Structure) -> None:
+    """Forces, stress and features as reverse mode of the energy has them."""
+    found = lattice_response(model, crystal, QPOINTS[:1]).equilibrium
+    expected = model.evaluate(crystal)
+    assert_close(found.forces, expected.forces)
+    assert_close(found.stress, expected.stress)
+    assert_close(found.features, expected.features)
 
 
 def test_hessian_equals_central_differences(model: Potential, crystal: Structure) -> None:
@@ -264,8 +273,14 @@ def test_one_atom_of_every_orbit_is_enough(name: str, structure: str) -> None:
     )
     counts = [len(g.representatives) for g in little_groups(symmetry, qpoints)]
     assert min(counts) < max(counts) or max(counts) < len(atoms)
-    reduced = lattice_force_constants(potential, phonon.primitive, qpoints, symmetry=symmetry)
-    assert_close(reduced, lattice_force_constants(potential, phonon.primitive, qpoints))
+    reduced = lattice_response(potential, phonon.primitive, qpoints, symmetry=symmetry)
+    every = lattice_response(potential, phonon.primitive, qpoints)
+    assert_close(reduced.values, every.values)
+    # whatever symmetry left to compute, forces and stress are those of all edges
+    assert_close(reduced.equilibrium.stress, every.equilibrium.stress)
+    np.testing.assert_allclose(reduced.equilibrium.forces, every.equilibrium.forces, atol=1e-12)
+    computed = reduced.equilibrium.receivers
+    assert_close(reduced.equilibrium.features, every.equilibrium.features[computed])
 
 
 def test_rotations_of_irreps_are_a_representation() -> None:

@@ -5,6 +5,7 @@ Sizes are padded to powers of two, so that a few dozen programs serve thousands 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import jax
@@ -37,9 +38,9 @@ class Teacher(Potential):
     def evaluate_graph(
         self, graph: jraph.GraphsTuple, n_node: int | None = None, n_edge: int | None = None
     ) -> Evaluation:
-        """Return energy, forces and stress."""
-        n_node = n_node or power_of_two(int(graph.n_node[0]) + 1, 32)
-        n_edge = n_edge or power_of_two(int(graph.n_edge[0]), 256)
+        """Return energy, forces and stress; sizes that a caller asks for are rounded up too."""
+        n_node = power_of_two(n_node or int(graph.n_node[0]) + 1, 32)
+        n_edge = power_of_two(n_edge or int(graph.n_edge[0]), 256)
         return super().evaluate_graph(graph, n_node, n_edge)
 
 
@@ -68,11 +69,14 @@ def lattice_force_constants(
         slots=np.pad(cell.slots, ((0, 0), (0, wide))),
         filled=np.pad(cell.filled, ((0, 0), (0, wide))),
     )
-    batch = spectral.make_batch(cell, qpoints, np.arange(len(qpoints)), {})
-    values = np.asarray(_force_constants(teacher.model, teacher.params, batch), float)
     columns = 3 * cell.atoms
-    real, *imaginary = np.moveaxis(values[:, :, :columns, :columns], 1, 0)
-    return real + 1j * (imaginary[0] if imaginary else 0.0)
+    found = []
+    for k in range(len(qpoints)):  # one by one: the number of q is no shape of a program
+        batch = spectral.make_batch(cell, qpoints, np.array([k]), {})
+        values = np.asarray(_force_constants(teacher.model, teacher.params, batch), float)
+        real, *imaginary = values[0, :, :columns, :columns]
+        found.append(real + 1j * (imaginary[0] if imaginary else 0.0))
+    return np.array(found)
 
 
 def supercell_hessian(
@@ -164,5 +168,6 @@ def sound(atoms: Atoms, start: Atoms) -> str:
 
 def use_cache(folder: str) -> None:
     """Keep compiled programs in a folder."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA complains of flags of the CPU at every load
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

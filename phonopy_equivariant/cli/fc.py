@@ -143,7 +143,7 @@ def _write_force_constants(
         console.say(f"Born charges: from {born}")
     with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
         report = compute_force_constants(phonon, potential)
-    warn_if_far(console, potential, phonon.primitive)
+    warn_if_far(console, potential, phonon.primitive, report.familiarity)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark.replace("use --relax", "use phonopy-equivariant relax"))
     if args.format == "yaml":

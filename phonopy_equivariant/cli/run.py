@@ -177,7 +177,7 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     else:
         with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
             report = compute_force_constants(phonon, potential)
-        warn_if_far(console, potential, phonon.primitive)
+        warn_if_far(console, potential, phonon.primitive, report.familiarity)
         for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
             console.warn(remark)
         write_params(phonon, PARAMS_FILE, provenance(potential))
@@ -207,7 +207,7 @@ def _run_exact(
 
     with console.stage("Exact dynamical matrix"):
         report = use_exact_dynamical_matrix(phonon, potential, tolerance)
-    warn_if_far(console, potential, phonon.primitive)
+    warn_if_far(console, potential, phonon.primitive, report.familiarity)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark)
     matrix = phonon.dynamical_matrix

@@ -13,6 +13,7 @@ from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 if TYPE_CHECKING:
+    from phonopy_equivariant.familiarity import Familiarity
     from phonopy_equivariant.interface.crystals import Crystal
     from phonopy_equivariant.interface.relax import RelaxationStep
     from phonopy_equivariant.potential import Potential
@@ -43,11 +44,13 @@ def start_potential(args: argparse.Namespace, console: Console, structure: Any) 
     return potential
 
 
-def warn_if_far(console: Console, potential: Potential, structure: Any) -> None:
+def warn_if_far(
+    console: Console, potential: Potential, structure: Any, found: Familiarity | None = None
+) -> None:
     """Warn of a structure far from those the potential was trained on."""
     from phonopy_equivariant.interface.model_cards import familiarity_remarks
 
-    for remark in familiarity_remarks(potential, structure):
+    for remark in familiarity_remarks(potential, structure, found):
         console.warn(remark)
 
 

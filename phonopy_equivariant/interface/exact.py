@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,12 @@ from numpy import ndarray
 from phonopy import Phonopy
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.familiarity import Familiarity
 from phonopy_equivariant.interface.exact_range import Attempt, converged_matrix
+from phonopy_equivariant.interface.phonopy import familiarity_at
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants
+from phonopy_equivariant.response.prepare import equilibrium_of, prepare
 from phonopy_equivariant.structure import as_structure, masses_of
 
 # THz; in single precision rounding alone moves frequencies by some 1e-6 THz
@@ -53,6 +55,8 @@ class ExactReport:
         Largest component of the stress, GPa.
     seconds
         Wall time, compilation included.
+    familiarity
+        How far the crystal is from the training structures; None if the potential cannot tell.
 
     """
 
@@ -64,6 +68,7 @@ class ExactReport:
     residual_force: float
     residual_stress: float
     seconds: float
+    familiarity: Familiarity | None = None
 
     @property
     def error(self) -> float:
@@ -186,17 +191,16 @@ def use_exact_dynamical_matrix(
             f"The tolerance of exact mode is {tolerance:g} THz; it must be positive "
             "(tolerance=, or run --exact-tolerance)."
         )
-    with ThreadPoolExecutor(1) as pool:  # the two compile different programs at the same time
-        evaluation = pool.submit(potential.evaluate, primitive)
-        matrix, attempts = converged_matrix(
-            phonon,
-            lambda qpoints: in_equal_blocks(potential, primitive, qpoints, max_memory),
-            lambda qpoints, values: mass_weighted(primitive, qpoints, values),
-            tolerance,
-            potential.hessian_range,
-            max_memory,
-        )
-        equilibrium = evaluation.result()
+    matrix, attempts = converged_matrix(
+        phonon,
+        lambda qpoints: in_equal_blocks(potential, primitive, qpoints, max_memory),
+        lambda qpoints, values: mass_weighted(primitive, qpoints, values),
+        tolerance,
+        potential.hessian_range,
+        max_memory,
+    )
+    # the expansion's program is that of the blocks: nothing compiles
+    equilibrium = equilibrium_of(prepare(potential, primitive))
     phonon.force_constants = None  # clears whatever was derived from it
     # the only private attribute of phonopy that is written; there is no setter
     phonon._dynamical_matrix = matrix  # type: ignore[assignment]
@@ -209,6 +213,7 @@ def use_exact_dynamical_matrix(
         residual_force=float(np.linalg.norm(equilibrium.forces, axis=1).max()),
         residual_stress=float(np.abs(equilibrium.stress).max() / GPa),
         seconds=time.perf_counter() - start,
+        familiarity=familiarity_at(potential, primitive.numbers, equilibrium),
     )
 
 

@@ -18,6 +18,7 @@ from phonopy_equivariant.checkpoints.registry import (
 )
 
 if TYPE_CHECKING:  # brings JAX, which a card does without
+    from phonopy_equivariant.familiarity import Familiarity
     from phonopy_equivariant.potential import Potential
 
 
@@ -35,13 +36,18 @@ def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
     return _card_lines(model_card(os.fspath(name_or_path)))
 
 
-def familiarity_remarks(potential: Potential, structure: Any) -> list[str]:
-    """Return what to tell of a structure far from the training structures, if anything."""
+def familiarity_remarks(
+    potential: Potential, structure: Any, found: Familiarity | None = None
+) -> list[str]:
+    """Return what to tell of a structure far from the training structures, if anything.
+
+    ``found`` is its familiarity, where it is known already.
+    """
     from phonopy_equivariant.structure import as_structure  # brings phonopy
 
     if potential.reference is None:
         return []
-    found = potential.familiarity(structure)
+    found = potential.familiarity(structure) if found is None else found
     if not found.is_far:
         return []
     symbols = {chemical_symbols[z] for z in as_structure(structure).numbers}

@@ -14,10 +14,12 @@ from phonopy.harmonic.force_constants import compact_fc_to_full_fc
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.familiarity import Familiarity, compare
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.report import ForceConstantsReport, inscribed_radius
+from phonopy_equivariant.response.equilibrium import Equilibrium
 from phonopy_equivariant.response.hessian import structure_hessian_rows
-from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants
+from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_response
 from phonopy_equivariant.response.star import (
     Operations,
     commensurate_grid,
@@ -62,18 +64,7 @@ def force_constants(
         An element the potential does not know, overlapping atoms, or an unknown method.
 
     """
-    if method not in METHODS:
-        raise PhonopyEquivariantError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
-    rows = np.array(phonon.primitive.p2s_map)
-    if method == "autodiff":
-        return structure_hessian_rows(potential, as_structure(phonon.supercell), rows)
-    symmetry = primitive_operations(phonon)
-    grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
-    irreducible = lattice_force_constants(
-        potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory, symmetry
-    )
-    owner, cells = supercell_images(phonon)
-    return compact_force_constants(grid, fill_star(grid, symmetry, irreducible), cells, owner, rows)
+    return _force_constants(phonon, potential, method, max_memory)[0]
 
 
 def set_force_constants(
@@ -95,11 +86,13 @@ def set_force_constants(
 
     """
     start = time.perf_counter()
-    compact = force_constants(phonon, potential, method)
+    compact, equilibrium = _force_constants(phonon, potential, method, MAX_MEMORY)
     seconds = time.perf_counter() - start
+    if equilibrium is None:
+        equilibrium = _evaluated(phonon, potential)
     # phonopy's setter copies; it would let a wrong second axis pass and fail in its kernel
     phonon.force_constants = compact
-    report = _report(phonon, potential, compact, method, seconds)
+    report = _report(phonon, potential, compact, equilibrium, method, seconds)
     if symmetrize:
         phonon.symmetrize_force_constants(use_symfc_projector=True)
     return report
@@ -152,12 +145,51 @@ class PhonopyMLP:
         )
 
 
+def _force_constants(
+    phonon: Phonopy, potential: Potential, method: str, max_memory: int
+) -> tuple[Float[ndarray, "prim super 3 3"], Equilibrium | None]:
+    """Return compact force constants, and forces and stress where the method knows them."""
+    if method not in METHODS:
+        raise PhonopyEquivariantError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    rows = np.array(phonon.primitive.p2s_map)
+    if method == "autodiff":
+        return structure_hessian_rows(potential, as_structure(phonon.supercell), rows), None
+    symmetry = primitive_operations(phonon)
+    grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
+    response = lattice_response(
+        potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory, symmetry
+    )
+    owner, cells = supercell_images(phonon)
+    phi = fill_star(grid, symmetry, response.values[0])
+    return compact_force_constants(grid, phi, cells, owner, rows), response.equilibrium
+
+
+def familiarity_at(
+    potential: Potential, numbers: Int[ndarray, " atoms"], equilibrium: Equilibrium
+) -> Familiarity | None:
+    """Return how far a crystal is from the training structures, if the potential can tell."""
+    if potential.reference is None:
+        return None
+    species = potential.species_index(numbers[equilibrium.receivers])
+    return compare(potential.reference, equilibrium.features, species)
+
+
+def _evaluated(phonon: Phonopy, potential: Potential) -> Equilibrium:
+    found = potential.evaluate(phonon.primitive)
+    atoms = np.arange(len(phonon.primitive))
+    return Equilibrium(found.forces, found.stress, found.features, atoms)
+
+
 def _report(
-    phonon: Phonopy, potential: Potential, compact: ndarray, method: str, seconds: float
+    phonon: Phonopy,
+    potential: Potential,
+    compact: ndarray,
+    equilibrium: Equilibrium,
+    method: str,
+    seconds: float,
 ) -> ForceConstantsReport:
     full = compact_fc_to_full_fc(phonon.primitive, compact)
     sums = max(np.abs(full.sum(axis=axis)).max() for axis in (0, 1))
-    equilibrium = potential.evaluate(phonon.primitive)
     return ForceConstantsReport(
         model=potential.name,
         sha256=potential.sha256,
@@ -167,6 +199,7 @@ def _report(
         residual_stress=float(np.abs(equilibrium.stress).max() / GPa),
         hessian_range=potential.hessian_range,
         inscribed_radius=inscribed_radius(phonon.supercell.cell),
+        familiarity=familiarity_at(potential, phonon.primitive.numbers, equilibrium),
         method=method,
         seconds=seconds,
     )

@@ -83,6 +83,8 @@ class LayeredModel:
     pair: Callable[[Params, Array, Array, Array], Array] | None = None
     # whether basis and radial are symmetric in (z_i, z_j): one evaluation serves both directions
     symmetric_radial: bool = True
+    # what distinguishes the model from all others, for programs kept on disk; empty: none are
+    key: str = ""
 
     @property
     def l_max(self) -> int:

@@ -145,6 +145,7 @@ def build_mace(config: MACEConfig) -> LayeredModel:
         offset,
         _pair_term(config) if config.pair_repulsion else None,
         symmetric_radial=config.symmetric_radial,
+        key=repr(config),
     )
 
 

@@ -98,7 +98,7 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
         some = tuple(layer.init(k) for layer, k in zip(layers, keys, strict=False))
         return {"global": transformed.init(keys[-1]), "layers": some}
 
-    return LayeredModel(tuple(layers), config.cutoff, init, embed, basis, offset)
+    return LayeredModel(tuple(layers), config.cutoff, init, embed, basis, offset, key=repr(config))
 
 
 def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:

@@ -121,7 +121,7 @@ def _without_translations(gamma: Float[ndarray, "columns columns"]) -> ndarray:
     return inverse - shift @ shift.T
 
 
-@compiled(static_argnums=(0,))
+@compiled(static_argnums=(0,), keep=True)
 def _strain_derivatives(
     model: LayeredModel,
     params: Params,

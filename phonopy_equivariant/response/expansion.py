@@ -35,6 +35,7 @@ from phonopy_equivariant.models.irreps import (
     split_radial,
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params, bind_radial
+from phonopy_equivariant.programs import record
 from phonopy_equivariant.response.little_group import Orbits, irrep_of
 from phonopy_equivariant.response.node import ProductExpansion, expand_product, node_function
 
@@ -65,6 +66,7 @@ class Network(NamedTuple):
         return self.own_species[self.receivers], self.species[self.senders]
 
 
+@record
 class LayerExpansion(NamedTuple):
     """Expansion of one layer at the receivers.
 
@@ -81,11 +83,14 @@ class LayerExpansion(NamedTuple):
     product: ProductExpansion | None
 
 
+@record
 class Expansion(NamedTuple):
-    """Expansion of the energy: layers in order, and the 3×3 term of each edge (eV/Å²)."""
+    """Expansion of the energy: layers in order, and what each edge has of its own."""
 
     layers: tuple[LayerExpansion, ...]
-    bond: Float[Array, "edges 3 3"]
+    bond: Float[Array, "edges 3 3"]  # eV/Å²
+    gradient: Float[Array, "edges 3"]  # ∂E/∂r_e, eV/Å
+    scalars: Float[Array, "receivers features"]  # of all layers, as in models.layered
 
 
 class _Geometry(NamedTuple):
@@ -150,10 +155,12 @@ def expand(model: LayeredModel, params: Params, network: Network) -> Expansion:
                 key: kappa.get(key, jnp.zeros_like(network.own(x))) for key, x in messages.items()
             }
             later = jax.tree.map(jnp.add, nu, pull_message(kappa)[0])
-    bond = _bond_term(geometry, weights)
+    bond, gradient = _bond_term(geometry, weights), _bond_gradient(geometry, weights)
     if model.pair is not None:
-        bond = bond + _pair_term(model.pair, params, network, geometry)
-    return Expansion(tuple(reversed(layers)), bond)
+        pair_bond, pair_gradient = _pair_terms(model.pair, params, network, geometry)
+        bond, gradient = bond + pair_bond, gradient + pair_gradient
+    scalars = jnp.concatenate([updated["0e"][:, 0] for _, _, updated in states], axis=1)
+    return Expansion(tuple(reversed(layers)), bond, gradient, scalars)
 
 
 def _geometry(vectors: Float[Array, "edges 3"], l_max: int) -> _Geometry:
@@ -312,6 +319,15 @@ def _block_terms(
     return source, adjoint, returned, weights
 
 
+def _bond_gradient(
+    geometry: _Geometry, weights: Float[Array, "derivative edges m"]
+) -> Float[Array, "edges 3"]:
+    """Return the derivative of sum_m f_m(|r|) Y_m(r), given f, f', f'' as weights."""
+    value, first, _ = weights
+    slope = jnp.sum(first * geometry.harmonics, axis=-1)
+    return slope[:, None] * geometry.unit + jnp.einsum("em,evm->ev", value, geometry.gradient)
+
+
 def _bond_term(
     geometry: _Geometry, weights: Float[Array, "derivative edges m"]
 ) -> Float[Array, "edges 3 3"]:
@@ -334,12 +350,13 @@ def _central_second_derivative(
     return bend[:, None, None] * radial + (slope / geometry.distance)[:, None, None] * transverse
 
 
-def _pair_term(
+def _pair_terms(
     pair: Callable[[Params, Array, Array, Array], Array],
     params: Params,
     network: Network,
     geometry: _Geometry,
-) -> Float[Array, "edges 3 3"]:
+) -> tuple[Float[Array, "edges 3 3"], Float[Array, "edges 3"]]:
+    """Return second and first derivative of the pair term of each edge."""
     z_i, z_j = network.radial_species()
 
     def slope(r: Array) -> tuple[Array, Array]:
@@ -347,4 +364,4 @@ def _pair_term(
 
     distance = geometry.distance
     (_, first), (_, second) = jax.jvp(slope, (distance,), (jnp.ones_like(distance),))
-    return _central_second_derivative(geometry, first, second)
+    return _central_second_derivative(geometry, first, second), first[:, None] * geometry.unit

@@ -61,7 +61,7 @@ def extended_force_constants(
     return result
 
 
-@compiled(static_argnums=(0,))
+@compiled(static_argnums=(0,), keep=True)
 def _home_products(
     model: LayeredModel,
     params: Params,

@@ -28,7 +28,8 @@ from phonopy.physical_units import get_physical_units
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.elastic import as_voigt, crystal_of, strain_response
-from phonopy_equivariant.response.lattice import MAX_MEMORY, Motion, lattice_response
+from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_response
+from phonopy_equivariant.response.prepare import Motion
 from phonopy_equivariant.structure import Structure, masses_of
 
 # Closer to a reciprocal lattice vector than this rounding hides ω² of the acoustic modes.
@@ -94,7 +95,7 @@ def gruneisen_parameters(
     response = lattice_response(potential, structure, qpoints, max_memory, motion=motion)
     masses = masses_of(primitive)
     root = np.repeat(masses, 3) ** -0.5
-    weighted = response * root[:, None] * root
+    weighted = response.values * root[:, None] * root
     gamma = np.abs(qpoints - np.rint(qpoints)).max(axis=1, initial=0) < NEAR_GAMMA
     optical = _optical_basis(masses)
     squares, parameters = (np.empty(weighted.shape[1:3]) for _ in range(2))

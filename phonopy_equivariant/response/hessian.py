@@ -84,7 +84,7 @@ def directional_derivative(
     return np.asarray(product, float)[: len(direction)]
 
 
-@compiled(static_argnums=(0,))
+@compiled(static_argnums=(0,), keep=True)
 def _rows(model: LayeredModel, params: Params, graph: jraph.GraphsTuple, rows: Array) -> Array:
     def energy(positions: Array) -> Array:
         return node_energies(model, params, graph, positions).sum()
@@ -92,7 +92,7 @@ def _rows(model: LayeredModel, params: Params, graph: jraph.GraphsTuple, rows: A
     return hessian_rows(energy, jnp.asarray(graph.nodes["positions"]), rows)
 
 
-@compiled(static_argnums=(0,))
+@compiled(static_argnums=(0,), keep=True)
 def _product(
     model: LayeredModel, params: Params, graph: jraph.GraphsTuple, direction: Array
 ) -> Array:

@@ -7,19 +7,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 from numpy import ndarray
 
 from phonopy_equivariant.compilation import compiled
-from phonopy_equivariant.graph import edge_bucket
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch import PairTable, bloch_force_constants
-from phonopy_equivariant.response.expansion import Expansion, Network, expand
+from phonopy_equivariant.response.equilibrium import Equilibrium
+from phonopy_equivariant.response.expansion import Expansion
 from phonopy_equivariant.response.little_group import (
     Completion,
     LittleGroup,
-    Orbits,
     completion,
     irrep_of,
     little_groups,
@@ -27,6 +26,7 @@ from phonopy_equivariant.response.little_group import (
     pick_q,
     sum_over_group,
 )
+from phonopy_equivariant.response.prepare import Lattice, Motion, equilibrium_of, prepare
 from phonopy_equivariant.response.star import Operations
 
 # Bytes that one block of q may take unless the caller says otherwise.
@@ -36,23 +36,11 @@ MAX_MEMORY = 4 * 2**30
 SMALL_CELL = 4
 
 
-class Motion(NamedTuple):
-    """How edges move with a parameter η: dr_e/dη = r_e·strain + displacement_j - displacement_i."""
+class LatticeResponse(NamedTuple):
+    """Φ(q), with a motion dΦ(q)/dη after it, and forces, stress and features on the way there."""
 
-    strain: Float[ndarray, "3 3"]
-    displacements: Float[ndarray, "atoms 3"]  # Å
-
-
-class Lattice(NamedTuple):
-    """A structure expanded for the Bloch response: everything that does not depend on q."""
-
-    expansion: Expansion
-    slope: Expansion | None  # its derivative along a motion
-    species: Int[ndarray, " atoms"]
-    receivers: Int[ndarray, " receivers"]  # atoms
-    shifts: Int[ndarray, "edges 3"]
-    slots: Int[ndarray, "receivers atoms m"]
-    filled: Float[ndarray, "receivers atoms m"]
+    values: Complex[ndarray, "orders q columns columns"]  # eV/Å²
+    equilibrium: Equilibrium
 
 
 def lattice_force_constants(
@@ -82,7 +70,7 @@ def lattice_force_constants(
         is then computed. Without it all are, to the same result.
 
     """
-    return lattice_response(potential, primitive, qpoints, max_memory, symmetry)[0]
+    return lattice_response(potential, primitive, qpoints, max_memory, symmetry).values[0]
 
 
 def lattice_response(
@@ -92,8 +80,8 @@ def lattice_response(
     max_memory: int = MAX_MEMORY,
     symmetry: Operations | None = None,
     motion: Motion | None = None,
-) -> Complex[ndarray, "orders q columns columns"]:
-    """Return Φ(q), and with a motion dΦ(q)/dη after it, (1 or 2, n_q, 3n, 3n), eV/Å².
+) -> LatticeResponse:
+    """Return Φ(q), and with a motion dΦ(q)/dη after it, and what else the expansion tells.
 
     The derivative is one forward derivative through expansion and Bloch response along the
     tangents of all edge vectors: at fixed fractional q the phases of the lattice gauge change
@@ -121,7 +109,7 @@ def lattice_response(
         for q, group in enumerate(groups):
             for order in result:
                 order[q] = sum_over_group(symmetry, qpoints[q], group, order[q])
-    return result
+    return LatticeResponse(result, equilibrium_of(lattice, symmetry if some_orbits else None))
 
 
 def _useful_groups(
@@ -144,54 +132,6 @@ def _two_kinds(counts: Sequence[int]) -> bool:
 
 def _keys(layer: Layer) -> list[str]:
     return [*layer.layout.inputs, *layer.layout.outputs]
-
-
-def prepare(
-    potential: Potential,
-    primitive: Any,
-    symmetry: Orbits | None = None,
-    motion: Motion | None = None,
-) -> Lattice:
-    """Expand the energy of a structure in its edges: the part of the work that is free of q.
-
-    With ``symmetry`` only edges into its receivers are computed; with ``motion`` the derivative
-    of the expansion as well.
-    """
-    graph = potential.graph(primitive)
-    species, cell = graph.nodes["species"], graph.globals["cell"][0]
-    atoms = len(species)
-    chosen = np.arange(atoms) if symmetry is None else symmetry.receivers
-    place = np.full(atoms, -1)
-    place[chosen] = np.arange(len(chosen))
-    kept = place[np.asarray(graph.receivers)] >= 0
-    senders, into = np.asarray(graph.senders)[kept], np.asarray(graph.receivers)[kept]
-    shifts, positions = np.asarray(graph.edges["shifts"])[kept], graph.nodes["positions"]
-    vectors = positions[senders] + shifts @ cell - positions[into]
-    receivers = place[into].astype(np.int32)
-    # padding edges join atom 0 to itself far beyond the cutoff, where all kernels vanish
-    padding = edge_bucket(len(senders)) - len(senders)
-    padded_vectors = np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))])
-    tangent = None
-    if motion is not None:
-        displaced = motion.displacements[senders] - motion.displacements[into]
-        moved = vectors @ motion.strain + displaced
-        tangent = np.pad(moved, ((0, padding), (0, 0))).astype(potential.dtype)
-    zeros = np.zeros(padding, np.int32)
-    shifts = np.concatenate([shifts, np.zeros((padding, 3), shifts.dtype)])
-    slots, filled = pair_slots(senders, receivers, atoms, len(chosen))
-    expansion, slope = _expand(
-        potential.model,
-        potential.params,
-        padded_vectors.astype(potential.dtype),
-        np.concatenate([senders, zeros]),
-        np.concatenate([receivers, zeros]),
-        species,
-        symmetry,
-        tangent,
-    )
-    shape = (len(chosen), atoms, -1)
-    filled = filled.astype(potential.dtype).reshape(shape)
-    return Lattice(expansion, slope, species, chosen, shifts, slots.reshape(shape), filled)
 
 
 def block_size(
@@ -287,42 +227,7 @@ def _block(
     return found[:, :, 0] if parts == 1 else found[:, :, 0] + 1j * found[:, :, 1]
 
 
-def pair_slots(
-    senders: ndarray, receivers: ndarray, atoms: int, num_receivers: int | None = None
-) -> tuple[ndarray, ndarray]:
-    """Return the edges of every pair (i, j) = (receiver, sender), and which slots are filled."""
-    pairs = atoms * (atoms if num_receivers is None else num_receivers)
-    pair = receivers.astype(int) * atoms + senders
-    counts = np.bincount(pair, minlength=pairs)
-    order = np.argsort(pair, kind="stable")
-    rank = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
-    slots = np.zeros((pairs, max(1, counts.max(initial=0))), np.int32)
-    filled = np.zeros(slots.shape)
-    slots[pair[order], rank] = order
-    filled[pair[order], rank] = 1.0
-    return slots, filled
-
-
-@compiled(static_argnums=(0,))
-def _expand(
-    model: LayeredModel,
-    params: Params,
-    vectors: Array,
-    senders: Array,
-    receivers: Array,
-    species: Array,
-    symmetry: Orbits | None,
-    tangent: Array | None,
-) -> tuple[Expansion, Expansion | None]:
-    def function(moved: Array) -> Expansion:
-        return expand(model, params, Network(moved, senders, receivers, species, symmetry))
-
-    if tangent is None:
-        return function(vectors), None
-    return jax.jvp(function, (vectors,), (tangent,))
-
-
-@compiled(static_argnums=(0,))
+@compiled(static_argnums=(0,), keep=True)
 def _bloch(
     model: LayeredModel,
     params: Params,

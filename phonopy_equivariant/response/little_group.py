@@ -24,12 +24,14 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
 
+from phonopy_equivariant.programs import record
 from phonopy_equivariant.response.star import Operations
 
 # {irrep: (..., 2l+1, 2l+1)}
 Turns = dict[str, ndarray]
 
 
+@record
 class Orbits(NamedTuple):
     """Receivers that are computed, and what the space group makes of them.
 
@@ -57,6 +59,7 @@ class LittleGroup(NamedTuple):
         return np.unique(self.first)
 
 
+@record
 class Completion(NamedTuple):
     """How responses of all atoms follow from those of the receivers, for a block of q."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.training.state import write_atomically
+from phonopy_equivariant.files import write_atomically
 
 
 class Logs:

@@ -18,6 +18,7 @@ from phonopy_equivariant.checkpoints.load import load_potential
 from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.data import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.training import gradients, optimiser
@@ -38,7 +39,6 @@ from phonopy_equivariant.training.state import (
     load_origin,
     load_state,
     save_state,
-    write_atomically,
 )
 
 STATE, BEST, LAST = "state.npz", "best.npz", "last.npz"

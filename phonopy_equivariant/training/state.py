@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import numpy as np
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.training.optimiser import TrainState
 from phonopy_equivariant.training.samples import Cursor
 
@@ -77,23 +77,6 @@ class Progress:
     waiting: int = 0
     reductions: int = 0
     stale: int = 0
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file; it always is either the old one or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise PhonopyEquivariantError(
-            f"Cannot write {path}: {error.strerror}; choose another folder or free space."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_state(path: Path, state: TrainState, progress: Progress, origin: Origin) -> None:
