@@ -2,8 +2,8 @@
 
     python collect.py FOLDER
 
-Writes ``train.h5`` (all records), ``rest.h5`` (those with Hessians, for a set of its own) and
-``held_out.h5``.
+Writes ``train.h5`` and ``held_out.h5`` (all records), ``rest.h5`` and ``rest_held_out.h5`` (those
+with Hessians, for a set of their own).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def chunks(folder: Path) -> list[tuple[str, Record]]:
 
 
 def main() -> None:
-    """Write the three files and say what is in them."""
+    """Write the four files and say what is in them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
@@ -38,7 +38,8 @@ def main() -> None:
         "train": [r for g, r in everything if not held_out(g)],
         "held_out": [r for g, r in everything if held_out(g)],
     }
-    parts["rest"] = [r for r in parts["train"] if r.force_constants is not None]
+    for name, source in {"rest": "train", "rest_held_out": "held_out"}.items():
+        parts[name] = [r for r in parts[source] if r.force_constants is not None]
     elements = Counter(
         symbol
         for record in parts["rest"]

@@ -1,0 +1,131 @@
+"""Accuracy against cost of a few architectures, trained on the bundled data for the same time.
+
+    python architectures.py TEACHER FOLDER [--minutes 5] [--only NAME ...]
+
+Two trainings run at once, one on each of two cores, at a constant learning rate; errors are those
+of ``judge.py`` on some held-out crystals. Times are taken afterwards with nothing else running.
+Results go to FOLDER/architectures.json; what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import yaml
+from judge import judge
+from labels import Teacher, lattice_force_constants, load_teacher, use_cache
+
+from phonopy_equivariant.data import Record, read_records
+
+HERE = Path(__file__).parent
+CANDIDATES = {
+    "small": {"hidden_irreps": "32x0e + 16x1o + 8x2e"},
+    "medium": {"hidden_irreps": "64x0e + 32x1o + 16x2e"},
+    "medium, norm": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "layer_norm": True},
+    "wide scalars": {"hidden_irreps": "128x0e + 32x1o + 16x2e"},
+    "l = 1": {"hidden_irreps": "64x0e + 64x1o", "l_max": 1},
+    "three layers": {"hidden_irreps": "32x0e + 32x1o + 16x2e", "num_interactions": 3},
+    "6 Å": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "cutoff": 6.0},
+}
+CRYSTALS = 60
+ENOUGH = 10**7  # steps; time ends a training
+
+
+def settings(folder: Path, name: str) -> Path:
+    """Write the settings of one candidate and return their file."""
+    config = yaml.safe_load((HERE / "bundled.yaml").read_text("utf-8"))
+    output = folder / "architectures" / "".join(c if c.isalnum() else "_" for c in name)
+    output.mkdir(parents=True, exist_ok=True)
+    config["model"] |= CANDIDATES[name]
+    config["steps"] = ENOUGH
+    config["optimiser"] |= {"schedule": "constant", "learning_rate": 3e-3, "ema": 0.99}
+    config["validate_every"] = ENOUGH
+    config["output"] = str(output)
+    for some in config["sets"]:
+        some["path"] = str(folder / some["path"])
+        some.pop("valid_path", None)
+    path = output.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    return path
+
+
+def start(path: Path, core: int) -> subprocess.Popen[bytes]:
+    """Start a training on one core."""
+    words = [sys.executable, "-m", "phonopy_equivariant", "train", str(path), "-q"]
+
+    def pin() -> None:
+        os.sched_setaffinity(0, {core})
+
+    return subprocess.Popen(words, preexec_fn=pin)
+
+
+def train_together(paths: list[Path], minutes: float) -> None:
+    """Train candidates beside each other from their first steps for some minutes."""
+    running = [start(path, core) for core, path in enumerate(paths)]
+    logs = [path.with_suffix("") / "log.csv" for path in paths]
+    while not all(log.exists() for log in logs):  # compilation does not count
+        if any(process.poll() is not None for process in running):
+            sys.exit("A training ended early: see above.")
+        time.sleep(1)
+    time.sleep(60 * minutes)
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    for process in running:
+        process.wait()
+
+
+def milliseconds(potential: Teacher, records: list[Record]) -> float:
+    """Return the time of Φ at one q, the mean over crystals, each the best of five."""
+    times = []
+    for record in records:
+        best = np.inf
+        for _ in range(5):
+            begin = time.perf_counter()
+            lattice_force_constants(potential, record.structure, np.array([[0.1, 0.2, 0.3]]))
+            best = min(best, time.perf_counter() - begin)
+        times.append(best)
+    return 1e3 * float(np.mean(times))
+
+
+def main() -> None:
+    """Train what is not trained, judge, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("teacher")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--only", nargs="+", default=list(CANDIDATES))
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    warnings.simplefilter("ignore")
+    use_cache(str(folder / "compiled"))
+    report = folder / "architectures.json"
+    found = json.loads(report.read_text("utf-8")) if report.exists() else {}
+    missing = [name for name in options.only if name not in found]
+    for k in range(0, len(missing), 2):
+        pair = missing[k : k + 2]
+        train_together([settings(folder, name) for name in pair], options.minutes)
+    held_out = list(read_records(folder / "held_out.h5"))
+    resting = [r for r in held_out if r.force_constants is not None and r.structure.pbc.all()]
+    teacher = load_teacher(options.teacher, "float32")
+    for name in missing:
+        path = settings(folder, name).with_suffix("")
+        student = load_teacher(str(path / "last.npz"), "float32")
+        errors = judge(teacher, student, held_out[:600], CRYSTALS)
+        steps = int((path / "log.csv").read_text("utf-8").split("\n")[-2].split(",")[0])
+        cost = {"steps": steps, "ms": milliseconds(student, resting[:12])}
+        found[name] = {"minutes": options.minutes} | cost | errors
+        report.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
