@@ -3,8 +3,9 @@
     python architectures.py TEACHER FOLDER [--minutes 5] [--only NAME ...]
 
 Two trainings run at once, one on each of two cores, at a constant learning rate; errors are those
-of ``judge.py`` on some held-out crystals. Times are taken afterwards with nothing else running.
-Results go to FOLDER/architectures.json; what is there is not done again.
+of ``judge.py`` on held-out crystals of one size, so that few programs compile. Times are taken
+afterwards with nothing else running. Results go to FOLDER/architectures.json; what is there is not
+done again.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import yaml
 from judge import judge
-from labels import Teacher, lattice_force_constants, load_teacher, use_cache
+from labels import Teacher, lattice_force_constants, load_teacher, padded_cell, use_cache
 
 from phonopy_equivariant.data import Record, read_records
 
@@ -31,12 +33,13 @@ CANDIDATES = {
     "small": {"hidden_irreps": "32x0e + 16x1o + 8x2e"},
     "medium": {"hidden_irreps": "64x0e + 32x1o + 16x2e"},
     "medium, norm": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "layer_norm": True},
-    "wide scalars": {"hidden_irreps": "128x0e + 32x1o + 16x2e"},
     "l = 1": {"hidden_irreps": "64x0e + 64x1o", "l_max": 1},
     "three layers": {"hidden_irreps": "32x0e + 32x1o + 16x2e", "num_interactions": 3},
+    "medium, thin radial": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "radial_width": 32},
     "6 Å": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "cutoff": 6.0},
 }
-CRYSTALS = 60
+CRYSTALS = 30
+POINTS = 400
 ENOUGH = 10**7  # steps; time ends a training
 
 
@@ -79,8 +82,25 @@ def train_together(paths: list[Path], minutes: float) -> None:
     time.sleep(60 * minutes)
     for process in running:
         process.send_signal(signal.SIGTERM)
-    for process in running:
+    for process, path in zip(running, paths, strict=True):
         process.wait()
+        trained(path).write_text(f"{minutes:g}\n", "utf-8")
+
+
+def trained(path: Path) -> Path:
+    """Return the file that says for how many minutes a candidate was trained."""
+    return path.with_suffix("") / "minutes"
+
+
+def alike(teacher: Teacher, records: list[Record]) -> list[Record]:
+    """Return the crystals at rest whose padded cells have the commonest shape."""
+    resting = [r for r in records if r.force_constants is not None and r.structure.pbc.all()]
+    shapes = []
+    for record in resting:
+        cell = padded_cell(teacher, record.structure)
+        shapes.append((len(cell.species), len(cell.senders), cell.slots.shape[1]))
+    common = Counter(shapes).most_common(1)[0][0]
+    return [r for r, shape in zip(resting, shapes, strict=True) if shape == common][:CRYSTALS]
 
 
 def milliseconds(potential: Teacher, records: list[Record]) -> float:
@@ -110,19 +130,23 @@ def main() -> None:
     report = folder / "architectures.json"
     found = json.loads(report.read_text("utf-8")) if report.exists() else {}
     missing = [name for name in options.only if name not in found]
-    for k in range(0, len(missing), 2):
-        pair = missing[k : k + 2]
-        train_together([settings(folder, name) for name in pair], options.minutes)
+    paths = [
+        path for path in (settings(folder, name) for name in missing) if not trained(path).exists()
+    ]
+    for k in range(0, len(paths), 2):
+        train_together(paths[k : k + 2], options.minutes)
     held_out = list(read_records(folder / "held_out.h5"))
-    resting = [r for r in held_out if r.force_constants is not None and r.structure.pbc.all()]
     teacher = load_teacher(options.teacher, "float32")
+    crystals = alike(teacher, held_out)
+    points = [r for r in held_out if r.force_constants is None][:POINTS]
     for name in missing:
         path = settings(folder, name).with_suffix("")
         student = load_teacher(str(path / "last.npz"), "float32")
-        errors = judge(teacher, student, held_out[:600], CRYSTALS)
+        errors = judge(teacher, student, points + crystals, CRYSTALS)
         steps = int((path / "log.csv").read_text("utf-8").split("\n")[-2].split(",")[0])
-        cost = {"steps": steps, "ms": milliseconds(student, resting[:12])}
-        found[name] = {"minutes": options.minutes} | cost | errors
+        cost = {"steps": steps, "ms": milliseconds(student, crystals[:5])}
+        minutes = float(trained(path).read_text("utf-8"))
+        found[name] = {"minutes": minutes} | cost | errors
         report.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(json.dumps(found, indent=1))
 

@@ -55,20 +55,25 @@ def _force_constants(model, params, batch):
     return spectral.force_constants(model, params, batch)
 
 
-def lattice_force_constants(
-    teacher: Potential, structure: Structure, qpoints: np.ndarray
-) -> np.ndarray:
-    """Return Φ(q), (n_q, 3n, 3n), of a primitive cell."""
+def padded_cell(teacher: Potential, structure: Structure) -> spectral.Cell:
+    """Return a cell for the Bloch response, all its sizes powers of two."""
     cell = spectral.make_cell(teacher, structure, power_of_two(len(structure.numbers), 4))
     more = power_of_two(len(cell.senders), 256) - len(cell.senders)
     wide = power_of_two(cell.slots.shape[1], 16) - cell.slots.shape[1]
-    cell = cell._replace(
+    return cell._replace(
         vectors=np.concatenate([cell.vectors, np.tile([1e3, 0.0, 0.0], (more, 1))]),
         senders=np.pad(cell.senders, (0, more)),
         receivers=np.pad(cell.receivers, (0, more)),
         slots=np.pad(cell.slots, ((0, 0), (0, wide))),
         filled=np.pad(cell.filled, ((0, 0), (0, wide))),
     )
+
+
+def lattice_force_constants(
+    teacher: Potential, structure: Structure, qpoints: np.ndarray
+) -> np.ndarray:
+    """Return Φ(q), (n_q, 3n, 3n), of a primitive cell."""
+    cell = padded_cell(teacher, structure)
     columns = 3 * cell.atoms
     found = []
     for k in range(len(qpoints)):  # one by one: the number of q is no shape of a program
