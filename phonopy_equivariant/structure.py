@@ -85,9 +85,15 @@ def to_phonopy(structure: Structure) -> PhonopyAtoms:
             "phonopy needs a structure that is periodic in three directions; "
             "put a slab or molecule into a cell with vacuum and set pbc=True."
         )
-    return PhonopyAtoms(
-        numbers=structure.numbers, positions=structure.positions, cell=structure.cell
-    )
+    values: dict[str, Any] = {
+        "numbers": structure.numbers,
+        "positions": structure.positions,
+        "cell": structure.cell,
+    }
+    try:
+        return PhonopyAtoms(**values)
+    except RuntimeError:  # phonopy gives no mass to plutonium and other short-lived elements
+        return PhonopyAtoms(**values, masses=atomic_masses[structure.numbers])
 
 
 def _record(numbers: Any, positions: Any, cell: Any, pbc: Any) -> Structure:

@@ -19,6 +19,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
+from phonopy_equivariant import programs  # noqa: E402
 from phonopy_equivariant.models.config import NequIPConfig  # noqa: E402
 from phonopy_equivariant.potential import Potential, random_potential  # noqa: E402
 from phonopy_equivariant.structure import Structure  # noqa: E402
@@ -64,6 +65,13 @@ def _compiled_functions_are_dropped() -> Iterator[None]:
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _no_program_is_kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace in every test: constants that one has replaced are not part of a program's name."""
+    if request.module.__name__ != "test_programs":
+        monkeypatch.setattr(programs, "folder", lambda: None)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,16 @@ import shutil
 import signal
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import phonopy
 import pytest
+from ase.build import bulk
 from cli_helpers import (
     COMMAND,
+    LATTICE,
     command,
     environment,
     leftovers,
@@ -22,9 +25,12 @@ from cli_helpers import (
     shell,
     thermal_table,
 )
+from phonopy import Phonopy
 from phonopy.file_IO import is_file_phonopy_yaml
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.interface.script import run_phonopy
+from phonopy_equivariant.structure import as_structure, to_phonopy
 
 BORN = """14.400
 2.6 0 0 0 2.6 0 0 0 2.6
@@ -176,3 +182,14 @@ def test_a_published_crystal_with_published_weights(shared: Path, tmp_path: Path
     ours = thermal_table(tmp_path)
     shell("phonopy phonopy_params.yaml --mesh 11 11 11 -t", tmp_path)
     np.testing.assert_array_equal(thermal_table(tmp_path), ours)
+
+
+def test_phonopys_remark_on_its_version_3_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes for centred cells, and a user of ``run`` has no choice to make."""
+    cell = to_phonopy(as_structure(bulk("NaCl", "rocksalt", a=LATTICE, cubic=True)))
+    monkeypatch.setattr("phonopy.scripts.phonopy.run", lambda: Phonopy(cell, np.eye(3, dtype=int)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="defaulted to 'auto'"):
+            Phonopy(cell, np.eye(3, dtype=int))
+        assert run_phonopy("phonopy_params.yaml", []) == 0

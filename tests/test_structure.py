@@ -6,6 +6,7 @@ import ase.build
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.spacegroup import crystal
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -73,3 +74,11 @@ def test_a_molecule_is_no_phonopy_cell(molecule):
 def test_phonopy_cells_are_periodic():
     cell = PhonopyAtoms(symbols=["Na"], scaled_positions=[[0, 0, 0]], cell=np.eye(3) * 3)
     assert as_structure(cell).pbc.all()
+
+
+def test_elements_without_a_mass_in_phonopy_have_one() -> None:
+    fluorite = crystal(
+        ["Pu", "O"], [(0, 0, 0), (0.25, 0.25, 0.25)], spacegroup=225, cellpar=[5.4] * 3 + [90] * 3
+    )
+    masses = to_phonopy(as_structure(fluorite)).masses
+    np.testing.assert_allclose(masses[[0, -1]], [244.06, 15.999], atol=0.01)

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -131,7 +132,9 @@ def run_phonopy(file: str, options: Sequence[str]) -> int:
     if not os.environ.get("DISPLAY") and sys.platform.startswith("linux"):
         os.environ.setdefault("MPLBACKEND", "Agg")
     try:
-        with _arguments(["phonopy", file, *options]):
+        with _arguments(["phonopy", file, *options]), warnings.catch_warnings():
+            # our file has the primitive cell; phonopy would explain how its version 3 chose one
+            warnings.filterwarnings("ignore", "primitive_matrix defaulted to 'auto'")
             run()  # type: ignore[no-untyped-call]
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
