@@ -20,6 +20,7 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -29,13 +30,29 @@ from labels import Teacher, lattice_force_constants, load_teacher, padded_cell, 
 from phonopy_equivariant.data import Record, read_records
 
 HERE = Path(__file__).parent
-CANDIDATES = {
+NEQUIP = {"cutoff": 5.0, "num_interactions": 2, "l_max": 2, "radial_width": 64}
+THIN = {"l_max": 1, "radial_width": 16}
+MACE = {
+    "architecture": "mace",
+    "cutoff": 5.0,
+    "num_interactions": 2,
+    "l_max": 3,
+    "correlation": [3],
+    "radial_widths": [32, 32],
+}
+CANDIDATES: dict[str, dict[str, Any]] = {
     "small": {"hidden_irreps": "32x0e + 16x1o + 8x2e"},
     "medium": {"hidden_irreps": "64x0e + 32x1o + 16x2e"},
     "medium, norm": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "layer_norm": True},
     "l = 1": {"hidden_irreps": "64x0e + 64x1o", "l_max": 1},
     "three layers": {"hidden_irreps": "32x0e + 32x1o + 16x2e", "num_interactions": 3},
-    "medium, thin radial": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "radial_width": 32},
+    "medium, radial 32": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "radial_width": 32},
+    "medium, radial 16": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "radial_width": 16},
+    "l = 1, radial 16": THIN | {"hidden_irreps": "64x0e + 64x1o"},
+    "l = 1, three layers": THIN | {"hidden_irreps": "64x0e + 64x1o", "num_interactions": 3},
+    "l = 1, wide": THIN | {"hidden_irreps": "128x0e + 128x1o"},
+    "MACE, scalars": MACE | {"hidden_irreps": "64x0e"},
+    "MACE, vectors": MACE | {"hidden_irreps": "32x0e + 32x1o", "l_max": 2},
     "6 Å": {"hidden_irreps": "64x0e + 32x1o + 16x2e", "cutoff": 6.0},
 }
 CRYSTALS = 30
@@ -48,7 +65,8 @@ def settings(folder: Path, name: str) -> Path:
     config = yaml.safe_load((HERE / "bundled.yaml").read_text("utf-8"))
     output = folder / "architectures" / "".join(c if c.isalnum() else "_" for c in name)
     output.mkdir(parents=True, exist_ok=True)
-    config["model"] |= CANDIDATES[name]
+    model = CANDIDATES[name]
+    config["model"] = model if "architecture" in model else NEQUIP | model
     config["steps"] = ENOUGH
     config["optimiser"] |= {"schedule": "constant", "learning_rate": 3e-3, "ema": 0.99}
     config["validate_every"] = ENOUGH
