@@ -33,6 +33,7 @@ from phonopy_equivariant.interface.phonopy import primitive_operations
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.report import inscribed_radius
 from phonopy_equivariant.response.lattice import MAX_MEMORY
+from phonopy_equivariant.response.prepare import prepare
 from phonopy_equivariant.response.star import commensurate_grid, fill_star
 
 MODEL = "nequix-mp-1-pft"
@@ -57,9 +58,8 @@ def interpolation(phonon: Phonopy, potential: Potential, size: int) -> Dynamical
     symmetry = primitive_operations(phonon)
     counts = np.full(3, size)
     grid = commensurate_grid(np.diag(counts), symmetry)
-    irreducible = in_equal_blocks(
-        potential, phonon.primitive, grid.qpoints[grid.irreducible], MAX_MEMORY
-    )
+    lattice = prepare(potential, phonon.primitive)
+    irreducible = in_equal_blocks(potential, lattice, grid.qpoints[grid.irreducible], MAX_MEMORY)
     return image_matrix(phonon, counts, grid, fill_star(grid, symmetry, irreducible))
 
 
@@ -76,7 +76,7 @@ def convergence(name: str) -> np.ndarray:
     expected = mass_weighted(
         phonon.primitive,
         qpoints,
-        in_equal_blocks(potential, phonon.primitive, qpoints, MAX_MEMORY),
+        in_equal_blocks(potential, prepare(potential, phonon.primitive), qpoints, MAX_MEMORY),
     )
     rows = []
     for size in SIZES:

@@ -18,8 +18,8 @@ from phonopy_equivariant.familiarity import Familiarity
 from phonopy_equivariant.interface.exact_range import Attempt, converged_matrix
 from phonopy_equivariant.interface.phonopy import familiarity_at
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants
-from phonopy_equivariant.response.prepare import equilibrium_of, prepare
+from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants, respond
+from phonopy_equivariant.response.prepare import Lattice, equilibrium_of, prepare
 from phonopy_equivariant.structure import as_structure, masses_of
 
 # THz; in single precision rounding alone moves frequencies by some 1e-6 THz
@@ -191,16 +191,16 @@ def use_exact_dynamical_matrix(
             f"The tolerance of exact mode is {tolerance:g} THz; it must be positive "
             "(tolerance=, or run --exact-tolerance)."
         )
+    lattice = prepare(potential, primitive)
     matrix, attempts = converged_matrix(
         phonon,
-        lambda qpoints: in_equal_blocks(potential, primitive, qpoints, max_memory),
+        lambda qpoints: in_equal_blocks(potential, lattice, qpoints, max_memory),
         lambda qpoints, values: mass_weighted(primitive, qpoints, values),
         tolerance,
         potential.hessian_range,
         max_memory,
     )
-    # the expansion's program is that of the blocks: nothing compiles
-    equilibrium = equilibrium_of(prepare(potential, primitive))
+    equilibrium = equilibrium_of(lattice)
     phonon.force_constants = None  # clears whatever was derived from it
     # the only private attribute of phonopy that is written; there is no setter
     phonon._dynamical_matrix = matrix  # type: ignore[assignment]
@@ -218,10 +218,10 @@ def use_exact_dynamical_matrix(
 
 
 def in_equal_blocks(
-    potential: Potential, primitive: Any, qpoints: Float[ndarray, "q 3"], max_memory: int
+    potential: Potential, lattice: Lattice, qpoints: Float[ndarray, "q 3"], max_memory: int
 ) -> Complex[ndarray, "q columns columns"]:
     """Return Φ(q) from blocks of one size, so that one compiled program serves all grids."""
-    atoms = len(primitive)
+    atoms = len(lattice.species)
     size = max(8, 64 // atoms)
     result = np.empty((len(qpoints), 3 * atoms, 3 * atoms), complex)
     doubled = 2 * qpoints
@@ -230,13 +230,13 @@ def in_equal_blocks(
         real[:] = False
     chosen = np.flatnonzero(real)
     if len(chosen):
-        result[chosen] = lattice_force_constants(potential, primitive, qpoints[chosen], max_memory)
+        result[chosen] = respond(potential, lattice, qpoints[chosen], max_memory)[0]
     others = np.flatnonzero(~real)
     padding = -len(others) % size
     # a q of no symmetry, so that it belongs with the others
     padded = np.concatenate([qpoints[others], np.tile([0.11, 0.23, 0.37], (padding, 1))])
     blocks = [
-        lattice_force_constants(potential, primitive, padded[first : first + size], max_memory)
+        respond(potential, lattice, padded[first : first + size], max_memory)[0]
         for first in range(0, len(padded), size)
     ]
     if blocks:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Complex, Float
 from numpy import ndarray
 
 from phonopy_equivariant.compilation import compiled
-from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
+from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch import PairTable, bloch_force_constants
 from phonopy_equivariant.response.equilibrium import Equilibrium
@@ -89,27 +89,46 @@ def lattice_response(
     """
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
     groups = _useful_groups(symmetry, qpoints)
-    irreps = sorted({irrep_of(key) for layer in potential.model.layers for key in _keys(layer)})
-    some_orbits = None
-    if symmetry is not None and groups is not None:
-        needed = np.unique(np.concatenate([group.representatives for group in groups]))
-        some_orbits = orbits(symmetry, needed, irreps)
+    if symmetry is None or groups is None:
+        lattice = prepare(potential, primitive, motion=motion)
+        values = respond(potential, lattice, qpoints, max_memory)
+        return LatticeResponse(values, equilibrium_of(lattice))
+    needed = np.unique(np.concatenate([group.representatives for group in groups]))
+    some_orbits = orbits(symmetry, needed, _irreps(potential))
     lattice = prepare(potential, primitive, some_orbits, motion)
+    values = respond(potential, lattice, qpoints, max_memory, symmetry, groups)
+    return LatticeResponse(values, equilibrium_of(lattice, symmetry))
+
+
+def respond(
+    potential: Potential,
+    lattice: Lattice,
+    qpoints: Float[ndarray, "q 3"],
+    max_memory: int = MAX_MEMORY,
+    symmetry: Operations | None = None,
+    groups: Sequence[LittleGroup] = (),
+) -> Complex[ndarray, "orders q columns columns"]:
+    """Return Φ(q) of a prepared crystal, and its derivative if it was prepared with a motion.
+
+    With the little groups of all q only one atom of every orbit is computed; the crystal was
+    prepared for at least those.
+    """
     columns = 3 * len(lattice.species)
-    orders = 1 if motion is None else 2
+    orders = 1 if lattice.slope is None else 2
     result = np.empty((orders, len(qpoints), columns, columns), complex)
     for parts, chosen in _batches(qpoints, groups, len(lattice.species)):
         full = None
-        if symmetry is not None and groups is not None:
+        if symmetry is not None:
             these = [groups[q] for q in chosen]
+            irreps = _irreps(potential)
             full = completion(symmetry, qpoints[chosen], these, lattice.receivers, irreps, parts)
         size = block_size(potential, lattice, parts, len(chosen), max_memory // orders)
         result[:, chosen] = _in_blocks(potential, lattice, qpoints[chosen], parts, full, size)
-    if symmetry is not None and groups is not None:
+    if symmetry is not None:
         for q, group in enumerate(groups):
             for order in result:
                 order[q] = sum_over_group(symmetry, qpoints[q], group, order[q])
-    return LatticeResponse(result, equilibrium_of(lattice, symmetry if some_orbits else None))
+    return result
 
 
 def _useful_groups(
@@ -130,8 +149,10 @@ def _two_kinds(counts: Sequence[int]) -> bool:
     return 2 * min(counts) <= max(counts)
 
 
-def _keys(layer: Layer) -> list[str]:
-    return [*layer.layout.inputs, *layer.layout.outputs]
+def _irreps(potential: Potential) -> list[str]:
+    """Return the irreps of all features."""
+    layouts = [layer.layout for layer in potential.model.layers]
+    return sorted({irrep_of(key) for some in layouts for key in [*some.inputs, *some.outputs]})
 
 
 def block_size(
@@ -155,7 +176,7 @@ def block_size(
 
 
 def _batches(
-    qpoints: ndarray, groups: list[LittleGroup] | None, atoms: int
+    qpoints: ndarray, groups: Sequence[LittleGroup], atoms: int
 ) -> list[tuple[int, ndarray]]:
     """Return (number of parts, indices of q) of what one program computes.
 
@@ -165,7 +186,7 @@ def _batches(
     doubled = 2 * qpoints
     real = np.abs(doubled - np.rint(doubled)).max(axis=1, initial=0) < 1e-12
     kind = np.zeros(len(qpoints), bool)
-    if groups is not None:
+    if groups:
         counts = np.array([len(group.representatives) for group in groups])
         if atoms > SMALL_CELL:
             kind = 2 * counts > counts.max()
