@@ -30,6 +30,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.familiarity import FeatureReference
+from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.models.architectures import ARCHITECTURES, architecture_of
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import Params
@@ -87,19 +88,7 @@ def save_checkpoint(
     if path.suffix != ".npz":
         raise PhonopyEquivariantError(f"{path}: the name of a checkpoint must end in .npz.")
     content = _encode(potential, {"name": potential.name} | dict(labels or {}))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise PhonopyEquivariantError(
-            f"Cannot write {path}: {error.strerror}; choose another folder or free space."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, content)
     return path
 
 
