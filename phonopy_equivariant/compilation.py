@@ -65,14 +65,15 @@ class Compiled:
         static = tuple(args[k] for k in self._static)
         arrays = tuple(x for k, x in enumerate(args) if k not in self._static)
         keys = [getattr(x, "key", "") for x in static]
-        if not self._keep or not all(keys) or programs.folder() is None:
+        folder = programs.folder() if self._keep and all(keys) else None
+        if folder is None:
             return self.jitted(*args)
         place = (static, programs.signature(arrays))
         if place not in self._kept:
             self._traced += 1  # whether from a file or not, it will take memory maps
             name = " ".join([self._function.__name__.strip("_"), self._function.__module__, *keys])
             partial = jax.jit(self._with(static), compiler_options=_options())
-            self._kept[place] = programs.load_or_trace(partial, name, arrays, _options())
+            self._kept[place] = programs.load_or_trace(folder, partial, name, arrays, _options())
         return self._kept[place](*arrays)
 
     def _with(self, static: tuple[Any, ...]) -> Callable[..., Any]:

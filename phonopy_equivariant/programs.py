@@ -49,12 +49,14 @@ def folder() -> Path | None:
 
 
 def load_or_trace(
-    jitted: Any, name: str, args: Sequence[Any], options: dict[str, Any] | None
+    where: Path, jitted: Any, name: str, args: Sequence[Any], options: dict[str, Any] | None
 ) -> Callable[..., Any]:
     """Return a compiled function of arrays from its file, or trace it and write the file.
 
     Parameters
     ----------
+    where
+        The :func:`folder` of files.
     jitted
         From ``jax.jit``, of array arguments alone.
     name
@@ -67,14 +69,12 @@ def load_or_trace(
     """
     from jax import export
 
-    where = folder()
     _register(export)
-    path = None if where is None else where / _file_name(name, args)
-    content = None if path is None else _read(path)
+    path = where / _file_name(name, args)
+    content = _read(path)
     if content is None:
         exported = export.export(jitted)(*args)
-        if path is not None:
-            _write(path, bytes(exported.serialize()))
+        _write(path, bytes(exported.serialize()))
     else:
         exported = export.deserialize(bytearray(content))
     return jax.jit(exported.call, compiler_options=options)
