@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from phonopy_equivariant import molecules
+    from phonopy_equivariant.allocation import keep_freed_memory
     from phonopy_equivariant.cache import enable_compilation_cache
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
@@ -45,6 +46,7 @@ __all__ = [
     "enable_compilation_cache",
     "fit_familiarity",
     "force_constants",
+    "keep_freed_memory",
     "load_potential",
     "molecules",
     "random_potential",
@@ -67,6 +69,7 @@ _HOME = {
     "enable_compilation_cache": "cache",
     "fit_familiarity": "familiarity",
     "force_constants": "interface.phonopy",
+    "keep_freed_memory": "allocation",
     "load_potential": "checkpoints.load",
     "random_potential": "potential",
     "relax": "interface.relax",

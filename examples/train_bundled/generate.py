@@ -2,8 +2,11 @@
 
     python generate.py TEACHER FOLDER [--worker 0/2]
 
-Work is done in chunks of a few structures, each a file; what is there is not done again. Every
-tenth group of prototype and composition, drawn by hash, is held out.
+First rounds of compositions that are relaxed and get Hessians; then a wide one of ``WIDER`` times
+as many, brought near their rest only, with energies, forces and stresses of perturbed copies;
+then molecules with many copies each. Work is done in chunks of a few structures, each a file;
+what is there is not done again. Every tenth group of prototype and composition, drawn by hash, is
+held out.
 """
 
 from __future__ import annotations
@@ -15,10 +18,23 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
+import numpy as np
 from ase import Atoms
 from ase.build import molecule
-from labels import Teacher, labelled, load_teacher, relaxed, sound, use_cache
+from labels import (
+    GLANCES,
+    OF_MOLECULES,
+    Teacher,
+    copies,
+    labelled,
+    load_teacher,
+    relaxed,
+    settled,
+    sound,
+    use_cache,
+)
 from prototypes import draw, listed
 
 from phonopy_equivariant.data import Record, write_records
@@ -27,26 +43,47 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 CHUNK = 20
 HELD_OUT = 0.12
 ROUNDS = 3
+WIDER = 8
+
+Kind = Literal["rest", "wide", "molecules"]
+Items = list[tuple[str, Atoms]]
 
 
-def structures(rounds: int) -> list[list[tuple[str, Atoms]]]:
-    """Return (group, structure) of each round, always in the same order, mixed.
+class Chunk(NamedTuple):
+    """Structures with their groups, what is done with them, and a seed of what is random."""
+
+    items: Items
+    kind: Kind
+    salt: str
+
+
+def chunks(rounds: int) -> list[Chunk]:
+    """Return all work, always in the same order, mixed within a round.
 
     A round draws other compositions than those before it; molecules come again, to be perturbed
     anew.
     """
     seen: set[str] = set()
-    found = []
-    for seed in range(rounds):
+    found: list[Chunk] = []
+    molecules = [(f"molecule:{name}", molecule(name)) for name in listed("molecules").split()]
+    for seed in range(rounds + 1):
+        wide = seed == rounds
         some = [
             (f"{prototype}:{atoms.get_chemical_formula(empirical=True)}", atoms)
-            for prototype, _, atoms in draw(seed)
+            for prototype, _, atoms in draw(seed, WIDER if wide else 1)
         ]
         new = [(group, atoms) for group, atoms in some if group not in seen]
         seen |= {group for group, _ in some}
-        new += [(f"molecule:{name}", molecule(name)) for name in listed("molecules").split()]
-        found.append(sorted(new, key=lambda item: hash_of(item[0])))
-    return found
+        new += [] if wide else molecules
+        new.sort(key=lambda item: hash_of(item[0]))
+        found += split(new, "wide" if wide else "rest", str(seed or ""))
+    return found + split(molecules, "molecules", "molecules")
+
+
+def split(items: Items, kind: Kind, salt: str) -> list[Chunk]:
+    """Return chunks of a size that takes about as long for all kinds."""
+    size = 3 * CHUNK if kind == "wide" else CHUNK
+    return [Chunk(items[k : k + size], kind, salt) for k in range(0, len(items), size)]
 
 
 def hash_of(text: str) -> float:
@@ -59,20 +96,32 @@ def held_out(group: str) -> bool:
     return hash_of("held out " + group) < HELD_OUT
 
 
-def records(
-    teachers: dict[str, Teacher], items: list[tuple[str, Atoms]], salt: str
-) -> Iterator[Record]:
+def records(teachers: dict[str, Teacher], chunk: Chunk) -> Iterator[Record]:
     """Yield the records of some structures; those that relax to nothing sound are reported."""
-    for group, start in items:
+    for group, start in chunk.items:
         try:
-            rest = relaxed(teachers["float64" if not start.pbc.any() else "float32"], start)
-            problem = sound(rest, start)
-            if problem:
-                raise PhonopyEquivariantError(problem)
-            seed = int(hash_of(group + salt) * 2**31)
-            yield from labelled(teachers["float32"], rest, group, seed)
+            yield from records_of(teachers, chunk, group, start)
         except (PhonopyEquivariantError, ValueError, RuntimeError) as error:
             print(f"left out: {group}: {str(error)[:90]}", flush=True)
+
+
+def records_of(
+    teachers: dict[str, Teacher], chunk: Chunk, group: str, start: Atoms
+) -> Iterator[Record]:
+    """Yield the records of one structure; raise where it relaxes to nothing sound."""
+    teacher = teachers["float32"]
+    rng = np.random.default_rng(int(hash_of(group + chunk.salt) * 2**31))
+    if chunk.kind == "wide":
+        yield from copies(teacher, settled(teacher, start), group, rng, GLANCES)
+        return
+    rest = relaxed(teachers["float64" if not start.pbc.any() else "float32"], start)
+    problem = sound(rest, start)
+    if problem:
+        raise PhonopyEquivariantError(problem)
+    if chunk.kind == "molecules":
+        yield from copies(teacher, rest, group, rng, OF_MOLECULES)
+    else:
+        yield from labelled(teacher, rest, group, rng)
 
 
 def main() -> None:
@@ -87,24 +136,20 @@ def main() -> None:
     use_cache(str(options.folder / "compiled"))
     teachers = {dtype: load_teacher(options.teacher, dtype) for dtype in ("float32", "float64")}
     worker, workers = map(int, options.worker.split("/"))
-    chunks = [
-        (some[k : k + CHUNK], str(number or ""))
-        for number, some in enumerate(structures(options.rounds))
-        for k in range(0, len(some), CHUNK)
-    ]
+    work = chunks(options.rounds)
     (options.folder / "chunks").mkdir(parents=True, exist_ok=True)
-    for index in range(worker, len(chunks), workers):
+    for index in range(worker, len(work), workers):
         path = options.folder / "chunks" / f"{index:04d}.h5"
         if path.exists():
             continue
         begin = time.perf_counter()
-        found = list(records(teachers, *chunks[index]))
+        found = list(records(teachers, work[index]))
         # sources are not kept in HDF5: the groups stand beside the file
         groups = "\n".join(record.source for record in found)
         path.with_suffix(".txt").write_text(groups + "\n", "utf-8")
         write_records(found, path)
         seconds = time.perf_counter() - begin
-        print(f"{index}/{len(chunks)}: {len(found)} records in {seconds:.0f} s", flush=True)
+        print(f"{index}/{len(work)}: {len(found)} records in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

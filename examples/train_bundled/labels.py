@@ -13,11 +13,14 @@ import jraph
 import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
+from ase.filters import FrechetCellFilter
+from ase.optimize import BFGS
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.data import ForceConstantsData, Record
 from phonopy_equivariant.data.perturb import Perturbation, perturbed
+from phonopy_equivariant.interface.ase import EquivariantCalculator
 from phonopy_equivariant.potential import Evaluation, Potential
 from phonopy_equivariant.structure import Structure, as_structure
 from phonopy_equivariant.training import spectral
@@ -25,6 +28,10 @@ from phonopy_equivariant.training import spectral
 MAX_ATOMS = 16  # of a supercell whose Hessian is a label
 # (standard deviation of positions in Å, of the strain) of perturbed copies
 PERTURBATIONS = ((0.02, 0.005), (0.05, 0.01), (0.1, 0.02), (0.1, 0.04), (0.2, 0.02))
+# of the copies of a structure that was brought near its rest only
+GLANCES = ((0.03, 0.005), (0.08, 0.015), (0.15, 0.03))
+SETTLING = 10  # steps
+OF_MOLECULES = ((0.02, 0.0), (0.05, 0.0), (0.1, 0.0), (0.15, 0.0)) * 12
 
 
 def power_of_two(count: int, least: int) -> int:
@@ -40,7 +47,7 @@ class Teacher(Potential):
     ) -> Evaluation:
         """Return energy, forces and stress; sizes that a caller asks for are rounded up too."""
         n_node = power_of_two(n_node or int(graph.n_node[0]) + 1, 32)
-        n_edge = power_of_two(n_edge or int(graph.n_edge[0]), 256)
+        n_edge = power_of_two(n_edge or int(graph.n_edge[0]), 64)
         return super().evaluate_graph(graph, n_node, n_edge)
 
 
@@ -127,16 +134,29 @@ def _record(teacher: Teacher, structure: Structure, source: str) -> Record:
     )
 
 
-def labelled(teacher: Teacher, atoms: Atoms, source: str, seed: int) -> Iterator[Record]:
+def labelled(
+    teacher: Teacher, atoms: Atoms, source: str, rng: np.random.Generator
+) -> Iterator[Record]:
     """Yield a structure at rest with its Hessian, then perturbed copies."""
-    rng = np.random.default_rng(seed)
     periodic = bool(atoms.pbc.all())
     repeats = repeats_of(atoms) if periodic else np.ones(3, int)
     supercell, hessian = supercell_hessian(teacher, atoms, repeats)
     second = ForceConstantsData(np.zeros((1, 3)), hessian[None].astype(complex))
     first = _record(teacher, supercell, source)
     yield Record(**(vars(first) | {"force_constants": second}))
-    for k, (width, strain) in enumerate(PERTURBATIONS):
+    yield from copies(teacher, atoms, source, rng, PERTURBATIONS)
+
+
+def copies(
+    teacher: Teacher,
+    atoms: Atoms,
+    source: str,
+    rng: np.random.Generator,
+    perturbations: tuple[tuple[float, float], ...],
+) -> Iterator[Record]:
+    """Yield perturbed copies without Hessians."""
+    periodic = bool(atoms.pbc.all())
+    for k, (width, strain) in enumerate(perturbations):
         small = as_structure(atoms.repeat(_some_repeats(atoms, rng)) if periodic else atoms)
         length = float(np.mean(np.linalg.norm(small.cell, axis=1))) if periodic else 0.0
         options = Perturbation(width, strain * length, seed=int(rng.integers(2**31)))
@@ -159,6 +179,16 @@ def relaxed(teacher: Teacher, atoms: Atoms) -> Atoms:
     if atoms.pbc.all():
         return pe.relax(atoms, teacher, fmax=0.01, max_steps=80)
     return pe.molecules.relax(atoms, teacher, fmax=1e-3)
+
+
+def settled(teacher: Teacher, atoms: Atoms) -> Atoms:
+    """Return a crystal after a few steps of relaxation, wherever they lead."""
+    moved = atoms.copy()
+    moved.calc = EquivariantCalculator(teacher)
+    with BFGS(FrechetCellFilter(moved), logfile=None, maxstep=0.1) as optimizer:
+        optimizer.run(fmax=0.2, steps=SETTLING)
+    moved.calc = None
+    return moved
 
 
 def sound(atoms: Atoms, start: Atoms) -> str:

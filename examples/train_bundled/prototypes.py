@@ -389,8 +389,11 @@ def start(prototype: Prototype, elements: dict[str, str], radii: Radii) -> Atoms
     return atoms
 
 
-def draw(seed: int = 0) -> Iterator[tuple[str, dict[str, str], Atoms]]:
-    """Yield (prototype, elements by role, structure): elements drawn so that all come up often."""
+def draw(seed: int = 0, times: int = 1) -> Iterator[tuple[str, dict[str, str], Atoms]]:
+    """Yield (prototype, elements by role, structure): elements drawn so that all come up often.
+
+    ``times`` multiplies the number of compositions of each prototype.
+    """
     rng = np.random.default_rng(seed)
     used: Counter[str] = Counter()
     for prototype in PROTOTYPES:
@@ -399,7 +402,9 @@ def draw(seed: int = 0) -> Iterator[tuple[str, dict[str, str], Atoms]]:
         names = [_formula(counts, elements) for elements, _ in some]
         wanted = known_compositions(prototype)
         first = [k for k, name in enumerate(names) if name in wanted]
-        chosen = first + _rare(rng, some, used, max(0, prototype.count - len(first) // 2), first)
+        chosen = first + _rare(
+            rng, some, used, max(0, times * prototype.count - len(first) // 2), first
+        )
         for k in chosen:
             elements, radii = some[k]
             used.update(set(elements.values()))

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from phonopy_equivariant.allocation import keep_freed_memory
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.failures import exit_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
@@ -48,6 +49,7 @@ Exit status: 0 success, 1 an error in the input or on the way, 2 wrong usage, 13
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (default: the process's arguments); return its status."""
+    keep_freed_memory()
     words = list(sys.argv[1:] if argv is None else argv)
     return exit_status(lambda: _main(words), verbose="-v" in words or "--verbose" in words)
 
