@@ -3,8 +3,9 @@
     python benchmarks/training.py MODEL.nqx [--upstream PYTHON] [--repeats 5] [--only TEXT]
 
 Same architecture and weights, same structures, same batch, float32, AdamW with clipping and moving
-average on both sides; batches are made beforehand on both sides. Every row is a process of its
-own. "First" is the first step with tracing and compilation, without any compilation cache; "step"
+average on both sides; freed memory stays with our process, as in the command ``train``
+(``MALLOC_TOP_PAD_=131072`` in the environment leaves it to glibc); batches are made beforehand on
+both sides. Every row is a process of its own. "First" is the first step with tracing and compilation, without any compilation cache; "step"
 the best later one. "Temporaries" are XLA's buffers of the loss and its gradient, "peak" the
 largest resident memory of the process, compilation included. Upstream's Hessian loss is one column
 of the Hessian for each structure, which is one Hessian-vector product, as in our ``probes``; ours
@@ -61,6 +62,8 @@ def child(model: str, name: str, what: str, repeats: int) -> dict[str, float]:
     import jax
 
     import phonopy_equivariant as pe
+
+    pe.keep_freed_memory()  # as the command does
     from phonopy_equivariant.training import config, gradients, optimiser
     from phonopy_equivariant.training.samples import Cursor, Samples
 
