@@ -5,7 +5,8 @@
 Same architecture and weights, same structures, same batch, float32, AdamW with clipping and moving
 average on both sides; freed memory stays with our process, as in the command ``train``
 (``MALLOC_TOP_PAD_=131072`` in the environment leaves it to glibc); batches are made beforehand on
-both sides. Every row is a process of its own. "First" is the first step with tracing and compilation, without any compilation cache; "step"
+both sides. Every row is a process of its own. "First" is the first step with tracing and
+compilation, without any compilation cache; "step"
 the best later one. "Temporaries" are XLA's buffers of the loss and its gradient, "peak" the
 largest resident memory of the process, compilation included. Upstream's Hessian loss is one column
 of the Hessian for each structure, which is one Hessian-vector product, as in our ``probes``; ours
