@@ -3,7 +3,9 @@
     python collect.py FOLDER
 
 Writes ``train.h5`` and ``held_out.h5`` (all records), ``rest.h5`` and ``rest_held_out.h5`` (those
-with Hessians, for a set of their own).
+with Hessians), and ``harmonic.h5``: structures of ``rest.h5`` with small random displacements u and
+the energies and forces that the Hessian H gives, E - F·u + u·H·u/2 and F - H·u. A step on one of
+them costs a tenth of one on columns of its Hessian, and sees a product with H.
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from ase.data import chemical_symbols
 from generate import held_out
 
 from phonopy_equivariant.data import Record, read_records, write_records
+from phonopy_equivariant.structure import Structure
+
+COPIES = 6
+WIDTH = 0.015  # Å, standard deviation of each component of u
 
 
 def chunks(folder: Path) -> list[tuple[str, Record]]:
@@ -28,8 +35,22 @@ def chunks(folder: Path) -> list[tuple[str, Record]]:
     return found
 
 
+def displaced(record: Record, rng: np.random.Generator) -> Record:
+    """Return a structure at rest with random displacements, labelled by its Hessian."""
+    structure, data = record.structure, record.force_constants
+    assert data is not None and record.energy is not None and record.forces is not None
+    moves = WIDTH * rng.standard_normal(structure.positions.shape)
+    change = (data.values[0].real @ moves.ravel()).reshape(moves.shape)
+    return Record(
+        Structure(structure.numbers, structure.positions + moves, structure.cell, structure.pbc),
+        energy=record.energy - float(np.sum(record.forces * moves) - np.sum(moves * change) / 2),
+        forces=record.forces - change,
+        level=record.level,
+    )
+
+
 def main() -> None:
-    """Write the four files and say what is in them."""
+    """Write the five files and say what is in them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
@@ -40,6 +61,8 @@ def main() -> None:
     }
     for name, source in {"rest": "train", "rest_held_out": "held_out"}.items():
         parts[name] = [r for r in parts[source] if r.force_constants is not None]
+    rng = np.random.default_rng(0)
+    parts["harmonic"] = [displaced(r, rng) for r in parts["rest"] for _ in range(COPIES)]
     elements = Counter(
         symbol
         for record in parts["rest"]

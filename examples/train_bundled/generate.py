@@ -2,9 +2,9 @@
 
     python generate.py TEACHER FOLDER [--worker 0/2]
 
-First rounds of compositions that are relaxed and get Hessians; then a wide one of ``WIDER`` times
-as many, brought near their rest only, with energies, forces and stresses of perturbed copies;
-then molecules with many copies each. Work is done in chunks of a few structures, each a file;
+First rounds of compositions that are relaxed and get Hessians; then wide ones of ``WIDER`` times as
+many, brought near their rest only, with energies, forces and stresses of perturbed copies; then
+molecules with many copies each. Work is done in chunks of a few structures, each a file;
 what is there is not done again. Every tenth group of prototype and composition, drawn by hash, is
 held out.
 """
@@ -43,7 +43,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 CHUNK = 20
 HELD_OUT = 0.12
 ROUNDS = 3
-WIDER = 8
+WIDER = (8, 24)
 
 Kind = Literal["rest", "wide", "molecules"]
 Items = list[tuple[str, Atoms]]
@@ -66,11 +66,11 @@ def chunks(rounds: int) -> list[Chunk]:
     seen: set[str] = set()
     found: list[Chunk] = []
     molecules = [(f"molecule:{name}", molecule(name)) for name in listed("molecules").split()]
-    for seed in range(rounds + 1):
-        wide = seed == rounds
+    for seed, times in enumerate((1,) * rounds + WIDER):
+        wide = times > 1
         some = [
             (f"{prototype}:{atoms.get_chemical_formula(empirical=True)}", atoms)
-            for prototype, _, atoms in draw(seed, WIDER if wide else 1)
+            for prototype, _, atoms in draw(seed, times)
         ]
         new = [(group, atoms) for group, atoms in some if group not in seen]
         seen |= {group for group, _ in some}
