@@ -5,7 +5,7 @@
 Writes ``train.h5`` and ``held_out.h5`` (all records), ``rest.h5`` and ``rest_held_out.h5`` (those
 with Hessians), and ``harmonic.h5``: structures of ``rest.h5`` with small random displacements u and
 the energies and forces that the Hessian H gives, E - F·u + u·H·u/2 and F - H·u. A step on one of
-them costs a tenth of one on columns of its Hessian, and sees a product with H.
+them costs a fraction of one on columns of its Hessian (README.md), and sees a product with H.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
 First rounds of compositions that are relaxed and get Hessians; then wide ones of ``WIDER`` times as
 many, brought near their rest only, with energies, forces and stresses of perturbed copies; then
 molecules with many copies each. Work is done in chunks of a few structures, each a file;
-what is there is not done again. Every tenth group of prototype and composition, drawn by hash, is
-held out.
+what is there is not done again. About an eighth of the groups of prototype and composition, drawn
+by hash, is held out.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _rows(path: Path, selection: str, keys: Keys, level: str) -> Iterator[Record
             yield labelled_record(atoms_structure(atoms), known, keys, level, source)
     except GeneratorExit:
         raise
-    except Exception as error:
+    except Exception as error:  # ASE's databases raise anything on garbage
         raise _refusal(source, error) from error
 
 
