@@ -160,7 +160,7 @@ def main() -> None:
     for name in missing:
         path = settings(folder, name).with_suffix("")
         student = load_teacher(str(path / "last.npz"), "float32")
-        errors = judge(teacher, student, points + crystals, CRYSTALS)
+        errors = judge(teacher, student, points + crystals, CRYSTALS, options.folder / "judged")
         steps = int((path / "log.csv").read_text("utf-8").split("\n")[-2].split(",")[0])
         cost = {"steps": steps, "ms": milliseconds(student, crystals[:5])}
         minutes = float(trained(path).read_text("utf-8"))

@@ -2,6 +2,8 @@
 
     python judge.py TEACHER STUDENT HELD_OUT.h5 [--json OUT] [--crystals 120]
 
+The teacher's D(q) are kept in a folder ``judged`` beside the records, for the next student.
+
 Energies and forces of all held-out records, perturbed ones included; phonons of the crystals at
 rest, at the teacher's structure: exact D(q) on a 2x2x2 grid (of a supercell, up to
 16 atoms) that avoids Γ, so that every mode
@@ -11,6 +13,8 @@ counts. Imaginary modes count in no thermal property, as in phonopy.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import json
 import warnings
 from collections import defaultdict
@@ -22,6 +26,7 @@ from labels import Teacher, lattice_force_constants, load_teacher, use_cache
 from phonopy.physical_units import get_physical_units
 
 from phonopy_equivariant.data import Record, read_records
+from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.structure import Structure
 
 TEMPERATURE = 300.0
@@ -40,6 +45,21 @@ def dynamical_matrices(potential: Teacher, structure: Structure) -> np.ndarray:
     phi = lattice_force_constants(potential, structure, grid())
     roots = np.repeat(atomic_masses[structure.numbers], 3) ** -0.5
     return phi * roots[:, None] * roots
+
+
+def kept_matrices(teacher: Teacher, structure: Structure, folder: Path) -> np.ndarray:
+    """Return the teacher's D(q) on the grid, from the folder where it has been there before."""
+    arrays = (structure.numbers, structure.positions, structure.cell)
+    words = f"{teacher.sha256} {GRID}".encode() + b"".join(a.tobytes() for a in arrays)
+    path = folder / f"{hashlib.sha256(words).hexdigest()[:24]}.npy"
+    if path.exists():
+        return np.load(path, allow_pickle=False)
+    found = dynamical_matrices(teacher, structure)
+    folder.mkdir(exist_ok=True)
+    content = io.BytesIO()
+    np.save(content, found)
+    write_atomically(path, content.getvalue())
+    return found
 
 
 def thermal(frequencies: np.ndarray) -> tuple[float, float, float]:
@@ -63,9 +83,9 @@ def frequencies_of(matrices: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.sqrt(np.abs(values)) * get_physical_units().DefaultToTHz
 
 
-def compare(teacher: Teacher, student: Teacher, structure: Structure) -> dict[str, float]:
+def compare(reference: np.ndarray, student: Teacher, structure: Structure) -> dict[str, float]:
     """Return the phonon errors on one crystal."""
-    reference, found = (dynamical_matrices(p, structure) for p in (teacher, student))
+    found = dynamical_matrices(student, structure)
     expected, frequencies = frequencies_of(reference), frequencies_of(found)
     names = ("free energy", "entropy", "heat capacity")
     errors = np.abs(np.subtract(thermal(frequencies), thermal(expected))) / len(structure.numbers)
@@ -93,13 +113,19 @@ def point_errors(student: Teacher, records: list[Record]) -> dict[str, float]:
     }
 
 
-def judge(teacher: Teacher, student: Teacher, records: list[Record], most: int) -> dict:
-    """Return all errors: means and, for phonons, medians over crystals."""
+def judge(
+    teacher: Teacher, student: Teacher, records: list[Record], most: int, folder: Path
+) -> dict:
+    """Return all errors: means and, for phonons, medians over crystals; D(q) are kept in FOLDER."""
     resting = [r for r in records if r.force_constants is not None]
-    crystals = [r for r in resting if r.structure.pbc.all()][:most]
+    crystals = [r for r in resting if r.structure.pbc.all()]
+    if len(crystals) > most:  # of all rounds
+        chosen = np.linspace(0, len(crystals) - 1, most).round().astype(int)
+        crystals = [crystals[k] for k in chosen]
     found = defaultdict(list)
     for record in crystals:
-        for name, value in compare(teacher, student, record.structure).items():
+        reference = kept_matrices(teacher, record.structure, folder)
+        for name, value in compare(reference, student, record.structure).items():
             found[name].append(value)
     periodic = [r for r in records if r.structure.pbc.all()]
     molecules = [r for r in records if not r.structure.pbc.any()]
@@ -127,7 +153,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     use_cache(str(options.records.parent / "compiled"))
     teacher, student = (load_teacher(p, "float32") for p in (options.teacher, options.student))
-    result = judge(teacher, student, list(read_records(options.records)), options.crystals)
+    kept = options.records.parent / "judged"
+    result = judge(teacher, student, list(read_records(options.records)), options.crystals, kept)
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
