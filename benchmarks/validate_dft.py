@@ -2,15 +2,18 @@
 
     python benchmarks/validate_dft.py ../shared/dft --crystals Si_PBE NaCl --figures docs/figures
 
-Every crystal is a folder with a ``phonopy_params.yaml.xz`` (cell, supercell, displacements, DFT
-forces); an ``INDEX.md`` beside the folders names the functionals. DFT force constants are those
-phonopy fits and symmetrises. The model gets the same primitive cell and the same supercell, at
-the structure as stored: nothing is relaxed. No non-analytical term correction on either side.
+Several models, ``--model A B``, are compared on the crystals whose elements all of them know; mean
+absolute errors of each follow the tables. Every crystal is a folder with a
+``phonopy_params.yaml.xz`` (cell, supercell, displacements, DFT forces); an ``INDEX.md`` beside the
+folders names the functionals. DFT force constants are those phonopy fits and symmetrises. The model
+gets the same primitive cell and the same supercell, at the structure as stored: nothing is relaxed.
+No non-analytical term correction on either side.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import lzma
 import time
 from pathlib import Path
@@ -30,6 +33,8 @@ from phonopy_equivariant.report import ForceConstantsReport
 FILE = "phonopy_params.yaml.xz"
 MESH = (11, 11, 11)
 TEMPERATURE = 300.0  # K
+# of D(q): half of a 2x2x2 grid off Γ, as -q has the conjugate
+QPOINTS = [[x, y, 0.25] for x in (0.25, 0.75) for y in (0.25, 0.75)]
 COLUMNS = (
     "crystal",
     "functional of the DFT",
@@ -47,6 +52,17 @@ COLUMNS = (
     "force",
     "stress",
     "s",
+)
+SUMMARY = (
+    "model",
+    "crystals",
+    "max, THz",
+    "max, %",
+    "MAE, THz",
+    "D(q), %",
+    "F per atom",
+    "S per atom",
+    "Cv per atom",
 )
 
 
@@ -77,6 +93,7 @@ class Comparison(NamedTuple):
     dft: Harmonic
     model: Harmonic
     grid: ndarray  # THz, of both DOS
+    matrices: float  # mean over q of |D_model(q) - D_DFT(q)| / |D_DFT(q)|, Frobenius norms
     report: ForceConstantsReport
 
     @property
@@ -93,29 +110,48 @@ class Comparison(NamedTuple):
 
 
 def main() -> None:
-    """Compare the chosen crystals, smallest first, and print the table."""
+    """Compare the chosen crystals, smallest first, and print a table for each model."""
     options = parse()
-    potential = pe.load_potential(options.model, dtype=options.dtype)
+    potentials = [pe.load_potential(model, dtype=options.dtype) for model in options.model]
+    names = choose(options, set.intersection(*(set(p.species) for p in potentials)))
     functionals = read_functionals(options.folder / "INDEX.md")
-    print(f"Model {potential.name} (sha256 {potential.sha256[:12]}), {options.dtype}.\n")
-    print("| " + " | ".join(COLUMNS) + " |")
-    print("|---" * len(COLUMNS) + "|", flush=True)
-    failures = []
-    for name in choose(options, potential):
-        start = time.perf_counter()
-        comparison = compare(options.folder / name, potential)
-        print(row(comparison, functionals.get(name, "not stated")), flush=True)
-        if not (comparison.dft.finite and comparison.model.finite):
-            failures.append(name)
-        if options.figures is not None and name in options.plot:
-            options.figures.mkdir(parents=True, exist_ok=True)
-            plot(comparison, options.figures / f"bands_{name}.png")
-        if options.verbose:
-            report = "\n  ".join(comparison.report.lines())
-            print(f"  {report}\n  whole comparison {time.perf_counter() - start:.1f} s")
+    failures: list[str] = []
+    means = []
+    for potential in potentials:
+        print(f"Model {potential.name} (sha256 {potential.sha256[:12]}), {options.dtype}.\n")
+        print_header(COLUMNS)
+        found = [one_crystal(name, potential, options, functionals) for name in names]
+        failures += [c.name for c in found if not (c.dft.finite and c.model.finite)]
+        means.append(summary(potential.name, found))
+        print(flush=True)
+    print_header(SUMMARY)
+    print("\n".join(means))
     if failures:
         raise SystemExit(f"Not finite: {', '.join(failures)}")
     print("\nFrequencies and thermal properties of all crystals are finite.")
+
+
+def one_crystal(
+    name: str, potential: pe.Potential, options: argparse.Namespace, functionals: dict[str, str]
+) -> Comparison:
+    """Return the comparison of one crystal and print its line."""
+    start = time.perf_counter()
+    comparison = compare(options.folder / name, potential)
+    print(row(comparison, functionals.get(name, "not stated")), flush=True)
+    if options.figures is not None and name in options.plot:
+        options.figures.mkdir(parents=True, exist_ok=True)
+        suffix = f"_{potential.name}" if len(options.model) > 1 else ""
+        plot(comparison, options.figures / f"bands_{name}{suffix}.png")
+    if options.verbose:
+        report = "\n  ".join(comparison.report.lines())
+        print(f"  {report}\n  whole comparison {time.perf_counter() - start:.1f} s")
+    return comparison
+
+
+def print_header(columns: tuple[str, ...]) -> None:
+    """Print the head of a table."""
+    print("| " + " | ".join(columns) + " |")
+    print("|---" * len(columns) + "|", flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -123,7 +159,7 @@ def parse() -> argparse.Namespace:
     default = Path(__file__).resolve().parents[2] / "shared" / "dft"
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", nargs="?", type=Path, default=default)
-    parser.add_argument("--model", default="nequix-mp-1-pft")
+    parser.add_argument("--model", nargs="+", default=["nequix-mp-1-pft"])
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
     parser.add_argument("--crystals", nargs="+", metavar="NAME", help="only these folders")
     parser.add_argument("--figures", type=Path, help="folder for band structures as PNG")
@@ -132,8 +168,8 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def choose(options: argparse.Namespace, potential: pe.Potential) -> list[str]:
-    """Return the crystals with elements the potential knows, small primitive cells first."""
+def choose(options: argparse.Namespace, known: set[int]) -> list[str]:
+    """Return the crystals of known elements, small primitive cells first."""
     sizes = {}
     for path in sorted(options.folder.glob(f"*/{FILE}")):
         name = path.parent.name
@@ -142,7 +178,7 @@ def choose(options: argparse.Namespace, potential: pe.Potential) -> list[str]:
         with lzma.open(path, "rt") as file:
             cells = read_cells(file)
         symbols = {point["symbol"] for point in cells["primitive_cell"]["points"]}
-        if {atomic_numbers[symbol] for symbol in symbols} <= set(potential.species):
+        if {atomic_numbers[symbol] for symbol in symbols} <= known:
             sizes[name] = tuple(
                 len(cells[key]["points"]) for key in ("primitive_cell", "supercell")
             )
@@ -173,9 +209,24 @@ def read_functionals(index: Path) -> dict[str, str]:
     return {cells[names]: cells[values] for cells in table[2:]}
 
 
+@functools.cache
+def load_dft(folder: Path) -> Phonopy:
+    """Return phonopy with the force constants of the DFT forces."""
+    return phonopy.load(folder / FILE, is_nac=False, symmetrize_fc=True, log_level=0)
+
+
+def matrix_error(reference: Phonopy, phonon: Phonopy) -> float:
+    """Return the mean relative error of D(q) over QPOINTS."""
+    errors = []
+    for q in QPOINTS:
+        expected, found = (some.get_dynamical_matrix_at_q(q) for some in (reference, phonon))
+        errors.append(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return float(np.mean(errors))
+
+
 def compare(folder: Path, potential: pe.Potential) -> Comparison:
     """Return the phonons of one crystal from DFT and from the model, in the same cells."""
-    reference = phonopy.load(folder / FILE, is_nac=False, symmetrize_fc=True, log_level=0)
+    reference = load_dft(folder)
     phonon = Phonopy(
         reference.unitcell,
         supercell_matrix=reference.supercell_matrix,
@@ -193,6 +244,7 @@ def compare(folder: Path, potential: pe.Potential) -> Comparison:
         harmonic(reference, grid),
         harmonic(phonon, grid),
         grid,
+        matrix_error(reference, phonon),
         report,
     )
 
@@ -251,6 +303,26 @@ def row(comparison: Comparison, functional: str) -> str:
         f"{report.residual_force:.3f}",
         f"{report.residual_stress:.2f}",
         f"{report.seconds:.1f}",
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def summary(name: str, found: list[Comparison]) -> str:
+    """Return the mean absolute errors over all crystals, one line of a table."""
+    highest = [(c.dft.frequencies.max(), c.model.frequencies.max()) for c in found]
+    thermal = ("free_energy", "entropy", "heat_capacity")
+    errors = [
+        [abs(getattr(c.model, key) - getattr(c.dft, key)) / c.atoms[0] for key in thermal]
+        for c in found
+    ]
+    cells = (
+        name,
+        str(len(found)),
+        f"{np.mean([abs(m - d) for d, m in highest]):.2f}",
+        f"{100 * np.mean([abs(m / d - 1) for d, m in highest]):.1f}",
+        f"{np.mean([c.mean_error for c in found]):.3f}",
+        f"{100 * np.mean([c.matrices for c in found]):.1f}",
+        *(f"{value:.3f}" for value in np.mean(errors, axis=0)),
     )
     return "| " + " | ".join(cells) + " |"
 
