@@ -26,7 +26,7 @@ from phonopy_equivariant.potential import make_potential
 
 NAME = "pe-crystal-1"
 SAMPLE = 4  # every fourth training structure says what they look like
-THEORY = "PBE(+U), as imitated by nequix-oam-1-pft"
+THEORY = "PBE(+U), distilled"
 
 
 def sentences(errors: dict[str, Any]) -> list[str]:
@@ -74,13 +74,18 @@ def main() -> None:
         ],
         "theory": THEORY,
         "training_data": [
-            f"{len(parts['train'])} structures of prototypes and molecules, labelled by the teacher"
+            f"{len(parts['train'])} structures of prototypes and molecules, labelled by the "
+            "teacher, and small displacements labelled by its Hessians"
         ],
         "elements": [chemical_symbols[z] for z in single.species],
         "accuracy": sentences(json.loads(options.errors.read_text("utf-8"))),
-        "good_for": ["a first look at phonons of inorganic crystals of common structure types"],
+        "good_for": [
+            "a first look at phonons of inorganic crystals of common structure types, "
+            "and at small molecules of H, C, N, O"
+        ],
         "not_good_for": [
-            "numbers to publish",
+            "numbers to publish: take a model that is named by models list",
+            "soft modes",
             "surfaces, defects, liquids",
             "magnetic order",
             "molecular crystals",

@@ -24,9 +24,9 @@ def load_potential(
     ----------
     name_or_path
         The name of a model (``phonopy-equivariant models list``), or the path of a Nequix
-        ``.nqx`` file or of a checkpoint of ours (``.npz``). Published models, the default among
-        them, are downloaded on first use, and those of mace-torch converted, which needs the
-        extra ``mace``.
+        ``.nqx`` file or of a checkpoint of ours (``.npz``). The default is part of the package;
+        published models are downloaded on first use, and those of mace-torch converted, which
+        needs the extra ``mace``.
     dtype
         Precision of the model, ``"float64"`` or ``"float32"``. Weights are cast to it.
 

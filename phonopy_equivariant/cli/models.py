@@ -18,9 +18,9 @@ examples:
   phonopy-equivariant models remove nequix-mp-1
   phonopy-equivariant models import my_mace.model my_mace.npz --trust
 
-A model is fetched by itself the first time it is used, and kept in your cache folder. Its SHA-256
-is checked each time. Files in the folder that the variable PHONOPY_EQUIVARIANT_MODELS names
-(NAME.nqx) are taken first.
+The model marked "bundled" comes with the package. Any other is fetched by itself the first time it
+is used, and kept in your cache folder. The SHA-256 is checked each time. Files in the folder that
+the variable PHONOPY_EQUIVARIANT_MODELS names (NAME.nqx) are taken first.
 """
 
 

@@ -1,7 +1,7 @@
-"""Potentials inside the package, if any: a card ``NAME.yaml`` and a checkpoint ``NAME.npz``."""
+"""Potentials inside the package: a card ``NAME.yaml`` and a checkpoint ``NAME.npz``."""
 
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-# of the command line and of load_potential; bundled or published
-DEFAULT_MODEL = "nequix-mp-1-pft"
+# of the command line and of load_potential
+DEFAULT_MODEL = "pe-crystal-1"
