@@ -3,9 +3,10 @@
     python collect.py FOLDER
 
 Writes ``train.h5`` and ``held_out.h5`` (all records), ``rest.h5`` and ``rest_held_out.h5`` (those
-with Hessians), and ``harmonic.h5``: structures of ``rest.h5`` with small random displacements u and
-the energies and forces that the Hessian H gives, E - F·u + u·H·u/2 and F - H·u. A step on one of
-them costs a fraction of one on columns of its Hessian (README.md), and sees a product with H.
+with Hessians), and ``training.h5``: all for training, and structures of ``rest.h5`` with small
+random displacements u and the energies and forces that the Hessian H gives, E - F·u + u·H·u/2 and
+F - H·u. A step on one of them costs a fraction of one on columns of its Hessian (README.md), and
+sees a product with H.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def main() -> None:
     for name, source in {"rest": "train", "rest_held_out": "held_out"}.items():
         parts[name] = [r for r in parts[source] if r.force_constants is not None]
     rng = np.random.default_rng(0)
-    parts["harmonic"] = [displaced(r, rng) for r in parts["rest"] for _ in range(COPIES)]
+    harmonic = [displaced(r, rng) for r in parts["rest"] for _ in range(COPIES)]
+    parts["training"] = parts["train"] + harmonic
     elements = Counter(
         symbol
         for record in parts["rest"]
