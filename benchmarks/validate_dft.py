@@ -1,6 +1,6 @@
 """Phonons of a model against published DFT phonons, crystal by crystal, as a Markdown table.
 
-    python benchmarks/validate_dft.py ../shared/dft --crystals Si_PBE NaCl --figures docs/figures
+    python benchmarks/validate_dft.py FOLDER --crystals Si_PBE NaCl --figures docs/figures
 
 Several models, ``--model A B``, are compared on the crystals whose elements all of them know; mean
 absolute errors of each follow the tables. Every crystal is a folder with a

@@ -19,6 +19,7 @@ from ase.data import chemical_symbols
 from cli_helpers import command, model, poscar, shell
 from cli_helpers import potential as small_potential
 from conftest import IMPROPER, small_config
+from phonopy import Phonopy
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.checkpoints import bundled
@@ -39,6 +40,7 @@ from phonopy_equivariant.cli import main
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.interface.model_cards import familiarity_remarks
 from phonopy_equivariant.potential import make_potential
+from phonopy_equivariant.structure import as_structure, to_phonopy
 
 ROOT = Path(__file__).parents[1]
 NAME = "tiny-1"
@@ -319,3 +321,18 @@ def test_single_precision_gives_the_same_distances(fitted):
     salt = next(_rattled(1, 3))
     ours, theirs = fitted.familiarity(salt).distances, single.familiarity(salt).distances
     np.testing.assert_allclose(theirs, ours, rtol=1e-3)
+
+
+def test_the_default_gives_phonons_of_silicon():
+    """The optical mode at Γ lies at 15.5 THz (Raman, 520 cm⁻¹); nothing is unstable."""
+    phonon = Phonopy(
+        to_phonopy(as_structure(bulk("Si", "diamond", a=5.431))),
+        supercell_matrix=[2, 2, 2],
+        primitive_matrix="P",
+    )
+    report = pe.set_force_constants(phonon, pe.load_potential())
+    assert report.model == DEFAULT_MODEL
+    phonon.run_mesh([9, 9, 9])
+    frequencies = phonon.mesh.frequencies
+    assert abs(frequencies.max() / 15.5 - 1) < 0.05
+    assert frequencies.min() > -1e-3
