@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
-from generate import held_out
+from generate import held_out, is_known
 
 from phonopy_equivariant.data import Record, read_records, write_records
 from phonopy_equivariant.structure import Structure
 
 COPIES = 6
+OF_KNOWN = 10
 WIDTH = 0.015  # Å, standard deviation of each component of u
 
 
@@ -63,7 +64,12 @@ def main() -> None:
     for name, source in {"rest": "train", "rest_held_out": "held_out"}.items():
         parts[name] = [r for r in parts[source] if r.force_constants is not None]
     rng = np.random.default_rng(0)
-    harmonic = [displaced(r, rng) for r in parts["rest"] for _ in range(COPIES)]
+    harmonic = [
+        displaced(record, rng)
+        for group, record in everything
+        if record.force_constants is not None and not held_out(group)
+        for _ in range(OF_KNOWN if is_known(group) else COPIES)
+    ]
     parts["training"] = parts["train"] + harmonic
     elements = Counter(
         symbol

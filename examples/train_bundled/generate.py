@@ -2,16 +2,19 @@
 
     python generate.py TEACHER FOLDER [--worker 0/2]
 
-First rounds of compositions that are relaxed and get Hessians; then wide ones of ``WIDER`` times as
-many, brought near their rest only, with energies, forces and stresses of perturbed copies; then
-molecules with many copies each. Work is done in chunks of a few structures, each a file;
+First known compounds (``compositions.yaml``), then real structures with like elements in place of
+theirs (``real.py``), then rounds of compositions: all relaxed and labelled with Hessians; then wide
+rounds of ``WIDER`` times as many compositions, brought near their rest only, with energies, forces
+and stresses of perturbed copies; then molecules with many copies each. Work is done in chunks of a
+few structures, each a file;
 what is there is not done again. About an eighth of the groups of prototype and composition, drawn
-by hash, is held out.
+by hash, is held out; formulas of known compounds never are.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import sys
 import time
@@ -23,6 +26,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
+from fill import draw, listed
 from labels import (
     GLANCES,
     OF_MOLECULES,
@@ -35,7 +39,7 @@ from labels import (
     sound,
     use_cache,
 )
-from prototypes import draw, listed
+from real import crystals
 
 from phonopy_equivariant.data import Record, write_records
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -45,7 +49,7 @@ HELD_OUT = 0.12
 ROUNDS = 3
 WIDER = (8, 24)
 
-Kind = Literal["rest", "wide", "molecules"]
+Kind = Literal["known", "rest", "wide", "molecules"]
 Items = list[tuple[str, Atoms]]
 
 
@@ -64,20 +68,35 @@ def chunks(rounds: int) -> list[Chunk]:
     anew.
     """
     seen: set[str] = set()
-    found: list[Chunk] = []
     molecules = [(f"molecule:{name}", molecule(name)) for name in listed("molecules").split()]
+    found = split(_new(known(), seen), "known", "known") + split(_new(crystals(), seen), "rest", "")
     for seed, times in enumerate((1,) * rounds + WIDER):
         wide = times > 1
-        some = [
-            (f"{prototype}:{atoms.get_chemical_formula(empirical=True)}", atoms)
-            for prototype, _, atoms in draw(seed, times)
-        ]
-        new = [(group, atoms) for group, atoms in some if group not in seen]
-        seen |= {group for group, _ in some}
-        new += [] if wide else molecules
+        new = _new(drawn(seed, times), seen) + ([] if wide else molecules)
         new.sort(key=lambda item: hash_of(item[0]))
         found += split(new, "wide" if wide else "rest", str(seed or ""))
     return found + split(molecules, "molecules", "molecules")
+
+
+@functools.cache
+def known() -> Items:
+    """Return the known compounds."""
+    return drawn(0, 0)
+
+
+def drawn(seed: int, times: int) -> Items:
+    """Return filled prototypes with their groups."""
+    return [
+        (f"{prototype}:{atoms.get_chemical_formula(empirical=True)}", atoms)
+        for prototype, _, atoms in draw(seed, times)
+    ]
+
+
+def _new(items: Items, seen: set[str]) -> Items:
+    """Return one of each group that has not been seen, in the order of their hashes."""
+    some = {group: atoms for group, atoms in reversed(items) if group not in seen}
+    seen |= some.keys()
+    return sorted(some.items(), key=lambda item: hash_of(item[0]))
 
 
 def split(items: Items, kind: Kind, salt: str) -> list[Chunk]:
@@ -93,7 +112,17 @@ def hash_of(text: str) -> float:
 
 def held_out(group: str) -> bool:
     """Tell whether a group is kept for judging."""
-    return hash_of("held out " + group) < HELD_OUT
+    return hash_of("held out " + group) < HELD_OUT and not is_known(group)
+
+
+def is_known(group: str) -> bool:
+    """Tell whether a group has the formula of a known compound, in whatever structure."""
+    return group.split(":")[1] in _known_formulas()
+
+
+@functools.cache
+def _known_formulas() -> set[str]:
+    return {group.split(":")[1] for group, _ in known()}
 
 
 def records(teachers: dict[str, Teacher], chunk: Chunk) -> Iterator[Record]:
@@ -121,7 +150,7 @@ def records_of(
     if chunk.kind == "molecules":
         yield from copies(teacher, rest, group, rng, OF_MOLECULES)
     else:
-        yield from labelled(teacher, rest, group, rng)
+        yield from labelled(teacher, rest, group, rng, known=chunk.kind == "known")
 
 
 def main() -> None:

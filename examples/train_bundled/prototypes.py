@@ -8,20 +8,12 @@ relaxation starts.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-import numpy as np
-import yaml
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
-from ase.formula import Formula
 from ase.spacegroup import crystal
-from ions import ANIONS, CATIONS, WEIGHTS
 
 Radii = dict[str, float]
 
@@ -91,7 +83,7 @@ class Prototype:
 
     def multiplicities(self) -> dict[str, int]:
         """Return how many atoms of each role the primitive cell has."""
-        stand_ins = dict(zip(self.roles, _words("elements"), strict=False))
+        stand_ins = dict(zip(self.roles, ("H", "He", "Li", "Be", "B"), strict=False))
         counts = Counter(self.build(stand_ins).get_chemical_symbols())
         return {role: counts[symbol] for role, symbol in stand_ins.items()}
 
@@ -226,7 +218,7 @@ PROTOTYPES: tuple[Prototype, ...] = (
     Prototype("calcite", 167, (S("A"), S("B", 0, 0, Q), S("X", 0.257, 0, Q)), hexagonal(3.42),
               fits=lambda r: r["B"] < 0.28 and r["A"] > 0.45, count=22),
     Prototype("aragonite", 62, (S("A", 0.759, Q, 0.585), S("B", 0.914, Q, 0.238),
-              S("X", 0.911, Q, 0.078), S("X", 0.913, 0.474, 0.319)), box(0.84, 0.61),
+              S("X", 0.911, Q, 0.078), S("X", 0.913, 0.474, 0.319)), box(0.864, 1.388),
               fits=lambda r: r["B"] < 0.28 and r["A"] > 0.95, count=8, setting=1),
     Prototype("hexagonal-perovskite", 194, (S("A", T, 2 * T, 0.75), S("B"), S("X", 0.155, 0.31, Q)),
               hexagonal(0.84), fits=lambda r: tolerance(r) > 1.0 and r["A"] > 1.2, count=15),
@@ -292,145 +284,33 @@ PROTOTYPES: tuple[Prototype, ...] = (
               count=15),
     Prototype("MAX", 194, (S("A", T, 2 * T, 0.085), S("B", T, 2 * T, 0.75), S("X")),
               hexagonal(4.3), "metal+CN", count=15),
+    # of which compounds are known rather than drawn
+    Prototype("wolframite", 13, (S("A", H, 0.68, Q), S("B", 0, 0.18, Q), S("X", 0.22, 0.11, 0.94),
+              S("X", 0.26, 0.38, 0.39)), box(1.22, 1.055, 90.8),
+              fits=lambda r: r["A"] < 0.9 and 0.5 < r["B"] < 0.7, count=8),
+    Prototype("dolomite", 148, (S("A"), S("B", 0, 0, H), S("C", 0, 0, 0.243),
+              S("X", 0.248, -0.035, 0.244)), hexagonal(3.33),
+              fits=lambda r: r["C"] < 0.28 and r["A"] > r["B"] > 0.5, count=8),
+    Prototype("huntite", 155, (S("A"), S("B", 0.556, 0, 0), S("C", 0, 0, H), S("C", 0.447, 0, H),
+              S("X", 0.854, 0, H), S("X", 0.59, 0, H), S("X", 0.451, 0.147, 0.518)),
+              hexagonal(0.78), fits=lambda r: r["C"] < 0.28 and r["A"] > r["B"] > 0.5, count=4),
+    Prototype("anhydrite", 63, (S("A", 0, 0.347, 0.75), S("B", 0, 0.156, Q),
+              S("X", 0.17, 0.016, Q), S("X", 0, 0.298, 0.082)), box(0.892, 1.0),
+              fits=lambda r: r["B"] < 0.45 and r["A"] > 0.9, count=8),
+    Prototype("Li3PO4", 31, (S("A", 0.248, 0.328, 0.986), S("A", 0, 0.157, 0.489),
+              S("B", 0, 0.824, 0), S("X", 0.209, 0.686, 0.897), S("X", 0, 0.105, 0.9),
+              S("X", 0, 0.815, 0.31)), box(0.857, 0.794),
+              fits=lambda r: max(r["A"], r["B"]) < 0.8, count=6),
+    Prototype("pyrochlore", 227, (S("A", H, H, H), S("B"), S("X", 0.33, 0.125, 0.125),
+              S("X", 0.375, 0.375, 0.375)), setting=2,
+              fits=lambda r: r["A"] > 0.9 and r["B"] < 0.8, count=6),
+    Prototype("perovskite-I4mcm", 140, (S("A", 0, H, Q), S("B"), S("X", 0, 0, Q),
+              S("X", 0.23, 0.73, 0)), box(1, 1.414),
+              fits=lambda r: 0.8 < tolerance(r) < 1.02 and r["A"] > 0.9, count=15),
+    Prototype("CaAl2Si2", 164, (S("A"), S("B", T, 2 * T, 0.63), S("X", T, 2 * T, 0.27)),
+              hexagonal(1.7), fits=lambda r: r["A"] > 0.7 and r["B"] < 1.0, count=20),
+    Prototype("ThCr2Si2", 139, (S("A"), S("B", 0, H, Q), S("X", 0, 0, 0.365)), box(1, 2.7),
+              kind="listed"),
+    Prototype("half-Heusler-metal", 216, (S("A", Q, Q, Q), S("B", H, H, H), S("C")),
+              kind="listed"),
 )  # fmt: skip
-
-
-@functools.cache
-def listed(kind: str) -> Any:
-    """Return a part of compositions.yaml."""
-    return yaml.safe_load(Path(__file__).with_name("compositions.yaml").read_text("utf-8"))[kind]
-
-
-def _words(kind: str) -> tuple[str, ...]:
-    return tuple(listed(kind).split())
-
-
-def known_compositions(prototype: Prototype) -> set[frozenset[tuple[str, int]]]:
-    """Return the known compositions of a prototype, as reduced formulas."""
-    some = listed("crystals")
-    return {reduced(Formula(word).count()) for word in some.get(prototype.name, "").split()}
-
-
-def reduced(counts: dict[str, int]) -> frozenset[tuple[str, int]]:
-    """Return a formula without common factors and without order."""
-    common = int(np.gcd.reduce(list(counts.values())))
-    return frozenset((symbol, number // common) for symbol, number in counts.items())
-
-
-# What stands on the site X of structures that are neither ionic nor all metal.
-PARTNERS = {"metal+B": ("B",), "metal+Si": ("Si", "Ge"), "metal+CN": ("C", "N")}
-_CATION_ROLES = "ABC"
-
-
-def assignments(prototype: Prototype) -> Iterator[tuple[dict[str, str], Radii]]:
-    """Yield all compositions that a prototype takes: elements and radii by role."""
-    if prototype.kind == "ionic":
-        yield from _ionic(prototype)
-        return
-    choices = [_choices(prototype, role) for role in prototype.roles]
-    for symbols in itertools.product(*choices):
-        if len(set(symbols)) < len(symbols):
-            continue
-        elements = dict(zip(prototype.roles, symbols, strict=True))
-        radii = {role: float(covalent_radii[atomic_numbers[s]]) for role, s in elements.items()}
-        if prototype.fits(radii):
-            yield elements, radii
-
-
-def _choices(prototype: Prototype, role: str) -> tuple[str, ...]:
-    if prototype.kind == "element":
-        some = {
-            "diamond": ("C", "Si", "Ge", "Sn"),
-            "beta-tin": ("Sn", "Ge", "Si"),
-            "A7": ("As", "Sb", "Bi", "P"),
-            "gamma-Se": ("Se", "Te", "S"),
-            "black-P": ("P", "As"),
-            "graphite": ("C",),
-        }
-        return some.get(prototype.name, _words("metals"))
-    return PARTNERS[prototype.kind] if role == "X" else _words("metals")
-
-
-def _ionic(prototype: Prototype) -> Iterator[tuple[dict[str, str], Radii]]:
-    counts = prototype.multiplicities()
-    tables = [CATIONS if role in _CATION_ROLES else ANIONS for role in prototype.roles]
-    ions = [[(s, q, r) for s, some in table.items() for q, r in some.items()] for table in tables]
-    seen = set()
-    for chosen in itertools.product(*ions):
-        ions_of = dict(zip(prototype.roles, chosen, strict=True))
-        charge = sum(counts[role] * ion[1] for role, ion in ions_of.items())
-        symbols = tuple(ion[0] for ion in chosen)
-        if charge or len(set(symbols)) < len(symbols) or symbols in seen:
-            continue
-        radii = {role: ion[2] for role, ion in ions_of.items()}
-        if prototype.fits(radii):
-            seen.add(symbols)
-            yield dict(zip(prototype.roles, symbols, strict=True)), radii
-
-
-def start(prototype: Prototype, elements: dict[str, str], radii: Radii) -> Atoms:
-    """Return the structure in which the closest pair of atoms touches."""
-    atoms = prototype.build(elements)
-    by_symbol = {elements[role]: radius for role, radius in radii.items()}
-    reach = np.array([by_symbol[symbol] for symbol in atoms.get_chemical_symbols()])
-    repeated = atoms.repeat(3)
-    centre = len(atoms) * 13 + np.arange(len(atoms))
-    vectors = repeated.positions[centre][:, None] - repeated.positions[None]
-    distances = np.linalg.norm(vectors, axis=-1)
-    distances[distances < 1e-6] = np.inf
-    cations = {role for role in prototype.roles if role in _CATION_ROLES}
-    sums = reach[:, None] + np.tile(reach, 27)[None]
-    if prototype.kind == "ionic":  # ions of one sign touch no sooner than they must
-        sign = {elements[role]: role in cations for role in prototype.roles}
-        signs = np.array([sign[symbol] for symbol in atoms.get_chemical_symbols()])
-        sums = np.where(signs[:, None] == np.tile(signs, 27)[None], 0.6 * sums, sums)
-    scale = float((sums / distances).max())
-    atoms.set_cell(atoms.cell * scale, scale_atoms=True)
-    return atoms
-
-
-def draw(seed: int = 0, times: int = 1) -> Iterator[tuple[str, dict[str, str], Atoms]]:
-    """Yield (prototype, elements by role, structure): elements drawn so that all come up often.
-
-    ``times`` multiplies the number of compositions of each prototype.
-    """
-    rng = np.random.default_rng(seed)
-    used: Counter[str] = Counter()
-    for prototype in PROTOTYPES:
-        some = list(assignments(prototype))
-        counts = prototype.multiplicities()
-        names = [_formula(counts, elements) for elements, _ in some]
-        wanted = known_compositions(prototype)
-        first = [k for k, name in enumerate(names) if name in wanted]
-        chosen = first + _rare(
-            rng, some, used, max(0, times * prototype.count - len(first) // 2), first
-        )
-        for k in chosen:
-            elements, radii = some[k]
-            used.update(set(elements.values()))
-            yield prototype.name, elements, start(prototype, elements, radii)
-
-
-def _formula(counts: dict[str, int], elements: dict[str, str]) -> frozenset[tuple[str, int]]:
-    total: Counter[str] = Counter()
-    for role, symbol in elements.items():
-        total[symbol] += counts[role]
-    return reduced(dict(total))
-
-
-def _rare(
-    rng: np.random.Generator,
-    some: list[tuple[dict[str, str], Radii]],
-    used: Counter[str],
-    count: int,
-    taken: list[int],
-) -> list[int]:
-    """Return compositions drawn the likelier the rarer their elements have been so far."""
-    keys = np.empty(len(some))
-    for k, (elements, _) in enumerate(some):
-        rarity = [WEIGHTS.get(s, 1.0) / (10.0 + used[s]) for s in elements.values()]
-        keys[k] = np.prod(rarity) ** (2 / len(rarity))
-    keys[taken] = 0
-    # without replacement: the largest u^(1/w)
-    order = np.argsort(-np.log(rng.random(len(some))) / np.maximum(keys, 1e-300))
-    return [int(k) for k in order[: min(count, len(some) - len(taken))]]
