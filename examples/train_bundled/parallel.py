@@ -1,0 +1,127 @@
+"""A training spread over processes of one core each, whose gradients are averaged.
+
+    python parallel.py CONFIG.yaml [--processes 2]
+
+Each process sees batches of its own of ``batch_size`` structures, so that a step has that many
+times the number of processes. On a CPU, programs of this size gain little from more threads, and
+several devices in one process wait for one allocator; processes do neither (README.md). The first
+writes to the output folder, the others to ``process-K`` in it; the same command goes on where all
+were ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import sys
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+
+TIMEOUT = 3600.0  # s; reading data takes some processes longer than others
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """One process among the others."""
+
+    rank: int
+    count: int
+    barrier: Any
+    memory: str  # name of a block with (2, count, size) single-precision numbers
+
+
+def train(path: str, share: Share) -> None:
+    """Train in this process, on its own core."""
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[share.rank]})
+    from phonopy_equivariant.allocation import keep_freed_memory
+
+    keep_freed_memory()
+    import jax
+    from jax.flatten_util import ravel_pytree
+
+    import phonopy_equivariant as pe
+    from phonopy_equivariant.training.config import read_config
+    from phonopy_equivariant.training.loop import Trainer
+
+    class Member(Trainer):
+        """A trainer that takes the mean of all gradients."""
+
+        def _gradient(self, batches: Any) -> Any:
+            loss, metrics, gradient = super()._gradient(batches)
+            return loss, metrics, back(self._mean(np.asarray(flatten(gradient))))
+
+        def _save(self) -> None:
+            # an interruption finds the processes at different steps: only common ones are kept
+            step = self.progress.step
+            if step % self.config.checkpoint_every == 0 or step == self.config.steps:
+                super()._save()
+
+        def _mean(self, mine: np.ndarray) -> np.ndarray:
+            # two halves in turn: the next step writes while others may still read this one
+            half = rows[self.progress.step % 2]
+            half[share.rank] = mine
+            share.barrier.wait(TIMEOUT)
+            mean: np.ndarray = half.sum(axis=0) / np.asarray(share.count, mine.dtype)
+            return mean
+
+    pe.enable_compilation_cache()
+    config = read_config(path)
+    output = f"{config.output}/process-{share.rank}" if share.rank else config.output
+    config = dataclasses.replace(config, seed=config.seed + share.rank, output=output)
+    trainer = Member(config)
+    flatten = jax.jit(lambda tree: ravel_pytree(tree)[0])
+    flat, unravel = ravel_pytree(trainer.state.params)
+    back = jax.jit(unravel)
+    memory = SharedMemory(share.memory)
+    shape = (2, share.count, flat.size)
+    rows = np.ndarray(shape, np.asarray(flat).dtype, buffer=memory.buf)
+    rows[0, share.rank, 0] = trainer.progress.step
+    share.barrier.wait(TIMEOUT)
+    if len(set(rows[0, :, 0])) > 1:
+        sys.exit(f"{config.output}: the processes were ended at different steps; begin anew.")
+    share.barrier.wait(TIMEOUT)
+
+    def tell(report: Any) -> None:
+        if share.rank == 0:
+            print(
+                f"{report.step}/{report.steps} loss {report.values['train_loss']:.4f}", flush=True
+            )
+
+    try:
+        trainer.run(tell)
+    except BaseException:
+        share.barrier.abort()
+        raise
+    finally:
+        trainer.close()
+
+
+def main() -> None:
+    """Start the processes, and end where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("config")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--megabytes", type=int, default=256, help="for the gradients of all")
+    options = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    memory = SharedMemory(create=True, size=options.megabytes * 2**20)
+    barrier = context.Barrier(options.processes)
+    shares = [Share(k, options.processes, barrier, memory.name) for k in range(options.processes)]
+    members = [context.Process(target=train, args=(options.config, share)) for share in shares]
+    try:
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+    finally:
+        memory.close()
+        memory.unlink()
+    sys.exit(any(member.exitcode for member in members))
+
+
+if __name__ == "__main__":
+    main()
