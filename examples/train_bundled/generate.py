@@ -6,9 +6,8 @@ First known compounds (``compositions.yaml``), then real structures with like el
 theirs (``real.py``), then rounds of compositions: all relaxed and labelled with Hessians; then wide
 rounds of ``WIDER`` times as many compositions, brought near their rest only, with energies, forces
 and stresses of perturbed copies; then molecules with many copies each. Work is done in chunks of a
-few structures, each a file;
-what is there is not done again. About an eighth of the groups of prototype and composition, drawn
-by hash, is held out; formulas of known compounds never are.
+few structures, each a file; what is there is not done again. About an eighth of the groups of
+prototype and composition, drawn by hash, is held out; formulas of known compounds never are.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from fill import listed
 
 MAX_ATOMS = 24
 COPIES = 3  # with other elements, of each structure
-# Elements of one charge, small ones first; in the second, those that the potential does not know.
+# Elements of one charge, small ones first.
 FAMILIES = tuple(
     words.split()
     for words in (
@@ -40,6 +40,7 @@ FAMILIES = tuple(
         "Au Ag Cu",
     )
 )
+# What stands for elements that the potential does not know.
 UNKNOWN = {
     "Sc": "Y", "Tl": "In", "Hg": "Cd", "Pd": "Ni", "Pt": "Ni", "Rh": "Co", "Ir": "Co", "Ru": "Fe",
     "Os": "Fe", "Tc": "Mn", "Re": "Mn", "Po": "Te", "U": "Zr", "Th": "Zr", "Ce": "Zr", "Pu": "Zr",
