@@ -6,7 +6,8 @@ Writes ``train.h5`` and ``held_out.h5`` (all records), ``rest.h5`` and ``rest_he
 with Hessians), and ``training.h5``: all for training, and structures of ``rest.h5`` with small
 random displacements u and the energies and forces that the Hessian H gives, E - F·u + u·H·u/2 and
 F - H·u. A step on one of them costs a fraction of one on columns of its Hessian (README.md), and
-sees a product with H.
+sees a product with H. Every other u is white noise; the rest are wider along soft modes, which are
+what free energies depend on and what white noise hardly shows.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from phonopy_equivariant.data import Record, read_records, write_records
 from phonopy_equivariant.structure import Structure
 
 COPIES = 6
-OF_KNOWN = 10
+OF_KNOWN = 16
 WIDTH = 0.015  # Å, standard deviation of each component of u
+WIDEST = 4.0  # along the softest modes, in WIDTH
 
 
 def chunks(folder: Path) -> list[tuple[str, Record]]:
@@ -37,12 +39,22 @@ def chunks(folder: Path) -> list[tuple[str, Record]]:
     return found
 
 
-def displaced(record: Record, rng: np.random.Generator) -> Record:
-    """Return a structure at rest with random displacements, labelled by its Hessian."""
+def displaced(record: Record, rng: np.random.Generator, even: bool = False) -> Record:
+    """Return a structure at rest with random displacements, labelled by its Hessian.
+
+    ``even``: as much energy in each mode as in any other, λ_i <u_i²> = WIDTH² rms(λ), where that
+    does not make u_i wider than WIDEST times WIDTH.
+    """
     structure, data = record.structure, record.force_constants
     assert data is not None and record.energy is not None and record.forces is not None
-    moves = WIDTH * rng.standard_normal(structure.positions.shape)
-    change = (data.values[0].real @ moves.ravel()).reshape(moves.shape)
+    hessian = data.values[0].real
+    noise = WIDTH * rng.standard_normal(len(hessian))
+    if even:
+        stiffness, modes = np.linalg.eigh((hessian + hessian.T) / 2)
+        ratio = np.sqrt(np.mean(stiffness**2)) / np.maximum(np.abs(stiffness), 1e-9)
+        noise = modes @ (np.minimum(np.sqrt(ratio), WIDEST) * noise)
+    moves = noise.reshape(structure.positions.shape)
+    change = (hessian @ noise).reshape(moves.shape)
     return Record(
         Structure(structure.numbers, structure.positions + moves, structure.cell, structure.pbc),
         energy=record.energy - float(np.sum(record.forces * moves) - np.sum(moves * change) / 2),
@@ -65,10 +77,10 @@ def main() -> None:
         parts[name] = [r for r in parts[source] if r.force_constants is not None]
     rng = np.random.default_rng(0)
     harmonic = [
-        displaced(record, rng)
+        displaced(record, rng, even=bool(copy % 2))
         for group, record in everything
         if record.force_constants is not None and not held_out(group)
-        for _ in range(OF_KNOWN if is_known(group) else COPIES)
+        for copy in range(OF_KNOWN if is_known(group) else COPIES)
     ]
     parts["training"] = parts["train"] + harmonic
     elements = Counter(
