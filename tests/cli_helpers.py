@@ -68,7 +68,7 @@ def environment(**changes: str | None) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": os.environ.get(
             "JAX_COMPILATION_CACHE_DIR", str(scratch() / "jax")
         ),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XDG_CACHE_HOME": str(scratch() / "cache"),
         "PHONOPY_EQUIVARIANT_MODELS": None,
         "TF_CPP_MIN_LOG_LEVEL": None,  # JAX set it for this process

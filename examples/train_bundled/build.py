@@ -1,10 +1,11 @@
 """The bundled potential from a teacher's file, by one command; it resumes where it was ended.
 
-    python build.py TEACHER FOLDER [--install]
+    python build.py TEACHER FOLDER [--install] [--trial]
 
 Structures, relaxation and labels (``generate.py``, one worker per core), the split by groups
-(``collect.py``), training (``bundled.yaml``), errors on held-out structures (``judge.py``), and the
-checkpoint with its card. ``--install`` writes the two files into the package.
+(``collect.py``), training (``bundled.yaml``, then ``refine.yaml``, by ``parallel.py``), errors on
+held-out structures (``judge.py``), and the checkpoint with its card. ``--install`` writes the two
+files into the package. ``--trial`` goes through all of it with a few structures and steps.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 HERE = Path(__file__).parent
+STAGES = ("bundled", "refine")
+TRIAL = {"steps": 20, "checkpoint_every": 10, "validate_every": 20, "log_every": 10}
 
 
 def run(*words: object) -> subprocess.Popen[bytes]:
@@ -40,16 +44,20 @@ def main() -> None:
     options = parser.parse_args()
     teacher, folder = options.teacher.resolve(), options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    workers = os.cpu_count() or 1
+    trial = ["--trial"] * options.trial
+    workers = len(os.sched_getaffinity(0))
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     shares = [f"{k}/{workers}" for k in range(workers)]
-    wait(*(run("generate.py", teacher, folder, "--worker", share) for share in shares))
+    wait(*(run("generate.py", teacher, folder, "--worker", share, *trial) for share in shares))
+    wait(run("collect.py", folder))
+    for stage in STAGES:
+        settings = yaml.safe_load((HERE / f"{stage}.yaml").read_text("utf-8"))
+        text = yaml.safe_dump(settings | (TRIAL if options.trial else {}), sort_keys=False)
+        (folder / f"{stage}.yaml").write_text(text, "utf-8")
+        wait(run("parallel.py", folder / f"{stage}.yaml"))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         del os.environ[name]
-    wait(run("collect.py", folder))
-    shutil.copy(HERE / "bundled.yaml", folder)
-    wait(run("-m", "phonopy_equivariant", "train", folder / "bundled.yaml"))
-    student = folder / "student" / "best.npz"
+    student = folder / "refined" / "last.npz"
     report = folder / "errors.json"
     wait(run("judge.py", teacher, student, folder / "held_out.h5", "--json", report))
     words = ["finish.py", student, folder, report] + ["--install"] * options.install

@@ -1,6 +1,6 @@
 """Structures and a teacher's labels: HDF5 files of records for training and for judging.
 
-    python generate.py TEACHER FOLDER [--worker 0/2]
+    python generate.py TEACHER FOLDER [--worker 0/2] [--trial]
 
 First known compounds (``compositions.yaml``), then real structures with like elements in place of
 theirs (``real.py``), then rounds of compositions: all relaxed and labelled with Hessians; then wide
@@ -8,6 +8,7 @@ rounds of ``WIDER`` times as many compositions, brought near their rest only, wi
 and stresses of perturbed copies; then molecules with many copies each. Work is done in chunks of a
 few structures, each a file; what is there is not done again. About an eighth of the groups of
 prototype and composition, drawn by hash, is held out; formulas of known compounds never are.
+``--trial`` does a few structures of each kind, to see that all programs run.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ CHUNK = 20
 HELD_OUT = 0.12
 ROUNDS = 3
 WIDER = (8, 24)
+OF_TRIAL = 4  # structures of each kind
 
 Kind = Literal["known", "rest", "wide", "molecules"]
 Items = list[tuple[str, Atoms]]
@@ -75,6 +77,15 @@ def chunks(rounds: int) -> list[Chunk]:
         new.sort(key=lambda item: hash_of(item[0]))
         found += split(new, "wide" if wide else "rest", str(seed or ""))
     return found + split(molecules, "molecules", "molecules")
+
+
+def trial(work: list[Chunk]) -> list[Chunk]:
+    """Return a small chunk of each kind, held-out groups first."""
+    first = {chunk.kind: chunk for chunk in reversed(work)}
+    return [
+        chunk._replace(items=sorted(chunk.items, key=lambda item: _lot(item[0]))[:OF_TRIAL])
+        for chunk in first.values()
+    ]
 
 
 @functools.cache
@@ -111,7 +122,11 @@ def hash_of(text: str) -> float:
 
 def held_out(group: str) -> bool:
     """Tell whether a group is kept for judging."""
-    return hash_of("held out " + group) < HELD_OUT and not is_known(group)
+    return _lot(group) < HELD_OUT and not is_known(group)
+
+
+def _lot(group: str) -> float:
+    return hash_of("held out " + group)
 
 
 def is_known(group: str) -> bool:
@@ -159,12 +174,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--worker", default="0/1")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--trial", action="store_true", help="a few structures of each kind")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     use_cache(str(options.folder / "compiled"))
     teachers = {dtype: load_teacher(options.teacher, dtype) for dtype in ("float32", "float64")}
     worker, workers = map(int, options.worker.split("/"))
     work = chunks(options.rounds)
+    if options.trial:
+        work = trial(work)
     (options.folder / "chunks").mkdir(parents=True, exist_ok=True)
     for index in range(worker, len(work), workers):
         path = options.folder / "chunks" / f"{index:04d}.h5"
