@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("teacher", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--install", action="store_true", help="into the package")
+    parser.add_argument("--trial", action="store_true", help="a few structures and steps")
     options = parser.parse_args()
     teacher, folder = options.teacher.resolve(), options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

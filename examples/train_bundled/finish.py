@@ -1,6 +1,6 @@
 """The bundled checkpoint and its card from a trained student and its errors.
 
-    python finish.py STUDENT.npz FOLDER ERRORS.json [--install]
+    python finish.py STUDENT.npz FOLDER ERRORS.json [--install] [--earlier RECORDS]
 
 Adds the reference that tells structures far from the training data. Without ``--install`` the two
 files are written to FOLDER.
@@ -24,7 +24,7 @@ from phonopy_equivariant.checkpoints.registry import file_sha256
 from phonopy_equivariant.data import read_records
 from phonopy_equivariant.potential import make_potential
 
-NAME = "pe-crystal-2"
+NAME = "pe-crystal-3"
 SAMPLE = 4  # every fourth training structure says what they look like
 QUANTILE = 0.95  # of held-out crystals at rest without a warning
 THEORY = "PBE(+U), distilled"
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("errors", type=Path)
     parser.add_argument("--install", action="store_true", help="into the package")
+    parser.add_argument("--earlier", type=int, default=0, help="records in trainings before")
     options = parser.parse_args()
     trained = load_teacher(options.student, "float32")  # padded to few sizes: few programs
     parts = {
@@ -68,6 +69,7 @@ def main() -> None:
     target = bundled.FOLDER if options.install else options.folder
     labels = {"name": NAME, "licence": "BSD-3-Clause", "theory": THEORY}
     path = pe.save_checkpoint(single, target / f"{NAME}.npz", labels)
+    earlier = f"{options.earlier} and then " if options.earlier else ""
     card = {
         "sha256": file_sha256(path),
         "licence": "BSD-3-Clause",
@@ -77,8 +79,9 @@ def main() -> None:
         ],
         "theory": THEORY,
         "training_data": [
-            f"{len(parts['train'])} structures of prototypes and molecules, labelled by the "
-            "teacher, and small displacements labelled by its Hessians"
+            f"{earlier}{len(parts['train'])} "
+            "structures of prototypes and molecules, labelled by the teacher, and small "
+            "displacements labelled by its Hessians"
         ],
         "elements": [chemical_symbols[z] for z in single.species],
         "accuracy": sentences(json.loads(options.errors.read_text("utf-8"))),

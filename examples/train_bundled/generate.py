@@ -62,30 +62,32 @@ class Chunk(NamedTuple):
     salt: str
 
 
-def chunks(rounds: int) -> list[Chunk]:
-    """Return all work, always in the same order, mixed within a round.
+def chunks(rounds: int = ROUNDS, wider: tuple[int, ...] = WIDER) -> Iterator[Chunk]:
+    """Yield all work, always in the same order, mixed within a round.
 
-    A round draws other compositions than those before it; molecules come again, to be perturbed
-    anew.
+    A round draws other compositions than those before it, which takes minutes for the wide ones;
+    molecules come again, to be perturbed anew.
     """
     seen: set[str] = set()
     molecules = [(f"molecule:{name}", molecule(name)) for name in listed("molecules").split()]
-    found = split(_new(known(), seen), "known", "known") + split(_new(crystals(), seen), "rest", "")
-    for seed, times in enumerate((1,) * rounds + WIDER):
+    yield from split(_new(known(), seen), "known", "known")
+    yield from split(_new(crystals(), seen), "rest", "")
+    for seed, times in enumerate((1,) * rounds + wider):
         wide = times > 1
         new = _new(drawn(seed, times), seen) + ([] if wide else molecules)
         new.sort(key=lambda item: hash_of(item[0]))
-        found += split(new, "wide" if wide else "rest", str(seed or ""))
-    return found + split(molecules, "molecules", "molecules")
+        yield from split(new, "wide" if wide else "rest", str(seed or ""))
+    yield from split(molecules, "molecules", "molecules")
 
 
-def trial(work: list[Chunk]) -> list[Chunk]:
-    """Return a small chunk of each kind, held-out groups first."""
-    first = {chunk.kind: chunk for chunk in reversed(work)}
-    return [
-        chunk._replace(items=sorted(chunk.items, key=lambda item: _lot(item[0]))[:OF_TRIAL])
-        for chunk in first.values()
-    ]
+def trial() -> Iterator[Chunk]:
+    """Yield a small chunk of each kind, held-out groups first."""
+    done = set()
+    for chunk in chunks(1, (2,)):
+        if chunk.kind not in done:
+            few = sorted(chunk.items, key=lambda item: _lot(item[0]))[:OF_TRIAL]
+            yield chunk._replace(items=few)
+        done.add(chunk.kind)
 
 
 @functools.cache
@@ -180,22 +182,19 @@ def main() -> None:
     use_cache(str(options.folder / "compiled"))
     teachers = {dtype: load_teacher(options.teacher, dtype) for dtype in ("float32", "float64")}
     worker, workers = map(int, options.worker.split("/"))
-    work = chunks(options.rounds)
-    if options.trial:
-        work = trial(work)
     (options.folder / "chunks").mkdir(parents=True, exist_ok=True)
-    for index in range(worker, len(work), workers):
+    for index, chunk in enumerate(trial() if options.trial else chunks(options.rounds)):
         path = options.folder / "chunks" / f"{index:04d}.h5"
-        if path.exists():
+        if index % workers != worker or path.exists():
             continue
         begin = time.perf_counter()
-        found = list(records(teachers, work[index]))
+        found = list(records(teachers, chunk))
         # sources are not kept in HDF5: the groups stand beside the file
         groups = "\n".join(record.source for record in found)
         path.with_suffix(".txt").write_text(groups + "\n", "utf-8")
         write_records(found, path)
         seconds = time.perf_counter() - begin
-        print(f"{index}/{len(work)}: {len(found)} records in {seconds:.0f} s", flush=True)
+        print(f"chunk {index}: {len(found)} records in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
