@@ -28,7 +28,7 @@ def _words(kind: str) -> tuple[str, ...]:
     return tuple(listed(kind).split())
 
 
-def known(prototype: Prototype) -> Iterator[tuple[dict[str, str], Radii]]:
+def of_compounds(prototype: Prototype) -> Iterator[tuple[dict[str, str], Radii]]:
     """Yield the known compounds of a prototype: elements and radii by role.
 
     A formula goes where its charges and radii fit best; A-B-X says it, in the order of the roles.
@@ -164,7 +164,7 @@ def draw(seed: int = 0, times: int = 1) -> Iterator[tuple[str, dict[str, str], A
     rng = np.random.default_rng(seed)
     used: Counter[str] = Counter()
     for prototype in PROTOTYPES:
-        chosen = list(known(prototype))
+        chosen = list(of_compounds(prototype))
         wanted = max(0, times * prototype.count - len(chosen) // 2) if times else 0
         some = assignments(prototype) if wanted else []
         for elements, radii in chosen + _rare(rng, some, used, wanted):
