@@ -69,11 +69,9 @@ def settings(folder: Path, name: str) -> Path:
     config["model"] = model if "architecture" in model else NEQUIP | model
     config["steps"] = ENOUGH
     config["optimiser"] |= {"schedule": "constant", "learning_rate": 3e-3, "ema": 0.99}
-    config["validate_every"] = ENOUGH
     config["output"] = str(output)
     for some in config["sets"]:
         some["path"] = str(folder / some["path"])
-        some.pop("valid_path", None)
     path = output.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(config), "utf-8")
     return path

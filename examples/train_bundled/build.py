@@ -5,7 +5,8 @@
 Structures, relaxation and labels (``generate.py``, one worker per core), the split by groups
 (``collect.py``), training (``bundled.yaml``, then ``refine.yaml``, by ``parallel.py``), errors on
 held-out structures (``judge.py``), and the checkpoint with its card. ``--install`` writes the two
-files into the package. ``--trial`` goes through all of it with a few structures and steps.
+files into the package. ``--trial`` goes through all of it with a few structures and steps, in
+FOLDER/trial.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +23,8 @@ import yaml
 
 HERE = Path(__file__).parent
 STAGES = ("bundled", "refine")
-TRIAL = {"steps": 20, "checkpoint_every": 10, "validate_every": 20, "log_every": 10}
+PROCESSES = 2  # the batch is theirs together: more of them would want other rates
+TRIAL = {"steps": 20, "checkpoint_every": 10, "log_every": 10}
 
 
 def run(*words: object) -> subprocess.Popen[bytes]:
@@ -31,8 +34,15 @@ def run(*words: object) -> subprocess.Popen[bytes]:
 
 def wait(*processes: subprocess.Popen[bytes]) -> None:
     """Wait for scripts, and end where one failed."""
-    if any(process.wait() for process in processes):
+    if any([process.wait() for process in processes]):
         sys.exit("A step failed: see above; the same command goes on from there.")
+
+
+def _forget_stale(folder: Path) -> None:
+    """Remove a second stage that began from another first one."""
+    first, second = folder / "student" / "last.npz", folder / "refined" / "state.npz"
+    if second.exists() and (not first.exists() or second.stat().st_mtime < first.stat().st_mtime):
+        shutil.rmtree(second.parent)
 
 
 def main() -> None:
@@ -43,7 +53,11 @@ def main() -> None:
     parser.add_argument("--install", action="store_true", help="into the package")
     parser.add_argument("--trial", action="store_true", help="a few structures and steps")
     options = parser.parse_args()
+    if options.trial and options.install:
+        parser.error("the weights of a trial are not for the package")
     teacher, folder = options.teacher.resolve(), options.folder.resolve()
+    if options.trial:
+        folder = folder / "trial"
     folder.mkdir(parents=True, exist_ok=True)
     trial = ["--trial"] * options.trial
     workers = len(os.sched_getaffinity(0))
@@ -51,11 +65,12 @@ def main() -> None:
     shares = [f"{k}/{workers}" for k in range(workers)]
     wait(*(run("generate.py", teacher, folder, "--worker", share, *trial) for share in shares))
     wait(run("collect.py", folder))
+    _forget_stale(folder)
     for stage in STAGES:
         settings = yaml.safe_load((HERE / f"{stage}.yaml").read_text("utf-8"))
         text = yaml.safe_dump(settings | (TRIAL if options.trial else {}), sort_keys=False)
         (folder / f"{stage}.yaml").write_text(text, "utf-8")
-        wait(run("parallel.py", folder / f"{stage}.yaml"))
+        wait(run("parallel.py", folder / f"{stage}.yaml", "--processes", min(PROCESSES, workers)))
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         del os.environ[name]
     student = folder / "refined" / "last.npz"

@@ -6,8 +6,8 @@ Writes ``train.h5`` and ``held_out.h5`` (all records), ``rest.h5`` and ``rest_he
 with Hessians), and ``training.h5``: all for training, and structures of ``rest.h5`` with small
 random displacements u and the energies and forces that the Hessian H gives, E - F·u + u·H·u/2 and
 F - H·u. A step on one of them costs a fraction of one on columns of its Hessian (README.md), and
-sees a product with H. Every other u is white noise; the rest are wider along soft modes, which are
-what free energies depend on and what white noise hardly shows.
+sees a product with H. Every other u of a crystal is wider along soft modes, which are what free
+energies depend on and what white noise hardly shows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def displaced(record: Record, rng: np.random.Generator, even: bool = False) -> R
     """Return a structure at rest with random displacements, labelled by its Hessian.
 
     ``even``: as much energy in each mode as in any other, λ_i <u_i²> = WIDTH² rms(λ), where that
-    does not make u_i wider than WIDEST times WIDTH.
+    does not make u_i wider than WIDEST times WIDTH. Not for molecules: a turn stretches bonds.
     """
     structure, data = record.structure, record.force_constants
     assert data is not None and record.energy is not None and record.forces is not None
@@ -77,7 +77,7 @@ def main() -> None:
         parts[name] = [r for r in parts[source] if r.force_constants is not None]
     rng = np.random.default_rng(0)
     harmonic = [
-        displaced(record, rng, even=bool(copy % 2))
+        displaced(record, rng, even=bool(copy % 2 and record.structure.pbc.all()))
         for group, record in everything
         if record.force_constants is not None and not held_out(group)
         for copy in range(OF_KNOWN if is_known(group) else COPIES)

@@ -6,8 +6,9 @@ First known compounds (``compositions.yaml``), then real structures with like el
 theirs (``real.py``), then rounds of compositions: all relaxed and labelled with Hessians; then wide
 rounds of ``WIDER`` times as many compositions, brought near their rest only, with energies, forces
 and stresses of perturbed copies; then molecules with many copies each. Work is done in chunks of a
-few structures, each a file; what is there is not done again. About an eighth of the groups of
-prototype and composition, drawn by hash, is held out; formulas of known compounds never are.
+few structures, each a file named by what is in it; what is there is not done again. About an eighth
+of the groups of prototype and composition, drawn by hash, is held out; formulas of known compounds
+never are.
 ``--trial`` does a few structures of each kind, to see that all programs run.
 """
 
@@ -61,6 +62,12 @@ class Chunk(NamedTuple):
     kind: Kind
     salt: str
 
+    @property
+    def name(self) -> str:
+        """A name that other work does not have."""
+        words = repr((self.kind, self.salt, [group for group, _ in self.items]))
+        return f"{self.kind}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+
 
 def chunks(rounds: int = ROUNDS, wider: tuple[int, ...] = WIDER) -> Iterator[Chunk]:
     """Yield all work, always in the same order, mixed within a round.
@@ -107,7 +114,7 @@ def drawn(seed: int, times: int) -> Items:
 def _new(items: Items, seen: set[str]) -> Items:
     """Return one of each group that has not been seen, in the order of their hashes."""
     some = {group: atoms for group, atoms in reversed(items) if group not in seen}
-    seen |= some.keys()
+    seen.update(some)
     return sorted(some.items(), key=lambda item: hash_of(item[0]))
 
 
@@ -184,17 +191,17 @@ def main() -> None:
     worker, workers = map(int, options.worker.split("/"))
     (options.folder / "chunks").mkdir(parents=True, exist_ok=True)
     for index, chunk in enumerate(trial() if options.trial else chunks(options.rounds)):
-        path = options.folder / "chunks" / f"{index:04d}.h5"
+        path = options.folder / "chunks" / f"{chunk.name}.h5"
         if index % workers != worker or path.exists():
             continue
         begin = time.perf_counter()
         found = list(records(teachers, chunk))
         # sources are not kept in HDF5: the groups stand beside the file
-        groups = "\n".join(record.source for record in found)
-        path.with_suffix(".txt").write_text(groups + "\n", "utf-8")
+        groups = "".join(f"{record.source}\n" for record in found)
+        path.with_suffix(".txt").write_text(groups, "utf-8")
         write_records(found, path)
         seconds = time.perf_counter() - begin
-        print(f"chunk {index}: {len(found)} records in {seconds:.0f} s", flush=True)
+        print(f"{index}, {chunk.name}: {len(found)} records in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Errors of a potential against its teacher on held-out structures.
 
-    python judge.py TEACHER STUDENT HELD_OUT.h5 [--json OUT] [--crystals 120]
+    python judge.py TEACHER STUDENT HELD_OUT.h5 [--json OUT] [--crystals MOST]
 
 The teacher's D(q) are kept in a folder ``judged`` beside the records, for the next student.
 
 Energies and forces of all held-out records, perturbed ones included; phonons of the crystals at
-rest, at the teacher's structure: exact D(q) on a 2x2x2 grid (of a supercell, up to
-16 atoms) that avoids Γ, so that every mode
-counts. Imaginary modes count in no thermal property, as in phonopy.
+rest, at the teacher's structure: exact D(q) on a 2x2x2 grid (of the supercell that is its label)
+that avoids Γ, so that every mode counts. Imaginary modes count in no thermal property, as in
+phonopy.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python parallel.py CONFIG.yaml [--processes 2]
 
-Each process sees batches of its own of ``batch_size`` structures, so that a step has that many
-times the number of processes. On a CPU, programs of this size gain little from more threads, and
-several devices in one process wait for one allocator; processes do neither (README.md). The first
-writes to the output folder, the others to ``process-K`` in it; the same command goes on where all
-were ended.
+Each process draws batches of its own of ``batch_size`` structures, so that a step has that many
+times the number of processes; weights begin the same. On a CPU, programs of this size gain little
+from more threads, and several devices in one process wait for one allocator; processes do neither
+(README.md). The first writes to the output folder, the others to ``process-K`` in it; the same
+command goes on where all were ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
+import signal
 import sys
+from multiprocessing import connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
@@ -46,9 +48,15 @@ def train(path: str, share: Share) -> None:
     import phonopy_equivariant as pe
     from phonopy_equivariant.training.config import read_config
     from phonopy_equivariant.training.loop import Trainer
+    from phonopy_equivariant.training.samples import Samples
 
     class Member(Trainer):
-        """A trainer that takes the mean of all gradients."""
+        """A trainer that takes the mean of all gradients, each of other batches."""
+
+        def _samples(self, index: int, records: list[Any]) -> Samples:
+            config = self.config
+            some, seed = config.sets[index], config.seed + share.rank
+            return Samples(self._potential, records, some, config.loss, seed, index, self._devices)
 
         def _gradient(self, batches: Any) -> Any:
             loss, metrics, gradient = super()._gradient(batches)
@@ -71,7 +79,7 @@ def train(path: str, share: Share) -> None:
     pe.enable_compilation_cache()
     config = read_config(path)
     output = f"{config.output}/process-{share.rank}" if share.rank else config.output
-    config = dataclasses.replace(config, seed=config.seed + share.rank, output=output)
+    config = dataclasses.replace(config, output=output)
     trainer = Member(config)
     flatten = jax.jit(lambda tree: ravel_pytree(tree)[0])
     flat, unravel = ravel_pytree(trainer.state.params)
@@ -79,10 +87,11 @@ def train(path: str, share: Share) -> None:
     memory = SharedMemory(share.memory)
     shape = (2, share.count, flat.size)
     rows = np.ndarray(shape, np.asarray(flat).dtype, buffer=memory.buf)
-    rows[0, share.rank, 0] = trainer.progress.step
+    rows[0, share.rank] = np.asarray(flat)
+    rows[1, share.rank, 0] = trainer.progress.step
     share.barrier.wait(TIMEOUT)
-    if len(set(rows[0, :, 0])) > 1:
-        sys.exit(f"{config.output}: the processes were ended at different steps; begin anew.")
+    if (rows[0] != rows[0, 0]).any() or len(set(rows[1, :, 0])) > 1:
+        sys.exit(f"{config.output}: the processes have different weights; begin anew.")
     share.barrier.wait(TIMEOUT)
 
     def tell(report: Any) -> None:
@@ -112,12 +121,21 @@ def main() -> None:
     barrier = context.Barrier(options.processes)
     shares = [Share(k, options.processes, barrier, memory.name) for k in range(options.processes)]
     members = [context.Process(target=train, args=(options.config, share)) for share in shares]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         for member in members:
             member.start()
+        # one that ends early would leave the others waiting
+        while all(member.exitcode is None for member in members):
+            connection.wait([member.sentinel for member in members])
+        if any(member.exitcode for member in members):
+            barrier.abort()
         for member in members:
             member.join()
     finally:
+        for member in filter(lambda some: some.pid, members):
+            member.terminate()
+            member.join()
         memory.close()
         memory.unlink()
     sys.exit(any(member.exitcode for member in members))
