@@ -72,7 +72,7 @@ def _empty(folder: Path) -> None:
             _silver,
             (
                 "does not know Ag",
-                "covers the whole structure, such as pe-crystal-2, nequix-oam-1-pft",
+                "covers the whole structure, such as pe-crystal-3, nequix-oam-1-pft",
             ),
         ),
     ],

@@ -211,7 +211,7 @@ def test_command_with_a_hessian(water: Path, tmp_path: Path) -> None:
         (("H2O.extxyz", "--mass", "1", "2"), ["--mass has 2 values", "3 atoms"]),
         (("H2O.extxyz", "--fmax", "1e-3"), ["--relax"]),
         (("H2O.extxyz", "--relax", "--hessian", "x.npz"), ["contradict"]),
-        (("gold.xyz",), ["Au", "such as pe-crystal-2, nequix-oam-1-pft"]),
+        (("gold.xyz",), ["Au", "such as pe-crystal-3, nequix-oam-1-pft"]),
         (("overlap.xyz",), ["overlapping atoms"]),
         (("H2O.extxyz", "--hessian", "h.npz", "--symmetry-tolerance", "0"), ["positive"]),
         (("H2O.extxyz", "--hessian", "h.npz", "--temperature", "-3"), ["temperature"]),

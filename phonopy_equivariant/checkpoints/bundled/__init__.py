@@ -4,4 +4,4 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 # of the command line and of load_potential
-DEFAULT_MODEL = "pe-crystal-2"
+DEFAULT_MODEL = "pe-crystal-3"
