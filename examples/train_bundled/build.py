@@ -21,6 +21,8 @@ from pathlib import Path
 
 import yaml
 
+from phonopy_equivariant.data import read_records
+
 HERE = Path(__file__).parent
 STAGES = ("bundled", "refine")
 PROCESSES = 2  # the batch is theirs together: more of them would want other rates
@@ -36,6 +38,12 @@ def wait(*processes: subprocess.Popen[bytes]) -> None:
     """Wait for scripts, and end where one failed."""
     if any([process.wait() for process in processes]):
         sys.exit("A step failed: see above; the same command goes on from there.")
+
+
+def elements(folder: Path) -> list[int]:
+    """Return the atomic numbers of all records, held-out ones included."""
+    records = [r for part in ("train", "held_out") for r in read_records(folder / f"{part}.h5")]
+    return sorted({int(z) for record in records for z in record.structure.numbers})
 
 
 def _forget_stale(folder: Path) -> None:
@@ -68,6 +76,8 @@ def main() -> None:
     _forget_stale(folder)
     for stage in STAGES:
         settings = yaml.safe_load((HERE / f"{stage}.yaml").read_text("utf-8"))
+        if "model" in settings:  # a trial has held-out structures of elements it does not train on
+            settings["model"]["species"] = elements(folder)
         text = yaml.safe_dump(settings | (TRIAL if options.trial else {}), sort_keys=False)
         (folder / f"{stage}.yaml").write_text(text, "utf-8")
         wait(run("parallel.py", folder / f"{stage}.yaml", "--processes", min(PROCESSES, workers)))
