@@ -5,8 +5,8 @@
 Structures, relaxation and labels (``generate.py``, one worker per core), the split by groups
 (``collect.py``), training (``bundled.yaml``, then ``refine.yaml``, by ``parallel.py``), errors on
 held-out structures (``judge.py``), and the checkpoint with its card. ``--install`` writes the two
-files into the package. ``--trial`` goes through all of it with a few structures and steps, in
-FOLDER/trial.
+files into the package. ``--trial`` goes through all but the card, which takes more structures,
+with a few of them and few steps, in FOLDER/trial.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def main() -> None:
     student = folder / "refined" / "last.npz"
     report = folder / "errors.json"
     wait(run("judge.py", teacher, student, folder / "held_out.h5", "--json", report))
-    words = ["finish.py", student, folder, report] + ["--install"] * options.install
-    wait(run(*words))
+    if not options.trial:
+        wait(run("finish.py", student, folder, report, *["--install"] * options.install))
     print(json.dumps(json.loads(report.read_text("utf-8")), indent=1))
 
 

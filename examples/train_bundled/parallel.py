@@ -36,6 +36,26 @@ class Share:
     memory: str  # name of a block with (2, count, size) single-precision numbers
 
 
+class Exchange:
+    """A block of memory in which each process has a row of numbers."""
+
+    def __init__(self, share: Share, size: int):
+        self._share = share
+        self._memory = SharedMemory(share.memory)
+        # two halves in turn: the next step writes while others may still read this one
+        shape = (2, share.count, size)
+        self._halves: np.ndarray = np.ndarray(shape, np.float32, buffer=self._memory.buf)
+        self._turn = 0
+
+    def all(self, mine: np.ndarray) -> np.ndarray:
+        """Return the rows of all processes, when they are there."""
+        self._turn = 1 - self._turn
+        half: np.ndarray = self._halves[self._turn]
+        half[self._share.rank] = mine
+        self._share.barrier.wait(TIMEOUT)
+        return half
+
+
 def train(path: str, share: Share) -> None:
     """Train in this process, on its own core."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[share.rank]})
@@ -60,21 +80,14 @@ def train(path: str, share: Share) -> None:
 
         def _gradient(self, batches: Any) -> Any:
             loss, metrics, gradient = super()._gradient(batches)
-            return loss, metrics, back(self._mean(np.asarray(flatten(gradient))))
+            rows = exchange.all(np.asarray(flatten(gradient)))
+            return loss, metrics, back(rows.sum(axis=0) / np.float32(share.count))
 
         def _save(self) -> None:
             # an interruption finds the processes at different steps: only common ones are kept
             step = self.progress.step
             if step % self.config.checkpoint_every == 0 or step == self.config.steps:
                 super()._save()
-
-        def _mean(self, mine: np.ndarray) -> np.ndarray:
-            # two halves in turn: the next step writes while others may still read this one
-            half = rows[self.progress.step % 2]
-            half[share.rank] = mine
-            share.barrier.wait(TIMEOUT)
-            mean: np.ndarray = half.sum(axis=0) / np.asarray(share.count, mine.dtype)
-            return mean
 
     pe.enable_compilation_cache()
     config = read_config(path)
@@ -84,15 +97,10 @@ def train(path: str, share: Share) -> None:
     flatten = jax.jit(lambda tree: ravel_pytree(tree)[0])
     flat, unravel = ravel_pytree(trainer.state.params)
     back = jax.jit(unravel)
-    memory = SharedMemory(share.memory)
-    shape = (2, share.count, flat.size)
-    rows = np.ndarray(shape, np.asarray(flat).dtype, buffer=memory.buf)
-    rows[0, share.rank] = np.asarray(flat)
-    rows[1, share.rank, 0] = trainer.progress.step
-    share.barrier.wait(TIMEOUT)
-    if (rows[0] != rows[0, 0]).any() or len(set(rows[1, :, 0])) > 1:
+    exchange = Exchange(share, flat.size)
+    rows = exchange.all(np.asarray(flat))
+    if (rows != rows[0]).any():
         sys.exit(f"{config.output}: the processes have different weights; begin anew.")
-    share.barrier.wait(TIMEOUT)
 
     def tell(report: Any) -> None:
         if share.rank == 0:
