@@ -114,6 +114,8 @@ def main() -> None:
     options = parse()
     potentials = [pe.load_potential(model, dtype=options.dtype) for model in options.model]
     names = choose(options, set.intersection(*(set(p.species) for p in potentials)))
+    if missing := set(options.apart) - set(names):
+        raise SystemExit(f"--apart: not among the crystals: {', '.join(sorted(missing))}")
     functionals = read_functionals(options.folder / "INDEX.md")
     failures: list[str] = []
     means = []
@@ -122,7 +124,7 @@ def main() -> None:
         print_header(COLUMNS)
         found = [one_crystal(name, potential, options, functionals) for name in names]
         failures += [c.name for c in found if not (c.dft.finite and c.model.finite)]
-        means.append(summary(potential.name, found))
+        means += summaries(potential.name, found, options.apart)
         print(flush=True)
     print_header(SUMMARY)
     print("\n".join(means))
@@ -162,6 +164,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", nargs="+", default=["nequix-mp-1-pft"])
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
     parser.add_argument("--crystals", nargs="+", metavar="NAME", help="only these folders")
+    parser.add_argument(
+        "--apart", nargs="+", default=[], metavar="NAME", help="means of these and of the rest too"
+    )
     parser.add_argument("--figures", type=Path, help="folder for band structures as PNG")
     parser.add_argument("--plot", nargs="+", default=[], metavar="NAME", help="crystals to draw")
     parser.add_argument("-v", "--verbose", action="store_true", help="the report of each crystal")
@@ -312,6 +317,14 @@ def row(comparison: Comparison, functional: str) -> str:
         f"{report.seconds:.1f}",
     )
     return "| " + " | ".join(cells) + " |"
+
+
+def summaries(name: str, found: list[Comparison], apart: list[str]) -> list[str]:
+    """Return the errors over all crystals and, where some are named, over those and the rest."""
+    named = [c for c in found if c.name in apart]
+    rest = [c for c in found if c.name not in apart]
+    parts = {"": found, ", named": named, ", the rest": rest} if named and rest else {"": found}
+    return [summary(name + suffix, some) for suffix, some in parts.items()]
 
 
 def summary(name: str, found: list[Comparison]) -> str:

@@ -49,6 +49,10 @@ def model(request: pytest.FixtureRequest) -> Potential:
     return MODELS[request.param]()
 
 
+# one of each program where the road in question does not depend on more
+TWO_MODELS = pytest.mark.parametrize("model", ["both parities", "what MACE needs"], indirect=True)
+
+
 def phonopy_of(atoms: object, supercell_matrix: object) -> Phonopy:
     cell = PhonopyAtoms(
         numbers=atoms.numbers, cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions()
@@ -65,6 +69,7 @@ def test_bloch_response_equals_extended_graph(model: Potential, crystal: Structu
         assert_close(got, got.conj().T)
 
 
+@TWO_MODELS
 def test_bloch_response_at_gamma_is_the_hessian_of_the_cell(
     model: Potential, crystal: Structure
 ) -> None:
@@ -77,6 +82,7 @@ def test_bloch_response_at_gamma_is_the_hessian_of_the_cell(
     assert np.abs(result.real.reshape(size, -1, 3).sum(axis=1)).max() < 1e-11
 
 
+@TWO_MODELS
 def test_equilibrium_comes_out_of_the_expansion(model: Potential, crystal: Structure) -> None:
     """Forces, stress and features as reverse mode of the energy has them."""
     found = lattice_response(model, crystal, QPOINTS[:1]).equilibrium
@@ -86,6 +92,7 @@ def test_equilibrium_comes_out_of_the_expansion(model: Potential, crystal: Struc
     assert_close(found.features, expected.features)
 
 
+@TWO_MODELS
 def test_hessian_equals_central_differences(model: Potential, crystal: Structure) -> None:
     """At a step of 2e-5 Å truncation (4e-9) and rounding (1e-9) are far below 1e-7."""
     step, atom = 2e-5, 1
@@ -239,8 +246,9 @@ def test_force_constants_in_phonopy(potential: Potential) -> None:
     np.testing.assert_allclose(energies[0], potential.evaluate(supercell).energy)
 
 
-@pytest.mark.parametrize("name", ["natural parity", "what MACE needs"])
-@pytest.mark.parametrize("structure", ["rutile", "wurtzite"])
+@pytest.mark.parametrize(
+    ("name", "structure"), [("natural parity", "wurtzite"), ("what MACE needs", "rutile")]
+)
 def test_one_atom_of_every_orbit_is_enough(name: str, structure: str) -> None:
     """Little groups with and without time reversal, screw axes and glide planes; Γ to general q."""
     species = (7, 8, 22, 31)

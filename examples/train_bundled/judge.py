@@ -7,7 +7,9 @@ The teacher's D(q) are kept in a folder ``judged`` beside the records, for the n
 Energies and forces of all held-out records, perturbed ones included; phonons of the crystals at
 rest, at the teacher's structure: exact D(q) on a 2x2x2 grid (of the supercell that is its label)
 that avoids Γ, so that every mode counts. Imaginary modes count in no thermal property, as in
-phonopy.
+phonopy. Changes of forces under small displacements as in training against products with the
+Hessians that label them: of the teacher itself they say how anharmonic it is at that width
+(``judge.py TEACHER TEACHER ...``).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.data import atomic_masses
+from collect import displaced
 from labels import Teacher, lattice_force_constants, load_teacher, use_cache
 from phonopy.physical_units import get_physical_units
 
@@ -113,6 +116,23 @@ def point_errors(student: Teacher, records: list[Record]) -> dict[str, float]:
     }
 
 
+def product_errors(student: Teacher, crystals: list[Record]) -> dict[str, float]:
+    """Return ‖ΔF + H·u‖/‖H·u‖, %, means over crystals: u of white noise, and even over modes."""
+    found = {}
+    for name, even in (("white noise", False), ("even over modes", True)):
+        rng, errors = np.random.default_rng(0), []
+        for record in crystals:
+            moved = displaced(record, rng, even)
+            assert moved.forces is not None and record.forces is not None
+            expected = moved.forces - record.forces
+            change = (
+                student.evaluate(moved.structure).forces - student.evaluate(record.structure).forces
+            )
+            errors.append(np.linalg.norm(change - expected) / np.linalg.norm(expected))
+        found[f"{name}, %"] = 100 * float(np.mean(errors))
+    return found
+
+
 def judge(
     teacher: Teacher, student: Teacher, records: list[Record], most: int, folder: Path
 ) -> dict:
@@ -122,7 +142,7 @@ def judge(
     if len(crystals) > most:  # of all rounds
         chosen = np.linspace(0, len(crystals) - 1, most).round().astype(int)
         crystals = [crystals[k] for k in chosen]
-    found = defaultdict(list)
+    found: defaultdict[str, list[float]] = defaultdict(list)
     for record in crystals:
         reference = kept_matrices(teacher, record.structure, folder)
         for name, value in compare(reference, student, record.structure).items():
@@ -134,6 +154,7 @@ def judge(
         "records": len(periodic),
         "points": point_errors(student, periodic),
         "molecules": point_errors(student, molecules) if molecules else {},
+        "products with the Hessian": product_errors(student, crystals),
         "phonons": {
             name: {"mean": float(np.mean(v)), "median": float(np.median(v))}
             for name, v in found.items()
