@@ -137,7 +137,9 @@ def _moments(potential: Potential, training: Iterable[Any]) -> tuple[ndarray, nd
     scatter = squares - (counts[:, None] * means).T @ means
     freedom = counts.sum() - (counts > 0).sum()
     variance = np.trace(scatter) / max(freedom, 1) / len(scatter)
-    if not variance > 0:
+    # differences of sums: those of structures that are all alike leave rounding
+    total = np.trace(np.atleast_2d(squares)) / max(counts.sum(), 1) / len(scatter)
+    if not variance > 1e-12 * total:
         raise PhonopyEquivariantError(
             "The training structures are too few or all alike: give structures whose atoms have "
             "more than one surrounding."

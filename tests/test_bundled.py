@@ -273,6 +273,8 @@ def test_a_species_absent_from_training_is_infinitely_far(fitted):
 def test_what_cannot_be_fitted_is_refused(potential):
     salt = [bulk("NaCl", "rocksalt", a=5.6)]
     with pytest.raises(PhonopyEquivariantError, match="too few or all alike"):
+        pe.fit_familiarity(potential, salt * 5, _rattled(2, 1))
+    with pytest.raises(PhonopyEquivariantError, match="too few or all alike"):
         pe.fit_familiarity(potential, salt, _rattled(2, 1))
     with pytest.raises(PhonopyEquivariantError, match="too few or all alike"):
         pe.fit_familiarity(potential, [], _rattled(2, 1))

@@ -181,6 +181,25 @@ def test_energies_and_units_of_another_calculator(tmp_path: Path) -> None:
     assert_close(data.values, expected.values * rydberg / bohr**2, 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("calculator", "unit"),
+    [("siesta", 1.0), ("abacus", 1.0), ("cp2k", 27.211386), ("abinit", 27.211386)],
+)
+def test_energies_of_calculators_with_mixed_units(
+    calculator: str, unit: float, tmp_path: Path
+) -> None:
+    """eV/Å beside bohr, hartree/bohr beside Å: force times length is no unit of energy there."""
+    cell = PhonopyAtoms(symbols=["Na", "O", "Cl"], cell=CELL, scaled_positions=FRACTIONS)
+    phonon = Phonopy(cell, np.diag([2, 1, 1]), primitive_matrix="P", calculator=calculator)
+    moves, forces = np.random.default_rng(1).normal(size=(2, 1, 6, 3))
+    phonon.dataset = {
+        "displacements": moves, "forces": forces, "supercell_energies": np.array([-2.0])
+    }  # fmt: skip
+    phonon.save(tmp_path / "phonopy_params.yaml")
+    (record,) = read_records(tmp_path / "phonopy_params.yaml")
+    assert record.energy == pytest.approx(-2.0 * unit, rel=2e-6)
+
+
 def test_ph_and_q2r_agree() -> None:
     """Φ(q) of ph.x, and of q2r.x through phonopy's PH_Q2R: real output, q with complex Φ."""
     grid = read_records(ESPRESSO / "sic.fc.gz")[0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import lzma
 import os
 import pickle
+import sqlite3
 import sys
 import types
 from pathlib import Path
@@ -17,10 +20,12 @@ import pytest
 from ase import Atoms, units
 from data_helpers import assert_same, emt_atoms, emt_record, every_kind
 
+import phonopy_equivariant as pe
 from phonopy_equivariant import PhonopyEquivariantError
 from phonopy_equivariant.data import iter_records, read_records, write_records
 from phonopy_equivariant.data.files import READERS, detect_format
 from phonopy_equivariant.data.hdf5 import RecordFile
+from phonopy_equivariant.potential import Potential
 
 
 @pytest.mark.parametrize("name", ["a.extxyz", "a.xyz.xz", "a.extxyz.gz", "a.h5"])
@@ -339,6 +344,38 @@ def test_bad_files_are_refused_by_name(name: str, tmp_path: Path) -> None:
     assert name in message and "\n" not in message
     if name.endswith("extxyz"):
         assert f"{name}:0: " in message
+
+
+def test_empty_lines_between_configurations(tmp_path: Path) -> None:
+    frame = "1\nProperties=species:S:1:pos:R:3 energy=-1.0\nH 0 0 0\n"
+    (tmp_path / "a.extxyz").write_text("\n" + frame + "\n \n" + frame + frame + "\n\n")
+    assert len(read_records(tmp_path / "a.extxyz")) == 3
+    (tmp_path / "a.extxyz").write_text(frame + "\nnot a number\n")
+    with pytest.raises(PhonopyEquivariantError, match=r"a.extxyz:1: "):
+        read_records(tmp_path / "a.extxyz")
+
+
+@pytest.mark.parametrize("level", ["PBE+U", "1 2 3", "T", "2.50", "none"])
+def test_a_level_stays_text(level: str, tmp_path: Path) -> None:
+    """ASE reads numbers and truth values where it can."""
+    write_records([dataclasses.replace(emt_record(1), level=level)], tmp_path / "a.extxyz")
+    assert read_records(tmp_path / "a.extxyz")[0].level == level
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE t (x)")
+    before = path.read_bytes()
+    with pytest.raises(PhonopyEquivariantError, match="no database of ASE"):
+        read_records(path)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_is_no_set_of_records(tmp_path: Path, potential: Potential) -> None:
+    path = pe.save_checkpoint(potential, tmp_path / "model.npz")
+    with pytest.raises(PhonopyEquivariantError, match=r"model.npz: "):
+        read_records(path)
 
 
 def test_unsound_records_are_skipped_or_kept_as_asked(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def test_given_split(tmp_path: Path) -> None:
         "train: [0, 1]\nvalid: [1]": "1 is given twice",
         "training: [0]": "give lists of indices under train:, valid:, test:",
         "train: [a]": "train has 'a'",
+        "train: 2": "train is 2; give a list",
         "train: [": "cannot be read",
         "": "give lists",
     }

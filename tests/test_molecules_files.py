@@ -84,6 +84,49 @@ def test_hessian_of_every_format(form: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(result.frequencies, analysed("H2O").frequencies, atol=0.05)
 
 
+def test_units_and_positions_of_phonopys_files(tmp_path: Path) -> None:
+    """Quantum ESPRESSO's bohr and Ry/bohr², of which 1 is 48.587 eV/Å²."""
+    unit, bohr = 13.605693 / 0.52917721**2, 0.52917721
+    expected = molecules.read_hessian(
+        write_as("phonopy_params.yaml", tmp_path, "H2O"), atoms_of("H2O")
+    )
+    box = in_a_box("H2O")
+    box.cell = box.cell / bohr
+    phonon = Phonopy(box, np.eye(3), primitive_matrix="P", calculator="qe")
+    phonon.force_constants = expected.transpose(0, 2, 1, 3) / unit
+    phonon.save(tmp_path / "qe.yaml", settings={"force_constants": True})
+    read = molecules.read_hessian(tmp_path / "qe.yaml", atoms_of("H2O"))
+    np.testing.assert_allclose(read, expected, atol=1e-3)
+    path = tmp_path / "force_constants.hdf5"
+    constants = data("H2O")["hessian"].transpose(0, 2, 1, 3) / unit
+    write_force_constants_to_hdf5(constants, filename=str(path), physical_unit="Ry/au^2")
+    read = molecules.read_hessian(path, atoms_of("H2O"))
+    np.testing.assert_allclose(read, data("H2O")["hessian"], rtol=1e-6, atol=1e-9)
+    moved = atoms_of("H2O")
+    moved.positions[1] += 0.5
+    with pytest.raises(pe.PhonopyEquivariantError, match="other positions"):
+        molecules.read_hessian(tmp_path / "phonopy_params.yaml", moved)
+
+
+def test_a_molecule_across_its_box(tmp_path: Path) -> None:
+    """Whole in one file, wrapped in the other: the same molecule."""
+    atoms = molecules.read_molecule(write_as("phonopy_params.yaml", tmp_path, "H2O"))
+    atoms.positions -= atoms.positions[0]
+    atoms.wrap()
+    assert np.ptp(atoms.positions, axis=0).max() > 5
+    hessian = molecules.read_hessian(write_as("water.json", tmp_path, "H2O"), atoms)
+    np.testing.assert_array_equal(hessian, data("H2O")["hessian"])
+
+
+@pytest.mark.parametrize("first", ["14.4", "# epsilon and Z* of atoms 1 2 3"])
+def test_the_first_line_of_born_is_no_data(first: str, tmp_path: Path) -> None:
+    rows = [np.eye(3), *data("H2O")["dipole_derivatives"]]
+    lines = [first, *(" ".join(f"{x:.12f}" for x in row.ravel()) for row in rows)]
+    (tmp_path / "BORN").write_text("\n".join(lines))
+    read = molecules.read_dipole_derivatives(tmp_path / "BORN", atoms_of("H2O"))
+    np.testing.assert_allclose(read, rows[1:], atol=1e-10)
+
+
 def test_born_charges_of_a_file(tmp_path: Path) -> None:
     charges = data("H2O")["dipole_derivatives"]
     rows = [np.eye(3), *charges]
@@ -209,8 +252,6 @@ def test_command_with_a_hessian(water: Path, tmp_path: Path) -> None:
         (("POSCAR",), ["crystal", "phonopy-equivariant run"]),
         (("garbage.xyz",), ["garbage.xyz", "cannot be read"]),
         (("H2O.extxyz", "--mass", "1", "2"), ["--mass has 2 values", "3 atoms"]),
-        (("H2O.extxyz", "--fmax", "1e-3"), ["--relax"]),
-        (("H2O.extxyz", "--relax", "--hessian", "x.npz"), ["contradict"]),
         (("gold.xyz",), ["Au", "such as pe-crystal-3, nequix-oam-1-pft"]),
         (("overlap.xyz",), ["overlapping atoms"]),
         (("H2O.extxyz", "--hessian", "h.npz", "--symmetry-tolerance", "0"), ["positive"]),
@@ -229,6 +270,12 @@ def test_wrong_input(words: tuple[str, ...], phrases: list[str], water: Path) ->
     result = command("molecule", *words, "--model", model(), cwd=folder, status=1)
     assert_refused(result, *phrases)
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_options_that_contradict(water: Path) -> None:
+    for words in (("--fmax", "1e-3"), ("--relax", "--hessian", "x.npz")):
+        result = command("molecule", water, *words, cwd=water.parent, status=2)
+        assert_refused(result, "contradictory options", "--relax")
 
 
 # --- with a potential ----------------------------------------------------------------------------

@@ -19,12 +19,14 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from ase.build import bulk
 from conftest import assert_close
 from training_helpers import TINY, lattice_record, rock_salt, tiny_potential, write_set
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.data import read_records, write_records
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import as_structure
 from phonopy_equivariant.training import loop
 from phonopy_equivariant.training.config import (
     LossConfig,
@@ -361,3 +363,43 @@ def test_two_devices_give_the_gradient_of_one(data: Path) -> None:
 def test_records_without_data_for_the_loss_are_refused(data: Path) -> None:
     with pytest.raises(PhonopyEquivariantError, match=r"a.extxyz: no record has data for spectrum"):
         train(config(data, "empty", loss={"spectrum": {"weight": 1}}))
+    sets = [{"path": "q.extxyz", "valid_path": "a.extxyz"}]
+    with pytest.raises(PhonopyEquivariantError, match=r"a.extxyz: no record has data for spectrum"):
+        train(config(data, "empty", sets=sets, loss={"spectrum": {"weight": 1}}))
+
+
+def test_held_out_records_have_elements_and_terms_of_their_own(data: Path) -> None:
+    """The potential knows their elements, the log has their terms."""
+    oxide = dataclasses.replace(
+        read_records(data / "a.extxyz")[0],
+        structure=as_structure(bulk("NaO", "rocksalt", a=4.4)),
+        forces=np.zeros((2, 3)),
+        stress=np.eye(3),
+    )
+    write_records([oxide], data / "oxide.extxyz")
+    sets = [{"path": "a.extxyz", "valid_path": "oxide.extxyz", "terms": ["forces", "stress"]}]
+    some = {name: {"weight": 1.0} for name in ("forces", "stress")}
+    result = train(
+        config(data, "held", sets=sets, loss=some, steps=2, validate_every=1, energies="keep")
+    )
+    assert {8, 11, 17} == set(result.potential.species)
+    last = rows(data / "held")[-1]
+    assert float(last["valid/a/stress"]) > 0 and "train/a/stress" not in last
+
+
+def test_energies_are_fitted_to_sets_with_energies_that_count(data: Path) -> None:
+    """Those of another functional, left out of the loss, shift nothing."""
+    shifted = [
+        dataclasses.replace(record, energy=record.energy + 1000.0)
+        for record in read_records(data / "b.extxyz")
+    ]
+    write_records(shifted, data / "shifted.extxyz")
+    sets = [{"path": "a.extxyz"}, {"path": "shifted.extxyz", "terms": ["forces"]}]
+    alone = Trainer(config(data, "alone", sets=sets[:1]))
+    both = Trainer(config(data, "both", sets=sets))
+    record = read_records(data / "a.extxyz")[0]
+    energies = [some._potential.evaluate(record.structure).energy for some in (alone, both)]
+    # less than an eV apart: scale and neighbours come from both sets
+    assert abs(energies[0] - record.energy) < 5 and abs(energies[1] - record.energy) < 5
+    for some in (alone, both):
+        some.close()

@@ -91,7 +91,8 @@ def train_together(paths: list[Path], minutes: float) -> None:
     """Train candidates beside each other from their first steps for some minutes."""
     running = [start(path, core) for core, path in enumerate(paths)]
     logs = [path.with_suffix("") / "log.csv" for path in paths]
-    while not all(log.exists() for log in logs):  # compilation does not count
+    # compilation does not count: a line after the head comes after some steps
+    while not all(log.exists() and log.read_text("utf-8").count("\n") > 1 for log in logs):
         if any(process.poll() is not None for process in running):
             sys.exit("A training ended early: see above.")
         time.sleep(1)

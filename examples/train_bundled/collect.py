@@ -23,8 +23,8 @@ from generate import held_out, is_known
 from phonopy_equivariant.data import Record, read_records, write_records
 from phonopy_equivariant.structure import Structure
 
-COPIES = 8
-OF_KNOWN = 24
+COPIES = 6
+OF_KNOWN = 16
 WIDTH = 0.007  # Å, standard deviation of each component of u
 WIDEST = 4.0  # along the softest modes, in WIDTH
 

@@ -44,6 +44,7 @@ from real import crystals
 
 from phonopy_equivariant.data import Record, write_records
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.files import write_atomically
 
 CHUNK = 20
 HELD_OUT = 0.12
@@ -176,6 +177,14 @@ def records_of(
         yield from labelled(teacher, rest, group, rng, known=chunk.kind == "known")
 
 
+def same_teacher(path: Path, teacher: Teacher) -> None:
+    """End where the folder has labels of another teacher; chunks do not name theirs."""
+    if not path.exists():
+        write_atomically(path, f"{teacher.sha256}\n".encode())
+    if path.read_text("ascii").strip() != teacher.sha256:
+        sys.exit(f"{path.parent} has labels of another teacher; give another folder.")
+
+
 def main() -> None:
     """Generate what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -190,6 +199,7 @@ def main() -> None:
     teachers = {dtype: load_teacher(options.teacher, dtype) for dtype in ("float32", "float64")}
     worker, workers = map(int, options.worker.split("/"))
     (options.folder / "chunks").mkdir(parents=True, exist_ok=True)
+    same_teacher(options.folder / "teacher.sha256", teachers["float32"])
     for index, chunk in enumerate(trial() if options.trial else chunks(options.rounds)):
         path = options.folder / "chunks" / f"{chunk.name}.h5"
         if index % workers != worker or path.exists():

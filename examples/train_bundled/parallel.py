@@ -73,7 +73,7 @@ def train(path: str, share: Share) -> None:
     class Member(Trainer):
         """A trainer that takes the mean of all gradients, each of other batches."""
 
-        def _samples(self, index: int, records: list[Any]) -> Samples:
+        def _samples(self, index: int, records: list[Any], held_out: bool = False) -> Samples:
             config = self.config
             some, seed = config.sets[index], config.seed + share.rank
             return Samples(self._potential, records, some, config.loss, seed, index, self._devices)
@@ -87,6 +87,7 @@ def train(path: str, share: Share) -> None:
             # an interruption finds the processes at different steps: only common ones are kept
             step = self.progress.step
             if step % self.config.checkpoint_every == 0 or step == self.config.steps:
+                share.barrier.wait(TIMEOUT)  # nearly at once: an end in between parts them
                 super()._save()
 
     pe.enable_compilation_cache()
@@ -100,7 +101,10 @@ def train(path: str, share: Share) -> None:
     exchange = Exchange(share, flat.size)
     rows = exchange.all(np.asarray(flat))
     if (rows != rows[0]).any():
-        sys.exit(f"{config.output}: the processes have different weights; begin anew.")
+        sys.exit(
+            f"{config.output}: the processes have different weights, as they ended while they "
+            "saved them; begin in another folder with finetune_from: last.npz of this one."
+        )
 
     def tell(report: Any) -> None:
         if share.rank == 0:

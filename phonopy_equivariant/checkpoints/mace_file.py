@@ -104,7 +104,9 @@ def fetch_converted(card: ModelCard) -> Path:
     """Return the converted checkpoint of a published model, made on first use."""
     path = cache_path(card)
     if not path.is_file():
-        convert_mace(fetch_file(card), path)
+        source = fetch_file(card)
+        path.parent.mkdir(parents=True, exist_ok=True)  # the source may lie elsewhere
+        convert_mace(source, path)
     return path
 
 

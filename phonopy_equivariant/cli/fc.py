@@ -72,6 +72,7 @@ def add_command(commands: Any) -> None:
         help="write the forces of the displaced supercells (FORCE_SETS) instead",
     )
     group.add_argument("-o", "--output", metavar="FILE", help="name of the file written")
+    group.add_argument("--nonac", action="store_true", help="leave Born charges out of the file")
     add_logging_options(parser)
     parser.set_defaults(function=_main)
 
@@ -93,8 +94,8 @@ def _main(args: argparse.Namespace) -> int:
     check_output(output)
     if args.force_sets:
         require_displacements(crystal)
-        if args.output is None:
-            keep_existing(output)
+    if args.output is None and (args.force_sets or args.format != "yaml"):
+        keep_existing(output)
     if args.dim is not None:
         select_supercell(crystal, args.dim)  # malformed numbers, before JAX starts
     potential = start_potential(args, console, crystal.unitcell)
@@ -138,7 +139,8 @@ def _write_force_constants(
         set_born_charges,
     )
 
-    born = set_born_charges(phonon, crystal) if args.format == "yaml" else None
+    with_born = args.format == "yaml" and not args.nonac
+    born = set_born_charges(phonon, crystal) if with_born else None
     if born:
         console.say(f"Born charges: from {born}")
     with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant.cli.console import Console
@@ -98,20 +99,20 @@ def add_command(commands: Any) -> None:
         help="what the files are called; default: %(default)s",
     )
     add_logging_options(parser)
-    parser.set_defaults(function=_main)
+    parser.set_defaults(function=functools.partial(_main, parser))
 
 
-def _main(args: argparse.Namespace) -> int:
+def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.errors import PhonopyEquivariantError
     from phonopy_equivariant.interface.files import check_output
     from phonopy_equivariant.molecules.structure import as_molecule, read_molecule
 
     if args.relax and args.hessian:
-        raise PhonopyEquivariantError(
-            "--relax and --hessian contradict each other: a Hessian belongs to its structure."
+        parser.error(
+            "contradictory options: --relax and --hessian; a Hessian belongs to its structure"
         )
     if args.fmax is not None and not args.relax:
-        raise PhonopyEquivariantError("--fmax is the threshold of --relax; add --relax.")
+        parser.error("contradictory options: --fmax without --relax; add --relax")
     if not args.width > 0:
         raise PhonopyEquivariantError("--width is a line width: give a positive number in cm⁻¹.")
     console = Console(args.quiet, args.verbose)

@@ -149,19 +149,22 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
         set_born_charges,
         skips_projection,
     )
-    from phonopy_equivariant.interface.supercells import supercell_line
+    from phonopy_equivariant.interface.supercells import dim_text, supercell_line
 
     console = Console(args.quiet, args.verbose)
     # displaced supercells of a file are of no use here
     crystal = dataclasses.replace(read_crystal(args.structure), dataset=None)
     check_output(PARAMS_FILE)
     symprec = settings.symmetry_tolerance or 1e-5
-    if args.dim is not None:
-        select_supercell(crystal, args.dim, symprec)  # malformed numbers, before JAX starts
+    dim = args.dim
+    if dim is None and settings.supercell_matrix is not None:  # DIM of --config
+        dim = dim_text(settings.supercell_matrix).split()
+    if dim is not None:
+        select_supercell(crystal, dim, symprec)  # malformed numbers, before JAX starts
     potential = start_potential(args, console, crystal.unitcell)
     if args.relax:
         crystal = relaxed_crystal(crystal, potential, args.relax_fmax, console)
-    matrix, origin = select_supercell(crystal, args.dim, symprec)
+    matrix, origin = select_supercell(crystal, dim, symprec)
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     with console.stage("Symmetry of the supercell"):
         phonon = build_phonon(crystal, matrix, settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,8 @@ def atoms_labels(atoms: Atoms) -> dict[str, Any]:
 def _rows(path: Path, selection: str, keys: Keys, level: str) -> Iterator[Record]:
     source = f"{path}:0"
     try:
+        if path.suffix == ".db":
+            _check_sqlite(path)
         rows = ase.db.connect(path, append=True).select(selection)
         for index, row in enumerate(rows):
             source = f"{path}:{index}"
@@ -94,6 +98,13 @@ def _rows(path: Path, selection: str, keys: Keys, level: str) -> Iterator[Record
         raise
     except Exception as error:  # ASE's databases raise anything on garbage
         raise _refusal(source, error) from error
+
+
+def _check_sqlite(path: Path) -> None:
+    """Refuse what is no database of ASE, whose reader would make its tables in it."""
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'systems'").fetchone():
+            raise PhonopyEquivariantError("no database of ASE: it has no table 'systems'.")
 
 
 def _refusal(source: str, error: Exception) -> PhonopyEquivariantError:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
-from ase.io.extxyz import read_xyz
+from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from numpy import ndarray
 
 from phonopy_equivariant.data.compressed import open_text
@@ -95,7 +95,9 @@ def write(records: Iterable[Record], file: io.TextIOBase) -> None:
 def _next_frame(file: io.TextIOBase) -> str:
     """Return the lines of one configuration: ASE, given the file, would seek in it."""
     first = file.readline()
-    if not first.strip():
+    while first and not first.strip():  # empty lines between configurations, and at the end
+        first = file.readline()
+    if not first:
         return ""
     count = int(first)
     lines = [first, *itertools.islice(file, count + 1)]
@@ -120,13 +122,22 @@ def _comment(record: Record, properties: str) -> str:
         for name, array in second_order(record).items()
     ]
     if record.level:
-        words.append(f'level="{_quoted(record.level)}"')
+        words.append(_level(record.level))
     flags = " ".join("T" if periodic else "F" for periodic in structure.pbc)
     return " ".join([*words, f'pbc="{flags}"'])
 
 
 def _numbers(values: ndarray) -> str:
     return " ".join(repr(float(value)) for value in values)
+
+
+def _level(level: str) -> str:
+    """Return the word for a level; as JSON where ASE would read a number or a truth value."""
+    text = _quoted(level)
+    word = f'level="{text}"'
+    if isinstance(key_val_str_to_dict(word)["level"], str):
+        return word
+    return f'level="_JSON \\"{text}\\""'
 
 
 def _quoted(text: str) -> str:

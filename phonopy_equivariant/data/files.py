@@ -126,7 +126,8 @@ def write_records(
         Another name, or a file that cannot be written.
 
     """
-    from phonopy_equivariant.interface.files import check_output, replacing
+    from phonopy_equivariant.files import replacing
+    from phonopy_equivariant.interface.files import check_output
 
     path = Path(path).expanduser()
     file_format = output_format(path)

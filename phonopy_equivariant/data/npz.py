@@ -103,7 +103,8 @@ def _load(path: Path) -> dict[str, ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             # arrays of Python objects would need pickle; only those are left out
-            names = [name for name in archive.files if _is_plain(archive, name)]
+            arrays = [name for name in archive.files if f"{name}.npy" in archive.zip.namelist()]
+            names = [name for name in arrays if _is_plain(archive, name)]
             return {name: archive[name] for name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PhonopyEquivariantError(

@@ -170,7 +170,7 @@ def _dataset(path: Path, crystal: Crystal, atoms: int) -> dict[str, ndarray] | N
     }
     energies = _energies(found)
     if energies is not None:
-        dataset["energies"] = energies * (crystal.force_unit * crystal.length_unit)
+        dataset["energies"] = energies * crystal.energy_unit
     return dataset
 
 

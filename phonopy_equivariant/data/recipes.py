@@ -139,7 +139,11 @@ def read_split(path: str | os.PathLike[str], count: int) -> dict[str, list[int]]
     split = {part: content[part] for part in PARTS if part in content}
     seen: set[int] = set()
     for part, indices in split.items():
-        for index in indices if isinstance(indices, list) else [indices]:
+        if not isinstance(indices, list):
+            raise PhonopyEquivariantError(
+                f"{path}: {part} is {indices!r}; give a list of indices such as [0, 4, 7]."
+            )
+        for index in indices:
             if type(index) is not int or not 0 <= index < count:
                 raise PhonopyEquivariantError(
                     f"{path}: {part} has {index!r}, but there are {count} records, 0 to "
@@ -153,7 +157,7 @@ def read_split(path: str | os.PathLike[str], count: int) -> dict[str, list[int]]
 
 def write_split(split: Mapping[str, list[int]], path: str | os.PathLike[str]) -> None:
     """Write a split as :func:`read_split` reads it."""
-    from phonopy_equivariant.interface.files import replacing
+    from phonopy_equivariant.files import replacing
 
     lines = [f"{part}: [{', '.join(map(str, indices))}]\n" for part, indices in split.items()]
     with replacing(path) as temporary:

@@ -62,6 +62,11 @@ class Crystal:
         return float(get_calculator_physical_units(self.calculator).force_to_eVperA)
 
     @property
+    def energy_unit(self) -> float:
+        """The calculator's unit of energy in eV."""
+        return float(get_calculator_physical_units(self.calculator).energy_to_eV)
+
+    @property
     def force_constants_unit(self) -> float:
         """The calculator's unit of force constants in eV/Å²: force over displacement."""
         return self.force_unit / self.length_unit

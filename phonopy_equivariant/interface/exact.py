@@ -16,7 +16,7 @@ from phonopy import Phonopy
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.familiarity import Familiarity
 from phonopy_equivariant.interface.exact_range import Attempt, converged_matrix
-from phonopy_equivariant.interface.phonopy import familiarity_at
+from phonopy_equivariant.interface.phonopy import familiarity_at, require_angstrom
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.lattice import MAX_MEMORY, lattice_force_constants, respond
 from phonopy_equivariant.response.prepare import Lattice, equilibrium_of, prepare
@@ -181,6 +181,7 @@ def use_exact_dynamical_matrix(
         potential does not know.
 
     """
+    require_angstrom(phonon)
     if phonon.nac_params is not None:
         raise PhonopyEquivariantError(NAC_REFUSED)
     start = time.perf_counter()

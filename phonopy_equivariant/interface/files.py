@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import ase.io
@@ -20,39 +19,18 @@ from phonopy.file_IO import (
 from phonopy.physical_units import get_calculator_physical_units
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.files import cannot_write, replacing
 from phonopy_equivariant.interface.crystals import Crystal, looks_like_yaml
 
 PARAMS_FILE = "phonopy_params.yaml"
-
-
-@contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` and put what was written there in its place.
-
-    If anything interrupts, an older file stays as it was and the temporary file goes.
-
-    Raises
-    ------
-    PhonopyEquivariantError
-        The file cannot be written.
-
-    """
-    path = Path(path).expanduser().resolve()  # behind a link, the file and not the link
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+PROVENANCE = "analytic, phonopy_equivariant"  # stands in the file with our force constants
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise before any work is done if ``path`` cannot be written, or holds computed forces.
+    """Raise before any work is done if ``path`` cannot be written, or holds others' results.
 
-    Forces from a first-principles code are too dear to be replaced without a word.
+    Forces and force constants from a first-principles code are too dear to be replaced without a
+    word; force constants of this package are not.
 
     Raises
     ------
@@ -69,16 +47,17 @@ def check_output(path: str | os.PathLike[str]) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise _cannot_write(path, error) from error
-    if path.is_file() and looks_like_yaml(path) and _has_forces(path):
+        raise cannot_write(path, error) from error
+    found = _others_results(path) if path.is_file() and looks_like_yaml(path) else ""
+    if found:
         raise PhonopyEquivariantError(
-            f"{path} contains forces, which writing it would lose; rename it, "
+            f"{path} contains {found}, which writing it would lose; rename it, "
             "or work in another folder."
         )
 
 
 def keep_existing(path: str | os.PathLike[str]) -> None:
-    """Raise if a file exists: FORCE_SETS may hold forces of a first-principles code.
+    """Raise if a file exists: it may hold what a first-principles code computed.
 
     Raises
     ------
@@ -88,7 +67,7 @@ def keep_existing(path: str | os.PathLike[str]) -> None:
     """
     if Path(path).exists():
         raise PhonopyEquivariantError(
-            f"{path} exists and may hold forces of a first-principles code; rename it, "
+            f"{path} exists and may be of a first-principles code; rename it, "
             f"or say -o {path} to replace it."
         )
 
@@ -159,15 +138,16 @@ def output_format(path: str | os.PathLike[str]) -> str:
     return str(file_format)
 
 
-def _cannot_write(path: Path, error: OSError) -> PhonopyEquivariantError:
-    reason = error.strerror or type(error).__name__
-    return PhonopyEquivariantError(
-        f"Cannot write {path}: {reason}; free space, check the permissions, "
-        "or work in another folder."
-    )
-
-
-def _has_forces(path: Path) -> bool:
+def _others_results(path: Path) -> str:
+    """Return what a YAML file has that this package did not compute."""
     opener = get_io_module_to_decompress(path)
+    found = ""
     with opener.open(path, "rt", encoding="utf-8", errors="replace") as file:
-        return any(re.match(r"\s*(- )?forces?:", line) for line in file)
+        for line in file:
+            if re.match(r"\s*(- )?forces?:", line):
+                return "forces"
+            if re.match(rf"\s+force_constants: .*{PROVENANCE}", line):
+                return ""  # forces are never beside ours
+            if line.startswith("force_constants:"):
+                found = "force constants of another origin"
+    return found

@@ -13,8 +13,8 @@ from phonopy.file_IO import write_FORCE_SETS
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.files import replacing
 from phonopy_equivariant.interface.crystals import Crystal
-from phonopy_equivariant.interface.files import replacing
 
 if TYPE_CHECKING:
     from phonopy_equivariant.potential import Potential

@@ -15,7 +15,7 @@ from phonopy import Phonopy
 from phonopy.phonon.irreps import IrReps
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.files import replacing
+from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.intensities import dipole_gradients
 
 # Modes are taken for degenerate within these (THz), the first that leaves no label open: analytic

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.harmonic.force_constants import compact_fc_to_full_fc
+from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -98,6 +99,24 @@ def set_force_constants(
     return report
 
 
+def require_angstrom(phonon: Phonopy) -> None:
+    """Refuse an object in the units of a calculator that has not eV and Å.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As said.
+
+    """
+    units = get_calculator_physical_units(phonon.calculator)
+    if (units.distance_to_A, units.force_to_eVperA) != (1.0, 1.0):
+        raise PhonopyEquivariantError(
+            f"This Phonopy object is in the units of {phonon.calculator} ({units.length_unit}, "
+            f"{units.force_unit}); make one in Å and eV without calculator=, or take "
+            "phonopy-equivariant fc, which converts."
+        )
+
+
 def primitive_operations(phonon: Phonopy) -> Operations:
     """Return the space group that phonopy found for the primitive cell."""
     found = phonon.primitive_symmetry.symmetry_operations
@@ -149,6 +168,7 @@ def _force_constants(
     phonon: Phonopy, potential: Potential, method: str, max_memory: int
 ) -> tuple[Float[ndarray, "prim super 3 3"], Equilibrium | None]:
     """Return compact force constants, and forces and stress where the method knows them."""
+    require_angstrom(phonon)
     if method not in METHODS:
         raise PhonopyEquivariantError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
     rows = np.array(phonon.primitive.p2s_map)

@@ -105,6 +105,11 @@ def phonopy_settings(options: Sequence[str]) -> PhonopySettings:
     except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
         said = talk.getvalue() or str(error)
         raise UsageError(f"phonopy refuses its options: {_one_line(said)}") from error
+    if settings.random_displacements and settings.random_displacement_temperature is None:
+        raise UsageError(
+            "contradictory options: --rd displaces atoms for force calculations; leave it away, "
+            "or give a temperature (--rd-temperature)."
+        )
     for name, reason in _CONTRADICTIONS.items():
         if getattr(settings, name, None):
             raise UsageError(f"contradictory options: {reason}; leave it away.")

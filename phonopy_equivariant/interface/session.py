@@ -6,18 +6,20 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import ase.data
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.cui.load_helper import get_nac_params
 from phonopy.cui.settings import PhonopySettings
 from phonopy.physical_units import get_calculator_physical_units
-from phonopy.structure.atomic_data import set_ASE_atomic_masses_iupac2016
+from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant import __version__
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.crystals import Crystal
+from phonopy_equivariant.interface.crystals import Crystal, looks_like_yaml
+from phonopy_equivariant.interface.files import PROVENANCE
 from phonopy_equivariant.interface.memory import check_memory
 from phonopy_equivariant.interface.supercells import (
     choose_supercell,
@@ -87,9 +89,9 @@ def build_phonon(
 
     """
     settings = PhonopySettings(load_phonopy_yaml=True) if settings is None else settings
-    if settings.import_ase_masses_iupac2016:
-        set_ASE_atomic_masses_iupac2016()
     unitcell = crystal.unitcell.copy()
+    if settings.import_ase_masses_iupac2016 and not looks_like_yaml(crystal.path):
+        unitcell.masses = _masses_of_iupac(unitcell)
     try:
         if settings.magnetic_moments is not None:
             unitcell.magnetic_moments = settings.magnetic_moments
@@ -106,13 +108,18 @@ def build_phonon(
             )
         if settings.masses is not None:
             phonon.masses = settings.masses
+        elif not _same_masses(phonon):
+            raise PhonopyEquivariantError(
+                f"{crystal.path}: atoms that a translation of the primitive cell relates have "
+                "different masses; take the unit cell as the primitive one (--pa P)."
+            )
     except (MemoryError, PhonopyEquivariantError):
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise PhonopyEquivariantError(
             f"{crystal.path}: phonopy refuses this cell, supercell or masses ({text}); check the "
-            "structure, --dim, --pa, --tolerance and --mass."
+            "structure, its masses, and what was said of supercell, primitive cell and tolerance."
         ) from error
     check_memory(len(phonon.supercell), 1, len(phonon.primitive))
     return phonon
@@ -148,13 +155,20 @@ def set_born_charges(
         ) from error
     if parameters is None:
         return None
+    source = "BORN" if crystal.nac_params is None else crystal.path.name
+    if len(parameters["born"]) != len(phonon.primitive):
+        raise PhonopyEquivariantError(
+            f"The Born charges of {source} are of {len(parameters['born'])} atoms, the primitive "
+            f"cell has {len(phonon.primitive)}; take the primitive cell they belong to (--pa), or "
+            "pass --nonac."
+        )
     values: dict[str, Any] = dict(parameters)
     if crystal.calculator is not None or values.get("factor") is None:
         values["factor"] = factor  # ours are eV and Å, whatever the file's units
     if settings is not None and settings.nac_method is not None:
         values["method"] = settings.nac_method
     phonon.nac_params = values  # type: ignore[assignment]
-    return "BORN" if crystal.nac_params is None else crystal.path.name
+    return source
 
 
 def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConstantsReport:
@@ -186,7 +200,7 @@ def skips_projection(report: ForceConstantsReport, supercell_atoms: int) -> bool
 def provenance(potential: Potential) -> dict[str, str]:
     """Return what stands in phonopy_params.yaml on the origin of its force constants."""
     return {
-        "force_constants": f"analytic, phonopy_equivariant {__version__}",
+        "force_constants": f"{PROVENANCE} {__version__}",
         "potential": potential.name,
         "potential_sha256": potential.sha256,
         "potential_dtype": potential.dtype,
@@ -207,6 +221,22 @@ def equilibrium_remarks(force: float, stress: float) -> list[str]:
             "stress; use --relax for the cell at rest."
         )
     return remarks
+
+
+def _masses_of_iupac(cell: PhonopyAtoms) -> Float[ndarray, " atoms"]:
+    """Return the masses of IUPAC 2016 for the atoms that have phonopy's mass of their element.
+
+    phonopy's own function changes its tables, and fails where it is called twice: its script does.
+    """
+    plain = PhonopyAtoms(numbers=cell.numbers, cell=cell.cell, positions=cell.positions)
+    masses = ase.data.atomic_masses_iupac2016[cell.numbers]
+    return np.where(np.asarray(cell.masses) == plain.masses, masses, cell.masses)
+
+
+def _same_masses(phonon: Phonopy) -> bool:
+    """Tell whether all images of an atom have the mass that the primitive cell took."""
+    owner = [phonon.primitive.p2p_map[image] for image in phonon.primitive.s2p_map]
+    return np.allclose(phonon.supercell.masses, phonon.primitive.masses[owner])
 
 
 def _primitive_matrix(crystal: Crystal, settings: PhonopySettings) -> Any:

@@ -25,7 +25,7 @@ def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
     Raises
     ------
     PhonopyEquivariantError
-        Another count, words that are not whole numbers, or a matrix without volume.
+        Another count, words that are not whole numbers, or a matrix of no or negative volume.
 
     """
     try:
@@ -40,9 +40,10 @@ def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
             f"--dim {' '.join(words)}: give one number, three, or nine (rows of the matrix)."
         )
     matrix = numbers.reshape(3, 3) if len(numbers) == 9 else np.diag(numbers * np.ones(3, int))
-    if round(np.linalg.det(matrix)) == 0 or (len(numbers) < 9 and numbers.min() < 1):
+    if round(np.linalg.det(matrix)) <= 0 or (len(numbers) < 9 and numbers.min() < 1):
+        remedy = "exchange two rows" if len(numbers) == 9 else "give positive numbers"
         raise PhonopyEquivariantError(
-            f"--dim {' '.join(words)}: a supercell needs a volume; give positive numbers."
+            f"--dim {' '.join(words)}: a supercell needs a positive volume; {remedy}."
         )
     return matrix
 

@@ -18,10 +18,12 @@ import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray
+from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.crystals import looks_like_yaml
+from phonopy_equivariant.interface.crystals import looks_like_yaml, read_crystal
+from phonopy_equivariant.molecules.structure import as_molecule
 
 # A Hessian belongs to the structure it was computed at: positions agree to this, Å.
 _SAME_PLACE = 1e-3
@@ -33,7 +35,8 @@ def read_hessian(path: str | os.PathLike[str], atoms: Atoms) -> Float[ndarray, "
     By the name of the file: ``.json`` is ASE's ``VibrationsData``; ``.npz`` as above; ``.yaml``
     (compressed or not) is phonopy's, with force constants or with displacements and forces;
     ``.hdf5`` and all others are phonopy's force constants. phonopy's files are those of the 1×1×1
-    supercell, in eV and Å, atoms in the order of the structure.
+    supercell, atoms in the order of the structure, in the units that the file names; text
+    (``FORCE_CONSTANTS``) names none and is in eV/Å².
 
     Raises
     ------
@@ -132,6 +135,7 @@ def _from_npz(path: Path, atoms: Atoms) -> ndarray:
 def _from_phonopy_yaml(path: Path, atoms: Atoms) -> ndarray:
     import phonopy
 
+    crystal = read_crystal(path)
     phonon = phonopy.load(path, is_nac=False, primitive_matrix="P", log_level=0)
     if phonon.force_constants is None:
         raise PhonopyEquivariantError("holds neither force constants nor forces.")
@@ -140,25 +144,39 @@ def _from_phonopy_yaml(path: Path, atoms: Atoms) -> ndarray:
             f"belongs to a supercell of {len(phonon.supercell)} atoms, the structure has "
             f"{len(atoms)}; a molecule needs the supercell 1 1 1."
         )
-    if not np.array_equal(phonon.supercell.numbers, atoms.numbers):
-        raise PhonopyEquivariantError("is of other atoms than the structure, or in another order.")
-    return np.asarray(phonon.force_constants).transpose(0, 2, 1, 3)
+    positions = phonon.supercell.positions * crystal.length_unit
+    _check_same(phonon.supercell.numbers, positions, atoms)
+    values = np.asarray(phonon.force_constants) * crystal.force_constants_unit
+    return values.transpose(0, 2, 1, 3)
 
 
 def _from_force_constants(path: Path, _atoms: Atoms) -> ndarray:
     from phonopy.file_IO import parse_FORCE_CONSTANTS, read_force_constants_hdf5
 
     if path.suffix in (".hdf5", ".h5"):
-        values: Any = read_force_constants_hdf5(path)
+        values, name = read_force_constants_hdf5(path, return_physical_unit=True)
+        values = values * _force_constants_unit(name)
     else:
         values = parse_FORCE_CONSTANTS(path)
     return np.asarray(values).transpose(0, 2, 1, 3)
 
 
+def _force_constants_unit(name: str | None) -> float:
+    """Return one of phonopy's units of force constants in eV/Å², which no name stands for."""
+    from phonopy.interface.calculator import calculator_info
+
+    for calculator in (None, *calculator_info):
+        units = get_calculator_physical_units(calculator)
+        if name in (None, units.force_constants_unit):
+            return float(units.force_to_eVperA / units.distance_to_A)
+    raise PhonopyEquivariantError(f"has force constants in {name}, a unit phonopy does not have.")
+
+
 def _from_born(path: Path, atoms: Atoms) -> ndarray:
     from phonopy.file_IO import parse_BORN
 
-    rows = [line for line in path.read_text().splitlines() if len(line.split()) == 9]
+    # the first line is a factor or a comment, of any number of words
+    rows = [line for line in path.read_text().splitlines()[1:] if len(line.split()) == 9]
     complete = len(rows) == len(atoms) + 1  # the first row is the dielectric tensor
     periodic = bool(atoms.pbc.all())
     if not complete and not periodic:
@@ -205,8 +223,10 @@ def _archive(path: Path) -> Any:
 def _check_same(numbers: ndarray, positions: ndarray, atoms: Atoms) -> None:
     if not np.array_equal(numbers, atoms.numbers):
         raise PhonopyEquivariantError("is of other atoms than the structure, or in another order.")
-    # the same up to a translation
-    shift = positions - atoms.positions
+    # the same up to a translation, once those that cross their box are whole
+    there, here = atoms.copy(), as_molecule(atoms)
+    there.positions = positions
+    shift = as_molecule(there).positions - here.positions
     apart = np.abs(shift - shift.mean(axis=0)).max()
     if apart > _SAME_PLACE:
         raise PhonopyEquivariantError(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from phonopy_equivariant.interface.files import replacing
+from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.analysis import MolecularVibrations
 from phonopy_equivariant.molecules.report import group_text
 

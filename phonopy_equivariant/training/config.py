@@ -16,6 +16,13 @@ from phonopy_equivariant.training.parsing import build
 Kind = Literal["squared", "mae", "huber"]
 
 
+def _at_least(least: int, values: Mapping[str, int]) -> None:
+    """Refuse smaller values by name."""
+    for name, value in values.items():
+        if value < least:
+            raise PhonopyEquivariantError(f"{name}={value}: must be at least {least}.")
+
+
 @dataclasses.dataclass(frozen=True)
 class Term:
     """Loss on energies per atom (eV), forces (eV/Å) or stresses (eV/Å³).
@@ -68,7 +75,9 @@ class HessianTerm:
     qpoints: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse norms that random directions do not estimate without bias."""
+        """Refuse empty samples, and norms that random directions do not estimate without bias."""
+        counts = {"loss.hessian.samples": self.samples, "loss.hessian.qpoints": self.qpoints}
+        _at_least(1, counts)
         if self.kind != "squared" and self.estimator != "columns":
             raise PhonopyEquivariantError(
                 f"loss.hessian: kind {self.kind!r} is biased with random {self.estimator}; choose "
@@ -100,6 +109,10 @@ class SpectrumTerm:
     smoothing: float = 0.5
     degeneracy: float = 0.02
     qpoints: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse to draw no wave vectors."""
+        _at_least(1, {"loss.spectrum.qpoints": self.qpoints})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +171,15 @@ class SetConfig:
     limit: int = 0
     terms: tuple[str, ...] = ()
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse counts and shares that mean nothing."""
+        _at_least(1, {f"batch_size of {self.path}": self.batch_size})
+        _at_least(0, {f"limit of {self.path}": self.limit})
+        if not 0 <= self.valid < 1:
+            raise PhonopyEquivariantError(
+                f"valid={self.valid} of {self.path} is not a share in [0, 1)."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,13 +277,9 @@ class TrainingConfig:
                     f"sets: {some.path} takes part in {min(unknown)!r}, which loss does not "
                     f"have; its terms are {', '.join(self.loss.terms)}."
                 )
-            if not 0 <= some.valid < 1:
-                raise PhonopyEquivariantError(
-                    f"sets: valid={some.valid} of {some.path} is not a share in [0, 1)."
-                )
-        for name in ("steps", "validate_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise PhonopyEquivariantError(f"{name}={getattr(self, name)}: must be at least 1.")
+        _at_least(0, {name: getattr(self, name) for name in ("seed", "patience")})
+        intervals = ("steps", "validate_every", "checkpoint_every", "log_every")
+        _at_least(1, {name: getattr(self, name) for name in intervals})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for YAML."""

@@ -31,11 +31,22 @@ _COUNTED = 200
 
 
 def initial_potential(
-    config: TrainingConfig, records: Sequence[Record], refit: bool = True
+    config: TrainingConfig,
+    records: Sequence[Record],
+    held_out: Sequence[Record] = (),
+    energies: Sequence[Record] = (),
 ) -> Potential:
     """Return the potential before the first step, its energies as ``config.energies`` says.
 
-    Without ``refit`` they stay as they are: a run that goes on has its own weights.
+    Parameters
+    ----------
+    config
+        The training.
+    records, held_out
+        Of training and validation: a potential from scratch knows the elements of both.
+    energies
+        Records that energies of free atoms are fitted to. Without any they stay as they are: a
+        run that goes on has its own weights.
 
     Raises
     ------
@@ -47,9 +58,11 @@ def initial_potential(
     if config.finetune_from:
         potential = load_potential(config.finetune_from, config.dtype)
     else:
-        potential = _from_scratch(dict(config.model or {}), config, records)
-    known = [record for record in records if record.energy is not None]
-    if refit and known and config.energies == "refit" and config.loss.energy is not None:
+        numbers = {int(z) for r in (*records, *held_out) for z in r.structure.numbers}
+        values = {"species": sorted(numbers)} | dict(config.model or {})
+        potential = _from_scratch(values, config, records)
+    known = [record for record in energies if record.energy is not None]
+    if known and config.energies == "refit" and config.loss.energy is not None:
         potential = refit_energies(potential, known)
     return potential
 
@@ -89,7 +102,6 @@ def _from_scratch(
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     # YAML has lists only, a configuration tuples only
     values = {key: tuple(x) if isinstance(x, list) else x for key, x in values.items()}
-    values.setdefault("species", sorted({int(z) for r in records for z in r.structure.numbers}))
     plain = kind.from_dict(values)  # refuses unknown keys
     some = records[:: max(1, len(records) // _COUNTED)]
     if "avg_num_neighbors" in fields:

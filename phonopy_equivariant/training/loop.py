@@ -133,14 +133,26 @@ class Trainer:
         if resumed:
             _check_same(load_origin(self._folder / STATE), self._origin, self._folder)
         everything = [record for training, _ in pairs for record in training]
-        self._potential = initial_potential(config, everything, refit=not resumed)
+        held_out = [record for _, held in pairs for record in held]
+        referred = [
+            record
+            for some, (training, _) in zip(config.sets, pairs, strict=True)
+            if not some.terms or "energy" in some.terms
+            for record in training
+        ]
+        self._potential = initial_potential(
+            config, everything, held_out, [] if resumed else referred
+        )
         self._levels = sorted({record.level for record in everything} - {""})
         self._sets = [self._samples(k, training) for k, (training, _) in enumerate(pairs)]
-        self._validation = {
-            self._names[k]: self._samples(k, held).all()
+        held_sets = {
+            self._names[k]: self._samples(k, held, held_out=True)
             for k, (_, held) in enumerate(pairs)
             if held
         }
+        self._validation = {name: some.all() for name, some in held_sets.items()}
+        columns = _columns("train", dict(zip(self._names, self._sets, strict=True)))
+        self._columns = columns + _columns("valid", held_sets)
         if not self._validation and (config.patience or config.optimiser.schedule == "plateau"):
             raise PhonopyEquivariantError(
                 "patience and the plateau schedule need validation data; give a set valid: 0.1."
@@ -248,12 +260,14 @@ class Trainer:
     def _impatient(self) -> bool:
         return 0 < self.config.patience <= self.progress.waiting
 
-    def _samples(self, index: int, records: list[Record]) -> Samples:
-        config = self.config
+    def _samples(self, index: int, records: list[Record], held_out: bool = False) -> Samples:
+        config, some = self.config, self.config.sets[index]
+        if held_out and some.valid_path:
+            some = dataclasses.replace(some, path=some.valid_path)
         return Samples(
             self._potential,
             records,
-            config.sets[index],
+            some,
             config.loss,
             config.seed,
             index,
@@ -275,12 +289,8 @@ class Trainer:
                 (self._folder / name).unlink(missing_ok=True)
         text = yaml.safe_dump(self._origin.config, sort_keys=False)
         write_atomically(self._folder / "config.yaml", text.encode())
-        columns = ["step", "learning_rate", "gradient_norm", "train_loss", "valid_loss"]
-        for kind, names in (("train", self._names), ("valid", list(self._validation))):
-            for name in names:
-                terms = self._sets[self._names.index(name)].loss.terms
-                columns += [f"{kind}/{name}/{term}" for term in terms]
-        columns.append("steps_per_second")
+        first = ["step", "learning_rate", "gradient_norm", "train_loss", "valid_loss"]
+        columns = [*first, *self._columns, "steps_per_second"]
         self._logs = Logs(self._folder, columns, self.progress.step, self.config.tensorboard)
 
     def _save(self) -> None:
@@ -336,6 +346,11 @@ def _readable(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
             mean = float(total / count)
             result[f"{prefix}/{key}"] = mean**0.5 if key.endswith("/hessian") else mean
     return result
+
+
+def _columns(kind: str, sets: dict[str, Samples]) -> list[str]:
+    """Return the columns of the log for the terms of each set."""
+    return [f"{kind}/{name}/{term}" for name, some in sets.items() for term in some.loss.terms]
 
 
 def _check_same(before: Origin, now: Origin, folder: Path) -> None:
