@@ -19,6 +19,8 @@ from cli_helpers import (
     shell,
 )
 
+import phonopy_equivariant as pe
+
 Write = Callable[[Path], object]
 
 
@@ -130,8 +132,11 @@ def test_models_that_cannot_be_had(tmp_path: Path) -> None:
         "damaged.npz": ("damaged",),
         "cut.nqx": ("not a .nqx checkpoint",),
     }.items():
-        result = command(*run, name, cwd=tmp_path, status=1)
-        assert_refused(result, name, *phrases)
+        with pytest.raises(pe.PhonopyEquivariantError) as caught:
+            pe.load_potential(name if name.startswith("nequix") else tmp_path / name)
+        assert all(phrase in str(caught.value) for phrase in (name, *phrases))
+    result = command(*run, "cut.npz", cwd=tmp_path, status=1)
+    assert_refused(result, "cut.npz", "cut short")
     assert not (tmp_path / "phonopy_params.yaml").exists()
 
 
@@ -175,9 +180,9 @@ def test_dim_that_makes_no_supercell(tmp_path: Path) -> None:
     poscar(tmp_path)
     for dim, phrase in {
         "2 2": "one number, three, or nine",
-        "0 1 1": "positive numbers",
+        "0 1 1": "give positive numbers",
         "2 2 2 POSCAR": "stands before --dim",
-        "1 0 0 1 0 0 0 0 1": "needs a volume",
+        "1 0 0 1 0 0 0 0 1": "needs a positive volume",
     }.items():
         words = ("fc", "POSCAR", "--model", model(), "--dim", *dim.split())
         assert_refused(command(*words, cwd=tmp_path, status=1), f"--dim {dim}", phrase)

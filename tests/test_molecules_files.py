@@ -369,8 +369,8 @@ def test_infrared_tables_of_aromatic_molecules(name: str, group: str, shared: Pa
 
 
 @pytest.mark.slow
-def test_methane_of_a_published_model(shared: Path) -> None:
-    potential = pe.load_potential(str(shared / "models" / "nequix-mp-1-pft.nqx"))
+def test_methane_of_the_bundled_model() -> None:
+    potential = pe.load_potential()
     relaxed = molecules.relax(atoms_of("CH4"), potential)
     result = molecules.vibrations(relaxed, potential)
     assert textbook_row(result) == ("Td", "A1 + E + 2 T2", "T2", "A1 E T2")

@@ -52,8 +52,6 @@ def test_energy_forces_and_stress_equal_upstream(model: str, shared: Path):
     ("name", "model"),
     [
         ("Al_fcc", MODELS[0]),
-        ("NaCl_rocksalt", MODELS[0]),
-        ("Si_diamond", MODELS[0]),
         ("SrTiO3_cubic", MODELS[0]),
         ("GaN_wurtzite", MODELS[1]),
     ],

@@ -246,27 +246,15 @@ def test_force_constants_in_phonopy(potential: Potential) -> None:
     np.testing.assert_allclose(energies[0], potential.evaluate(supercell).energy)
 
 
-@pytest.mark.parametrize(
-    ("name", "structure"), [("natural parity", "wurtzite"), ("what MACE needs", "rutile")]
-)
-def test_one_atom_of_every_orbit_is_enough(name: str, structure: str) -> None:
+def test_one_atom_of_every_orbit_is_enough() -> None:
     """Little groups with and without time reversal, screw axes and glide planes; Γ to general q."""
-    species = (7, 8, 22, 31)
-    potential = {
-        "natural parity": lambda: random_potential(small_config(species=species), seed=1),
-        "what MACE needs": lambda: toy_potential(
-            small_config(species=species, hidden_irreps=NATURAL), seed=5
-        ),
-    }[name]()
-    atoms = {
-        "rutile": lambda: ase_crystal(
-            ["Ti", "O"],
-            [(0, 0, 0), (0.3053, 0.3053, 0)],
-            spacegroup=136,
-            cellpar=[3.9, 3.9, 2.7, 90, 90, 90],
-        ),
-        "wurtzite": lambda: bulk("GaN", "wurtzite", a=3.0, c=4.9),
-    }[structure]()
+    potential = random_potential(small_config(species=(8, 22)), seed=1)
+    atoms = ase_crystal(
+        ["Ti", "O"],
+        [(0, 0, 0), (0.3053, 0.3053, 0)],
+        spacegroup=136,
+        cellpar=[3.9, 3.9, 2.7, 90, 90, 90],
+    )
     phonon = phonopy_of(atoms, np.diag([2, 2, 2]))
     symmetry = primitive_operations(phonon)
     qpoints = np.array(
