@@ -156,7 +156,8 @@ def make_potential(
     if dtype not in DTYPES:
         raise PhonopyEquivariantError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}.")
     with jax.enable_x64(True):
-        cast = jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+        # cast on the host: JAX would compile a conversion, even a copy, for each shape
+        cast = jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), params))
     return Potential(config, cast, dtype, name)
 
 
