@@ -166,7 +166,6 @@ def test_blocks_are_halved_until_they_fit_the_device(
 
 
 CRYSTALS = {
-    "silicon 2x2x2": (bulk("Si"), np.diag([2, 2, 2])),
     "silicon, non-diagonal": (bulk("Si"), [[-1, 1, 1], [1, -1, 1], [1, 1, -1]]),
     "one atom, point group broken": (bulk("Al"), np.diag([2, 3, 1])),
     "wurtzite, skewed supercell": (
