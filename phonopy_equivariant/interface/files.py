@@ -141,13 +141,11 @@ def output_format(path: str | os.PathLike[str]) -> str:
 def _others_results(path: Path) -> str:
     """Return what a YAML file has that this package did not compute."""
     opener = get_io_module_to_decompress(path)
-    found = ""
+    ours = others = False
     with opener.open(path, "rt", encoding="utf-8", errors="replace") as file:
         for line in file:
             if re.match(r"\s*(- )?forces?:", line):
                 return "forces"
-            if re.match(rf"\s+force_constants: .*{PROVENANCE}", line):
-                return ""  # forces are never beside ours
-            if line.startswith("force_constants:"):
-                found = "force constants of another origin"
-    return found
+            ours |= bool(re.match(rf"\s+force_constants: .*{PROVENANCE}", line))
+            others |= line.startswith("force_constants:")
+    return "force constants of another origin" if others and not ours else ""
