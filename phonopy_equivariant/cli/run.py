@@ -165,6 +165,8 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     if args.relax:
         crystal = relaxed_crystal(crystal, potential, args.relax_fmax, console)
     matrix, origin = select_supercell(crystal, dim, symprec)
+    if dim is not None and args.dim is None:
+        origin = "DIM of --config"
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     with console.stage("Symmetry of the supercell"):
         phonon = build_phonon(crystal, matrix, settings)
