@@ -27,14 +27,15 @@ from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.interface.exact import in_equal_blocks, mass_weighted
-from phonopy_equivariant.interface.exact_images import image_matrix
-from phonopy_equivariant.interface.phonopy import primitive_operations
+from phonopy_equivariant.phonons.cells import primitive_operations
+from phonopy_equivariant.phonons.exact import in_equal_blocks
+from phonopy_equivariant.phonons.exact_images import image_matrix
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.report import inscribed_radius
-from phonopy_equivariant.response.lattice import MAX_MEMORY
-from phonopy_equivariant.response.prepare import prepare
-from phonopy_equivariant.response.star import commensurate_grid, fill_star
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY
+from phonopy_equivariant.response.bloch.prepare import prepare
+from phonopy_equivariant.response.dynamical_matrix import mass_weighted
+from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
+from phonopy_equivariant.structure import inscribed_radius
 
 MODEL = "nequix-mp-1-pft"
 CRYSTALS = {"Si": bulk("Si", a=5.43), "NaCl": bulk("NaCl", "rocksalt", a=5.64)}

@@ -74,7 +74,7 @@ def timed(function: Callable[[Atoms], object], atoms: Atoms) -> tuple[float, flo
 def own(model: str, dtype: str) -> dict[str, tuple[float, float]]:
     """Return this package's times."""
     import phonopy_equivariant as pe
-    from phonopy_equivariant.response.hessian import directional_derivative
+    from phonopy_equivariant.response.autodiff.hessian import directional_derivative
 
     potential = pe.load_potential(model, dtype=dtype)
     cells = {"Si 2": bulk("Si"), "NaCl 64": bulk("NaCl", "rocksalt", a=5.64) * (4, 4, 2)}

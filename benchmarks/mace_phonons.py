@@ -149,7 +149,7 @@ def main() -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         model = build_model(args.hidden, args.dtype)
         calculator = calculator_of(model, args.dtype)
-        from phonopy_equivariant.checkpoints.mace import read_mace
+        from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
         from phonopy_equivariant.potential import make_potential
 
         double = build_model(args.hidden, "float64")

@@ -34,7 +34,7 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.report import inscribed_radius
+from phonopy_equivariant.structure import inscribed_radius
 
 DIAMETER = 15.0  # Å
 MAX_ATOMS = 200

@@ -28,7 +28,7 @@ from phonopy import Phonopy
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.report import ForceConstantsReport
+from phonopy_equivariant.phonons.report import ForceConstantsReport
 
 FILE = "phonopy_params.yaml.xz"
 MESH = (11, 11, 11)

@@ -9,31 +9,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from phonopy_equivariant._version import __version__
+
 if TYPE_CHECKING:
     from phonopy_equivariant import molecules
-    from phonopy_equivariant.allocation import keep_freed_memory
-    from phonopy_equivariant.cache import enable_compilation_cache
+    from phonopy_equivariant.calculators.ase import EquivariantCalculator
+    from phonopy_equivariant.calculators.mlp import PhonopyMLP
+    from phonopy_equivariant.calculators.relax import relax
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.errors import PhonopyEquivariantError
     from phonopy_equivariant.familiarity import fit_familiarity
-    from phonopy_equivariant.interface.ase import EquivariantCalculator
-    from phonopy_equivariant.interface.exact import (
-        dynamical_matrices,
-        use_exact_dynamical_matrix,
-    )
-    from phonopy_equivariant.interface.phonopy import (
-        PhonopyMLP,
-        force_constants,
-        set_force_constants,
-    )
-    from phonopy_equivariant.interface.relax import relax
     from phonopy_equivariant.models.config import NequIPConfig
     from phonopy_equivariant.models.mace_config import MACEConfig
+    from phonopy_equivariant.phonons.exact import use_exact_dynamical_matrix
+    from phonopy_equivariant.phonons.force_constants import force_constants, set_force_constants
     from phonopy_equivariant.potential import Potential, random_potential
+    from phonopy_equivariant.response.dynamical_matrix import dynamical_matrices
+    from phonopy_equivariant.runtime.allocation import keep_freed_memory
+    from phonopy_equivariant.runtime.cache import enable_compilation_cache
     from phonopy_equivariant.training.loop import train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "EquivariantCalculator",
@@ -42,6 +37,7 @@ __all__ = [
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
+    "__version__",
     "dynamical_matrices",
     "enable_compilation_cache",
     "fit_familiarity",
@@ -59,24 +55,24 @@ __all__ = [
 
 # public name -> module that defines it
 _HOME = {
-    "EquivariantCalculator": "interface.ase",
+    "EquivariantCalculator": "calculators.ase",
     "MACEConfig": "models.mace_config",
     "NequIPConfig": "models.config",
     "PhonopyEquivariantError": "errors",
-    "PhonopyMLP": "interface.phonopy",
+    "PhonopyMLP": "calculators.mlp",
     "Potential": "potential",
-    "dynamical_matrices": "interface.exact",
-    "enable_compilation_cache": "cache",
+    "dynamical_matrices": "response.dynamical_matrix",
+    "enable_compilation_cache": "runtime.cache",
     "fit_familiarity": "familiarity",
-    "force_constants": "interface.phonopy",
-    "keep_freed_memory": "allocation",
+    "force_constants": "phonons.force_constants",
+    "keep_freed_memory": "runtime.allocation",
     "load_potential": "checkpoints.load",
     "random_potential": "potential",
-    "relax": "interface.relax",
+    "relax": "calculators.relax",
     "save_checkpoint": "checkpoints.native",
-    "set_force_constants": "interface.phonopy",
+    "set_force_constants": "phonons.force_constants",
     "train": "training.loop",
-    "use_exact_dynamical_matrix": "interface.exact",
+    "use_exact_dynamical_matrix": "phonons.exact",
 }
 
 

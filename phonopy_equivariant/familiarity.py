@@ -1,71 +1,26 @@
-"""How far a structure is from those that a potential was trained on.
+"""Measure what the features of a potential are on its training structures; see :mod:`.features`.
 
-Each atom has a vector f of the scalar features of all layers. Of the training structures the mean
-μ_z for each species and one covariance C of all differences f - μ_z are kept. An atom's distance
-is Mahalanobis', d² = (f - μ_z)ᵀ C⁻¹ (f - μ_z); a structure's is that of its farthest atom. A
-threshold says how far the structures go that the potential has not seen, but that are of the kind
-of its training structures. Means of classes with one covariance are those of arXiv:1807.03888.
+A threshold says how far the structures go that the potential has not seen, but that are of the
+kind of its training structures.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.features import FeatureReference, compare
+from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import Structure, as_structure
-
-if TYPE_CHECKING:
-    from phonopy_equivariant.potential import Potential
 
 # Share of the mean variance that is added to every variance: directions in which the training
 # structures do not vary would count without bound.
 RIDGE = 1e-3
-
-
-class FeatureReference(NamedTuple):
-    """What a potential remembers of the features of its training structures, in float32."""
-
-    counts: Float[ndarray, " species"]  # atoms seen of each species
-    means: Float[ndarray, "species features"]
-    whitening: Float[ndarray, "features features"]  # W with W·Wᵀ = C⁻¹
-    threshold: float  # `quantile` of the held-out structures lie below it
-    quantile: float
-
-
-class Familiarity(NamedTuple):
-    """Distances of one structure from the training structures, in standard deviations."""
-
-    distances: Float[ndarray, " atoms"]  # infinite for a species never seen
-    threshold: float
-    quantile: float
-
-    @property
-    def distance(self) -> float:
-        """Distance of the farthest atom."""
-        return float(self.distances.max())
-
-    @property
-    def is_far(self) -> bool:
-        """Whether the structure is farther than nearly all held-out ones."""
-        return self.distance > self.threshold
-
-
-def compare(
-    reference: FeatureReference,
-    features: Float[ndarray, "atoms features"],
-    species: Int[ndarray, " atoms"],
-) -> Familiarity:
-    """Return the distances of atoms, ``species`` being positions in the potential's table."""
-    whitened = (features - reference.means[species]) @ reference.whitening
-    distances = np.linalg.norm(whitened, axis=1)
-    seen = reference.counts[species] > 0
-    return Familiarity(np.where(seen, distances, np.inf), reference.threshold, reference.quantile)
 
 
 def fit_familiarity(

@@ -16,14 +16,15 @@ from ase.data import chemical_symbols
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from phonopy_equivariant.compilation import compiled
+from phonopy_equivariant.catalogue.cards import models_covering
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.familiarity import Familiarity, FeatureReference, compare
+from phonopy_equivariant.features import Familiarity, FeatureReference, compare
 from phonopy_equivariant.graph import build_graph, pad_graph
 from phonopy_equivariant.models.architectures import build_model
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
-from phonopy_equivariant.programs import record
+from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.runtime.programs import record
 from phonopy_equivariant.structure import as_structure
 
 record(jraph.GraphsTuple)
@@ -170,9 +171,6 @@ def random_potential(config: ModelConfig, seed: int = 0, dtype: str = "float64")
 
 def _unknown_elements(potential: Potential, present: set[int]) -> str:
     """Return the message for a structure with an element that the potential does not know."""
-    # only here, where the name of a model is needed: the registry knows nothing of potentials
-    from phonopy_equivariant.checkpoints.registry import models_covering
-
     symbols = [chemical_symbols[z] for z in sorted(present)]
     unknown = ", ".join(chemical_symbols[z] for z in sorted(present - set(potential.species)))
     names = models_covering(symbols, but=(potential.name,))[:3]

@@ -96,6 +96,11 @@ def to_phonopy(structure: Structure) -> PhonopyAtoms:
         return PhonopyAtoms(**values, masses=atomic_masses[structure.numbers])
 
 
+def inscribed_radius(cell: Float[ndarray, "3 3"]) -> float:
+    """Return the radius (Å) of the sphere inscribed in a cell: half its smallest height."""
+    return float(0.5 / np.linalg.norm(np.linalg.inv(cell), axis=0).max())
+
+
 def _record(numbers: Any, positions: Any, cell: Any, pbc: Any) -> Structure:
     return Structure(
         np.array(numbers, dtype=int),

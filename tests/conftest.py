@@ -19,9 +19,9 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
-from phonopy_equivariant import programs  # noqa: E402
 from phonopy_equivariant.models.config import NequIPConfig  # noqa: E402
 from phonopy_equivariant.potential import Potential, random_potential  # noqa: E402
+from phonopy_equivariant.runtime import programs  # noqa: E402
 from phonopy_equivariant.structure import Structure  # noqa: E402
 
 # no silent mixing of precisions

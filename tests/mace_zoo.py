@@ -197,7 +197,7 @@ def slug(name: str) -> str:
 
 
 def main() -> None:
-    from phonopy_equivariant.checkpoints.mace import read_mace
+    from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.potential import make_potential
 

@@ -22,23 +22,22 @@ from conftest import IMPROPER, small_config
 from phonopy import Phonopy
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.checkpoints import bundled
-from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
-from phonopy_equivariant.checkpoints.native import read_checkpoint
-from phonopy_equivariant.checkpoints.registry import (
+from phonopy_equivariant.catalogue import bundled
+from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
+from phonopy_equivariant.catalogue.cards import (
     MODELS_VARIABLE,
     STRONG_MODEL,
-    fetch,
-    file_sha256,
     list_models,
     local_path,
     model_card,
     models_covering,
-    remove,
 )
+from phonopy_equivariant.checkpoints.fetch import file_sha256, remove
+from phonopy_equivariant.checkpoints.load import fetch
+from phonopy_equivariant.checkpoints.native import read_checkpoint
+from phonopy_equivariant.checkpoints.summary import familiarity_remarks
 from phonopy_equivariant.cli import main
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.model_cards import familiarity_remarks
 from phonopy_equivariant.potential import make_potential
 from phonopy_equivariant.structure import as_structure, to_phonopy
 

@@ -13,9 +13,9 @@ import yaml
 from conftest import BOTH_PARITIES, small_config
 
 from phonopy_equivariant.checkpoints import native
+from phonopy_equivariant.checkpoints.fetch import file_sha256
 from phonopy_equivariant.checkpoints.load import load_potential
 from phonopy_equivariant.checkpoints.native import HEADER, read_checkpoint, save_checkpoint
-from phonopy_equivariant.checkpoints.registry import file_sha256
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import make_potential, random_potential
 

@@ -29,8 +29,8 @@ from phonopy import Phonopy
 from phonopy.file_IO import is_file_phonopy_yaml
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.interface.script import run_phonopy
 from phonopy_equivariant.structure import as_structure, to_phonopy
+from phonopy_equivariant.workflows.script import run_phonopy
 
 BORN = """14.400
 2.6 0 0 0 2.6 0 0 0 2.6

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phonopy_equivariant import compilation
+from phonopy_equivariant.runtime import compilation
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory maps are counted on Linux only")
 

@@ -22,12 +22,12 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy_equivariant import PhonopyEquivariantError
 from phonopy_equivariant.data import read_records
 from phonopy_equivariant.data.phonopyfiles import commensurate_force_constants
-from phonopy_equivariant.interface.phonopy import (
+from phonopy_equivariant.phonons.cells import (
     primitive_operations,
     supercell_images,
     supercell_of_primitive,
 )
-from phonopy_equivariant.response.star import commensurate_grid, compact_force_constants
+from phonopy_equivariant.response.symmetry.star import commensurate_grid, compact_force_constants
 
 # supercells that break the point group are wanted here
 pytestmark = pytest.mark.filterwarnings("ignore:.*Point group symmetries of supercell:UserWarning")

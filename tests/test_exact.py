@@ -16,14 +16,14 @@ from phonopy.structure.atoms import PhonopyAtoms
 from toy_model import toy_potential
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.interface import exact_range
-from phonopy_equivariant.interface.exact import mass_weighted
-from phonopy_equivariant.interface.exact_images import ImageTable, image_matrix
-from phonopy_equivariant.interface.phonopy import primitive_operations
+from phonopy_equivariant.phonons import exact_range
+from phonopy_equivariant.phonons.cells import primitive_operations
+from phonopy_equivariant.phonons.exact_images import ImageTable, image_matrix
 from phonopy_equivariant.potential import Potential, random_potential
-from phonopy_equivariant.response.extended import extended_force_constants
-from phonopy_equivariant.response.lattice import lattice_force_constants
-from phonopy_equivariant.response.star import commensurate_grid, fill_star
+from phonopy_equivariant.response.autodiff.extended import extended_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
+from phonopy_equivariant.response.dynamical_matrix import mass_weighted
+from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
 from phonopy_equivariant.structure import Structure, to_phonopy
 
 Q_OFF_GRID = np.array([[0.0, 0, 0], [0.25, 0.1, -0.3], [0.33, 0.2, 0.7], [1e-3, 0, 2e-3]])

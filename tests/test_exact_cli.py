@@ -12,7 +12,7 @@ from cli_helpers import command, model, poscar, potential, shell, thermal_table
 from phonopy.cui import phonopy_script
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.interface.exact_script import exact_calculation
+from phonopy_equivariant.phonons.exact_script import exact_calculation
 
 BORN = "14.4\n2.6 0 0 0 2.6 0 0 0 2.6\n1.1 0 0 0 1.1 0 0 0 1.1\n-1.1 0 0 0 -1.1 0 0 0 -1.1\n"
 

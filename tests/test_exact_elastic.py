@@ -10,8 +10,8 @@ from conftest import small_config
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.potential import Potential, random_potential
+from phonopy_equivariant.response.autodiff.hessian import hessian
 from phonopy_equivariant.response.elastic import VOIGT, elastic_tensor
-from phonopy_equivariant.response.hessian import hessian
 from phonopy_equivariant.structure import Structure, as_structure
 
 

@@ -14,15 +14,15 @@ from phonopy.structure.atoms import PhonopyAtoms
 from test_mace import mace_config
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.interface.phonopy import primitive_operations
+from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.potential import Potential, random_potential
-from phonopy_equivariant.response.gruneisen import gruneisen_parameters
-from phonopy_equivariant.response.hessian import hessian
-from phonopy_equivariant.response.lattice import (
+from phonopy_equivariant.response.autodiff.hessian import hessian
+from phonopy_equivariant.response.bloch.lattice import (
     Motion,
     lattice_force_constants,
     lattice_response,
 )
+from phonopy_equivariant.response.gruneisen import gruneisen_parameters
 from phonopy_equivariant.structure import Structure, as_structure
 
 QPOINTS = np.array([[0.0, 0, 0], [0.25, 0.1, -0.3], [0.5, 0.5, 0.5], [0.5, 0.5, 0.0]])

@@ -19,11 +19,11 @@ import torch
 from mace_zoo import CASES, build, crystal_of, head_of, molecule_of, torch_values
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.checkpoints.mace import read_mace
-from phonopy_equivariant.checkpoints.mace_file import convert_mace
+from phonopy_equivariant.checkpoints.mace_torch.convert import convert_mace
+from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
 from phonopy_equivariant.cli import main
 from phonopy_equivariant.potential import make_potential
-from phonopy_equivariant.response.hessian import hessian
+from phonopy_equivariant.response.autodiff.hessian import hessian
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's and mace's own
 

@@ -19,7 +19,7 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.interface.gamma_modes import GammaModes, gamma_modes
+from phonopy_equivariant.phonons.gamma_modes import GammaModes, gamma_modes
 
 CRYSTALS = {
     "silicon": bulk("Si", a=5.43),

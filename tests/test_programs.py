@@ -8,10 +8,10 @@ import pytest
 from ase.build import bulk
 
 from phonopy_equivariant import potential as potential_module
-from phonopy_equivariant import programs
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.potential import random_potential
-from phonopy_equivariant.response.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
+from phonopy_equivariant.runtime import programs
 
 CONFIG = NequIPConfig(
     species=(14,),

@@ -13,18 +13,12 @@ from pathlib import Path
 import pooch
 import pytest
 
-from phonopy_equivariant.checkpoints import registry
-from phonopy_equivariant.checkpoints.load import load_potential
+from phonopy_equivariant.catalogue import cards
+from phonopy_equivariant.catalogue.cards import MODELS_VARIABLE, list_models, local_path, model_card
+from phonopy_equivariant.checkpoints import fetch as fetching
+from phonopy_equivariant.checkpoints.fetch import remove
+from phonopy_equivariant.checkpoints.load import fetch, load_potential, resolve
 from phonopy_equivariant.checkpoints.native import save_checkpoint
-from phonopy_equivariant.checkpoints.registry import (
-    MODELS_VARIABLE,
-    fetch,
-    list_models,
-    local_path,
-    model_card,
-    remove,
-    resolve,
-)
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 NAME = "nequix-mp-1"
@@ -81,7 +75,7 @@ def server(potential, tmp_path, cache, monkeypatch):
             url=f"http://127.0.0.1:{server.server_port}/{NAME}.npz",
             sha256=hashlib.sha256(server.content).hexdigest(),
         )
-        monkeypatch.setattr(registry, "_cards", lambda: {NAME: card})
+        monkeypatch.setattr(cards, "_cards", lambda: {NAME: card})
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
@@ -213,7 +207,7 @@ def test_without_network_the_error_names_url_cache_and_variable(server, cache, m
     offline = dataclasses.replace(card, url=f"http://127.0.0.1:{port}/{NAME}.npz")
     gone = dataclasses.replace(card, url=card.url.replace(NAME, "moved"))
     for broken, reason in ((offline, "no connection"), (gone, "HTTP status 404")):
-        monkeypatch.setattr(registry, "_cards", lambda broken=broken: {NAME: broken})
+        monkeypatch.setattr(cards, "_cards", lambda broken=broken: {NAME: broken})
         message = _message(load_potential, NAME)
         # the file keeps the suffix of its URL
         for part in (broken.url, str(cache / f"{NAME}.npz"), MODELS_VARIABLE, reason):
@@ -224,7 +218,7 @@ def test_a_terminal_shows_progress_and_a_pipe_does_not(server, cache, capsys, mo
     fetch(NAME)
     assert capsys.readouterr() == ("", "")
     remove(NAME)
-    monkeypatch.setattr(registry.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(fetching.sys.stderr, "isatty", lambda: True)
     fetch(NAME)
     assert NAME in capsys.readouterr().err
     assert fetch(NAME).read_bytes() == server.content

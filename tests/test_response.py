@@ -19,15 +19,15 @@ from scipy.spatial.transform import Rotation
 from toy_model import toy_potential
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.interface.phonopy import primitive_operations, supercell_of_primitive
 from phonopy_equivariant.models.irreps import harmonics
+from phonopy_equivariant.phonons.cells import primitive_operations, supercell_of_primitive
 from phonopy_equivariant.potential import Potential, random_potential
-from phonopy_equivariant.response import lattice
-from phonopy_equivariant.response.extended import extended_force_constants
-from phonopy_equivariant.response.hessian import hessian, structure_hessian_rows
-from phonopy_equivariant.response.lattice import lattice_force_constants, lattice_response
-from phonopy_equivariant.response.little_group import little_groups, rotations_of_irreps
-from phonopy_equivariant.response.star import commensurate_grid
+from phonopy_equivariant.response.autodiff.extended import extended_force_constants
+from phonopy_equivariant.response.autodiff.hessian import hessian, structure_hessian_rows
+from phonopy_equivariant.response.bloch import lattice
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants, lattice_response
+from phonopy_equivariant.response.symmetry.little_group import little_groups, rotations_of_irreps
+from phonopy_equivariant.response.symmetry.star import commensurate_grid
 from phonopy_equivariant.structure import Structure, as_structure, to_ase
 
 # Γ, a point with 2q = G, and two general points

@@ -19,11 +19,11 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.files import write_atomically
-from phonopy_equivariant.interface.crystals import read_crystal
-from phonopy_equivariant.interface.exact import use_exact_dynamical_matrix
-from phonopy_equivariant.interface.files import check_output, write_atoms
-from phonopy_equivariant.interface.session import build_phonon, set_born_charges
-from phonopy_equivariant.interface.supercells import parse_dim
+from phonopy_equivariant.io.build import build_phonon, set_born_charges
+from phonopy_equivariant.io.crystals import read_crystal
+from phonopy_equivariant.io.outputs import check_output, write_atoms
+from phonopy_equivariant.io.supercells import parse_dim
+from phonopy_equivariant.phonons.exact import use_exact_dynamical_matrix
 from phonopy_equivariant.potential import Potential
 
 ONE = np.eye(3, dtype=int)

@@ -9,8 +9,8 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.memory import available_memory, check_memory
-from phonopy_equivariant.interface.supercells import (
+from phonopy_equivariant.io.memory import available_memory, check_memory
+from phonopy_equivariant.io.supercells import (
     choose_supercell,
     count_atoms,
     count_operations,

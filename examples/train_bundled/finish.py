@@ -19,8 +19,8 @@ from ase.data import chemical_symbols
 from labels import load_teacher
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.checkpoints import bundled
-from phonopy_equivariant.checkpoints.registry import file_sha256
+from phonopy_equivariant.catalogue import bundled
+from phonopy_equivariant.checkpoints.fetch import file_sha256
 from phonopy_equivariant.data import read_records
 from phonopy_equivariant.potential import make_potential
 

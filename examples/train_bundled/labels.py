@@ -19,12 +19,12 @@ from ase.optimize import BFGS
 from scipy.optimize import minimize
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.compilation import compiled
+from phonopy_equivariant.calculators.ase import EquivariantCalculator
 from phonopy_equivariant.data import ForceConstantsData, Record
 from phonopy_equivariant.data.perturb import Perturbation, perturbed
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.ase import EquivariantCalculator
 from phonopy_equivariant.potential import Evaluation, Potential
+from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, as_structure
 from phonopy_equivariant.training import spectral
 

@@ -59,7 +59,7 @@ class Exchange:
 def train(path: str, share: Share) -> None:
     """Train in this process, on its own core."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[share.rank]})
-    from phonopy_equivariant.allocation import keep_freed_memory
+    from phonopy_equivariant.runtime.allocation import keep_freed_memory
 
     keep_freed_memory()
     import jax

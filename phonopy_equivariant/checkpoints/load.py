@@ -7,10 +7,11 @@ import os
 import zipfile
 from pathlib import Path
 
-from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
+from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
+from phonopy_equivariant.catalogue.cards import local_path, model_card
+from phonopy_equivariant.checkpoints.fetch import bundled_file, fetch_file, file_sha256
 from phonopy_equivariant.checkpoints.native import Checkpoint, read_checkpoint
 from phonopy_equivariant.checkpoints.nequix import read_nequix
-from phonopy_equivariant.checkpoints.registry import file_sha256, resolve
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential, make_potential
 
@@ -59,6 +60,47 @@ def load_potential(
     name = checkpoint.labels["name"]
     potential = make_potential(checkpoint.config, checkpoint.params, dtype, name=name)
     return dataclasses.replace(potential, sha256=digest, reference=checkpoint.reference)
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    """Return the file of a model: an existing path, or else a name in the registry.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No such file or name, a file with another hash than the registry's, or no network.
+
+    """
+    text = os.fspath(name_or_path)
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    if not isinstance(name_or_path, str) or path.suffix or len(path.parts) != 1 or "/" in text:
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise PhonopyEquivariantError(
+            f"The model file {text} {reason}; give the path of a checkpoint, "
+            "or a name (phonopy-equivariant models list)."
+        )
+    return fetch(text)
+
+
+def fetch(name: str) -> Path:
+    """Return the checked file of a model, downloaded into the user's cache if need be.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`resolve`.
+
+    """
+    card = model_card(name)
+    if card.bundled:
+        return bundled_file(card)
+    if card.format == "mace":
+        from phonopy_equivariant.checkpoints.mace_torch.convert import fetch_converted
+
+        return local_path(name) or fetch_converted(card)
+    return fetch_file(card)
 
 
 def _read(path: Path) -> Checkpoint:

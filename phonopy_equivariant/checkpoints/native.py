@@ -29,7 +29,7 @@ import yaml
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.familiarity import FeatureReference
+from phonopy_equivariant.features import FeatureReference
 from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.models.architectures import ARCHITECTURES, architecture_of
 from phonopy_equivariant.models.config import ModelConfig

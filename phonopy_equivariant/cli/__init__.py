@@ -9,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from phonopy_equivariant.allocation import keep_freed_memory
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.failures import exit_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
@@ -20,6 +19,7 @@ from phonopy_equivariant.cli.relax import add_command as add_relax
 from phonopy_equivariant.cli.run import add_command as add_run
 from phonopy_equivariant.cli.run import main as run
 from phonopy_equivariant.cli.train import add_command as add_train
+from phonopy_equivariant.runtime.allocation import keep_freed_memory
 
 PROGRAM = "phonopy-equivariant"
 
@@ -79,7 +79,7 @@ class _Version(argparse.Action):
         import platform
         from importlib.metadata import version
 
-        from phonopy_equivariant import __version__
+        from phonopy_equivariant._version import __version__
 
         others = ", ".join(f"{name} {version(name)}" for name in ("phonopy", "ase", "jax"))
         print(f"{PROGRAM} {__version__} ({others}, Python {platform.python_version()})")

@@ -114,7 +114,7 @@ def filter(args: argparse.Namespace) -> int:
 def split(args: argparse.Namespace) -> int:
     """Write training and validation sets."""
     from phonopy_equivariant.data.recipes import read_split, split_indices, write_split
-    from phonopy_equivariant.interface.files import check_output
+    from phonopy_equivariant.io.outputs import check_output
 
     console = Console(args.quiet, args.verbose)
     output_format(Path(args.output))
@@ -227,7 +227,7 @@ def _summary_lines(summary: Summary) -> list[str]:
 
 
 def _structure(path: str) -> Structure:
-    from phonopy_equivariant.interface.crystals import read_crystal
+    from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.structure import as_structure
 
     if ".xyz" in Path(path).name or ".extxyz" in Path(path).name:

@@ -16,7 +16,7 @@ from phonopy_equivariant.cli.options import (
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
-    from phonopy_equivariant.interface.crystals import Crystal
+    from phonopy_equivariant.io.crystals import Crystal
     from phonopy_equivariant.potential import Potential
 
 _DESCRIPTION = """\
@@ -79,14 +79,15 @@ def add_command(commands: Any) -> None:
 
 def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_potential
-    from phonopy_equivariant.interface.crystals import read_crystal
-    from phonopy_equivariant.interface.files import (
+    from phonopy_equivariant.io.build import build_phonon
+    from phonopy_equivariant.io.crystals import read_crystal
+    from phonopy_equivariant.io.outputs import (
         check_output,
         keep_existing,
     )
-    from phonopy_equivariant.interface.force_sets import require_displacements
-    from phonopy_equivariant.interface.session import build_phonon, select_supercell
-    from phonopy_equivariant.interface.supercells import supercell_line
+    from phonopy_equivariant.io.supercells import supercell_line
+    from phonopy_equivariant.workflows.force_sets import require_displacements
+    from phonopy_equivariant.workflows.session import select_supercell
 
     console = Console(args.quiet, args.verbose)
     output = args.output or ("FORCE_SETS" if args.force_sets else _FILES[args.format])
@@ -114,7 +115,7 @@ def _write_force_sets(
     phonon: Phonopy, potential: Potential, crystal: Crystal, output: str, console: Console
 ) -> None:
     from phonopy_equivariant.cli.start import warn_if_far
-    from phonopy_equivariant.interface.force_sets import compute_force_sets, write_force_sets
+    from phonopy_equivariant.workflows.force_sets import compute_force_sets, write_force_sets
 
     dataset = compute_force_sets(phonon, potential, crystal, console.track)
     warn_if_far(console, potential, phonon.supercell)
@@ -131,12 +132,12 @@ def _write_force_constants(
     console: Console,
 ) -> None:
     from phonopy_equivariant.cli.start import warn_if_far
-    from phonopy_equivariant.interface.files import write_force_constants, write_params
-    from phonopy_equivariant.interface.session import (
+    from phonopy_equivariant.io.build import set_born_charges
+    from phonopy_equivariant.io.outputs import write_force_constants, write_params
+    from phonopy_equivariant.workflows.session import (
         compute_force_constants,
         equilibrium_remarks,
         provenance,
-        set_born_charges,
     )
 
     with_born = args.format == "yaml" and not args.nonac

@@ -82,7 +82,11 @@ def _add_import(actions: Any) -> None:
 def _import(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phonopy_equivariant.checkpoints.mace_file import convert_mace, known_file, sha256_of
+    from phonopy_equivariant.checkpoints.mace_torch.convert import (
+        convert_mace,
+        known_file,
+        sha256_of,
+    )
 
     source, output = Path(args.source).expanduser(), Path(args.output).expanduser()
     if output.suffix != ".npz":
@@ -101,7 +105,7 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _list(_args: argparse.Namespace) -> int:
-    from phonopy_equivariant.checkpoints.registry import list_models, local_path
+    from phonopy_equivariant.catalogue.cards import list_models, local_path
     from phonopy_equivariant.cli.console import print_table
 
     print_table(
@@ -121,7 +125,7 @@ def _list(_args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.interface.model_cards import summary_lines
+    from phonopy_equivariant.checkpoints.summary import summary_lines
 
     for index, name in enumerate(args.name):
         print("\n" * bool(index) + "\n".join(summary_lines(name)))
@@ -129,7 +133,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.checkpoints.registry import fetch
+    from phonopy_equivariant.checkpoints.load import fetch
 
     for name in args.name:
         print(f"{name}: {fetch(name)}")
@@ -137,7 +141,8 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.checkpoints.registry import MODELS_VARIABLE, local_path, remove
+    from phonopy_equivariant.catalogue.cards import MODELS_VARIABLE, local_path
+    from phonopy_equivariant.checkpoints.fetch import remove
 
     for name in args.name:
         removed = remove(name)

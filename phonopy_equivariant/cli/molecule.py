@@ -104,7 +104,7 @@ def add_command(commands: Any) -> None:
 
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.errors import PhonopyEquivariantError
-    from phonopy_equivariant.interface.files import check_output
+    from phonopy_equivariant.io.outputs import check_output
     from phonopy_equivariant.molecules.structure import as_molecule, read_molecule
 
     if args.relax and args.hessian:

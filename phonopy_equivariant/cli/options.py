@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from phonopy_equivariant.checkpoints.bundled import DEFAULT_MODEL
+from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -52,8 +52,8 @@ def add_command(commands: Any) -> None:
 
 def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_potential, warn_if_far, watched
-    from phonopy_equivariant.interface.crystals import read_atoms
-    from phonopy_equivariant.interface.files import (
+    from phonopy_equivariant.io.crystals import read_atoms
+    from phonopy_equivariant.io.outputs import (
         check_output,
         output_format,
         write_atoms,
@@ -64,7 +64,7 @@ def _main(args: argparse.Namespace) -> int:
     output_format(args.output)
     check_output(args.output)
     potential = start_potential(args, console, atoms)
-    from phonopy_equivariant.interface.relax import relax
+    from phonopy_equivariant.calculators.relax import relax
 
     with watched(console) as (show, steps):
         relaxed = relax(atoms, potential, args.fmax, cell=not args.fixed_cell, callback=show)

@@ -65,7 +65,7 @@ def main(words: list[str]) -> int:
     if not words or "-h" in words or "--help" in words:
         parser.print_help()
         return 0 if words else 2
-    from phonopy_equivariant.interface.script import (
+    from phonopy_equivariant.workflows.script import (
         UsageError,
         phonopy_settings,
         split_arguments,
@@ -133,23 +133,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     from phonopy_equivariant.cli.start import relaxed_crystal, start_potential, warn_if_far
-    from phonopy_equivariant.interface.crystals import read_crystal
-    from phonopy_equivariant.interface.files import (
+    from phonopy_equivariant.io.build import build_phonon, set_born_charges
+    from phonopy_equivariant.io.crystals import read_crystal
+    from phonopy_equivariant.io.outputs import (
         PARAMS_FILE,
         check_output,
         write_params,
     )
-    from phonopy_equivariant.interface.script import run_phonopy
-    from phonopy_equivariant.interface.session import (
-        build_phonon,
+    from phonopy_equivariant.io.supercells import dim_text, supercell_line
+    from phonopy_equivariant.workflows.script import run_phonopy
+    from phonopy_equivariant.workflows.session import (
         compute_force_constants,
         equilibrium_remarks,
         provenance,
         select_supercell,
-        set_born_charges,
         skips_projection,
     )
-    from phonopy_equivariant.interface.supercells import dim_text, supercell_line
 
     console = Console(args.quiet, args.verbose)
     # displaced supercells of a file are of no use here
@@ -171,7 +170,7 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     with console.stage("Symmetry of the supercell"):
         phonon = build_phonon(crystal, matrix, settings)
     if args.irreps_table:
-        from phonopy_equivariant.interface.gamma_modes import check_primitive
+        from phonopy_equivariant.phonons.gamma_modes import check_primitive
 
         check_primitive(phonon)
     born = set_born_charges(phonon, crystal, settings)
@@ -201,14 +200,14 @@ def _run_exact(
 ) -> tuple[int, Any]:
     """Run phonopy's script without folding error and return its status and the report."""
     from phonopy_equivariant.cli.start import warn_if_far
-    from phonopy_equivariant.interface.exact import use_exact_dynamical_matrix
-    from phonopy_equivariant.interface.exact_script import (
+    from phonopy_equivariant.io.outputs import PARAMS_FILE, write_params
+    from phonopy_equivariant.phonons.exact import use_exact_dynamical_matrix
+    from phonopy_equivariant.phonons.exact_script import (
         exact_calculation,
         folded_force_constants,
     )
-    from phonopy_equivariant.interface.files import PARAMS_FILE, write_params
-    from phonopy_equivariant.interface.script import run_phonopy
-    from phonopy_equivariant.interface.session import equilibrium_remarks, provenance
+    from phonopy_equivariant.workflows.script import run_phonopy
+    from phonopy_equivariant.workflows.session import equilibrium_remarks, provenance
 
     with console.stage("Exact dynamical matrix"):
         report = use_exact_dynamical_matrix(phonon, potential, tolerance)
@@ -228,7 +227,7 @@ def _run_exact(
 
 def _print_gamma_modes(phonon: Any, console: Console) -> None:
     from phonopy_equivariant.cli.console import print_table
-    from phonopy_equivariant.interface.gamma_modes import gamma_modes
+    from phonopy_equivariant.phonons.gamma_modes import gamma_modes
 
     result = gamma_modes(phonon)
     result.write("gamma_modes.yaml")

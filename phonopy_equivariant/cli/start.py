@@ -13,21 +13,21 @@ from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 if TYPE_CHECKING:
-    from phonopy_equivariant.familiarity import Familiarity
-    from phonopy_equivariant.interface.crystals import Crystal
-    from phonopy_equivariant.interface.relax import RelaxationStep
+    from phonopy_equivariant.calculators.relax import RelaxationStep
+    from phonopy_equivariant.features import Familiarity
+    from phonopy_equivariant.io.crystals import Crystal
     from phonopy_equivariant.potential import Potential
 
 
 def start_potential(args: argparse.Namespace, console: Console, structure: Any) -> Potential:
     """Return the potential of ``--model`` on ``--device`` once it is known to suit a structure."""
-    from phonopy_equivariant.checkpoints.registry import resolve
+    from phonopy_equivariant.checkpoints.load import resolve
 
     path = resolve(args.model)  # cheap: a wrong name fails before JAX starts
     with console.stage("Starting JAX"):
         if args.device != "auto":
             os.environ["JAX_PLATFORMS"] = "cpu" if args.device == "cpu" else "cuda"
-        from phonopy_equivariant.cache import enable_compilation_cache
+        from phonopy_equivariant.runtime.cache import enable_compilation_cache
 
         folder = enable_compilation_cache()
         device = _first_device(args.device)
@@ -48,7 +48,7 @@ def warn_if_far(
     console: Console, potential: Potential, structure: Any, found: Familiarity | None = None
 ) -> None:
     """Warn of a structure far from those the potential was trained on."""
-    from phonopy_equivariant.interface.model_cards import familiarity_remarks
+    from phonopy_equivariant.checkpoints.summary import familiarity_remarks
 
     for remark in familiarity_remarks(potential, structure, found):
         console.warn(remark)
@@ -58,7 +58,7 @@ def relaxed_crystal(
     crystal: Crystal, potential: Potential, fmax: float | None, console: Console
 ) -> Crystal:
     """Return the crystal with its unit cell relaxed."""
-    from phonopy_equivariant.interface.relax import FMAX, relax_cell
+    from phonopy_equivariant.calculators.relax import FMAX, relax_cell
 
     with watched(console) as (show, steps):
         unitcell = relax_cell(crystal.unitcell, potential, FMAX if fmax is None else fmax, show)

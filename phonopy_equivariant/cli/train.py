@@ -76,7 +76,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.device != "auto":
         os.environ["JAX_PLATFORMS"] = "cpu" if args.device == "cpu" else "cuda"
     with console.stage("Starting JAX"):
-        from phonopy_equivariant.cache import enable_compilation_cache
+        from phonopy_equivariant.runtime.cache import enable_compilation_cache
 
         enable_compilation_cache()
         from phonopy_equivariant.training.loop import Trainer

@@ -127,7 +127,7 @@ def write_records(
 
     """
     from phonopy_equivariant.files import replacing
-    from phonopy_equivariant.interface.files import check_output
+    from phonopy_equivariant.io.outputs import check_output
 
     path = Path(path).expanduser()
     file_format = output_format(path)

@@ -5,7 +5,7 @@ they are Φ(q) at the q commensurate with it, no more and no less:
 
     Φ_ij(q) = sum_J Φ(i, J) e^{2πi q·(S_J - S_i)},    J over the supercell's images of atom j,
 
-the inverse of :func:`phonopy_equivariant.response.star.compact_force_constants`.
+the inverse of :func:`phonopy_equivariant.response.symmetry.star.compact_force_constants`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from phonopy.structure.dataset import get_displacements_and_forces
 
 from phonopy_equivariant.data.record import ForceConstantsData, Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.crystals import Crystal, looks_like_yaml, read_crystal
-from phonopy_equivariant.interface.phonopy import supercell_images, supercell_of_primitive
-from phonopy_equivariant.interface.session import build_phonon
+from phonopy_equivariant.io.build import build_phonon
+from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml, read_crystal
+from phonopy_equivariant.phonons.cells import supercell_images, supercell_of_primitive
 from phonopy_equivariant.structure import Structure, as_structure
 
 # Where the cells of FORCE_SETS or FORCE_CONSTANTS are looked for, beside them.

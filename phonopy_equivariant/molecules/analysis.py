@@ -177,7 +177,7 @@ def vibrations(
         symmetry.
 
     """
-    from phonopy_equivariant.response.hessian import hessian as analytic_hessian
+    from phonopy_equivariant.response.autodiff.hessian import hessian as analytic_hessian
 
     molecule = as_molecule(atoms)
     result = potential.evaluate(molecule)

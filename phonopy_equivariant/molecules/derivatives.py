@@ -22,7 +22,7 @@ from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.crystals import looks_like_yaml, read_crystal
+from phonopy_equivariant.io.crystals import looks_like_yaml, read_crystal
 from phonopy_equivariant.molecules.structure import as_molecule
 
 # A Hessian belongs to the structure it was computed at: positions agree to this, Å.

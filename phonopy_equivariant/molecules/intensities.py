@@ -13,6 +13,8 @@ from ase import units
 from jaxtyping import Float
 from numpy import ndarray
 
+from phonopy_equivariant.response.dipoles import dipole_gradients
+
 # A [km/mol] = N_A / (12 ε0 c²) |∂μ/∂Q|², for ∂μ/∂Q in e/√amu: 974.88
 KM_PER_MOL = float(units._Nav * units._e**2 / units._amu / (12 * units._eps0 * units._c**2) / 1000)
 
@@ -25,24 +27,6 @@ class RamanActivities(NamedTuple):
 
     activities: Float[ndarray, " modes"]  # 45 a'² + 7 γ'², Å⁴/amu
     depolarization: Float[ndarray, " modes"]  # 3 γ'² / (45 a'² + 4 γ'²), polarized light; 0 to 3/4
-
-
-def dipole_gradients(
-    displacements: Float[ndarray, "modes atoms 3"],
-    dipole_derivatives: Float[ndarray, "atoms 3 3"],
-) -> Float[ndarray, "modes 3"]:
-    """Return ∂μ/∂Q_k = Σ_i Z_i x_ki, e/√amu.
-
-    Parameters
-    ----------
-    displacements
-        Cartesian displacement per unit of the normal coordinate, 1/√amu.
-    dipole_derivatives
-        Z_i,ab = ∂μ_a/∂x_ib, e: atomic polar tensors, which are Born effective charges; the first
-        Cartesian index is that of the dipole (of the field), as in phonopy's BORN file.
-
-    """
-    return np.einsum("iab,kib->ka", dipole_derivatives, displacements)
 
 
 def infrared_intensities(

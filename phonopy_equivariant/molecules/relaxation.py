@@ -71,7 +71,7 @@ def relax(
         Not a molecule, an element the potential does not know, or no convergence.
 
     """
-    from phonopy_equivariant.response.hessian import hessian
+    from phonopy_equivariant.response.autodiff.hessian import hessian
 
     if not fmax > 0:
         raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.interface.crystals import looks_like_yaml, read_atoms
+from phonopy_equivariant.io.crystals import looks_like_yaml, read_atoms
 
 # A bond is shorter than this times the sum of covalent radii.
 _BOND = 1.3

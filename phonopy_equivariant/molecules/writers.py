@@ -13,7 +13,7 @@ import yaml
 from ase.units import Bohr
 from numpy import ndarray
 
-from phonopy_equivariant import __version__
+from phonopy_equivariant._version import __version__
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
 from phonopy_equivariant.molecules.report import wavenumber_text

@@ -21,12 +21,12 @@ from ase.units import GPa
 from jaxtyping import Array, Float
 from numpy import ndarray
 
-from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
-from phonopy_equivariant.response.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
+from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, as_structure
 
 # xx, yy, zz, yz, xz, xy; shear strains are γ = 2ε

@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.models.layered import LayeredModel, Params
+from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.training.config import LossConfig
 from phonopy_equivariant.training.losses import Metrics, graph_loss
 from phonopy_equivariant.training.spectral import LatticeBatch, spectral_loss

@@ -13,13 +13,13 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.load import load_potential
-from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.data.statistics import average_neighbours, reference_energies, summarise
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.architectures import ARCHITECTURES
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, graph_of_node, node_energies, random_potential
+from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.training.batches import budget, fill, labelled_graph, pack
 from phonopy_equivariant.training.config import TrainingConfig
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from phonopy_equivariant.compilation import compiled
 from phonopy_equivariant.models.layered import Params
+from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.training.config import OptimiserConfig
 
 

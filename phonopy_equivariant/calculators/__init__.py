@@ -1,0 +1,1 @@
+"""Potentials as calculators of ASE and phonopy, and relaxation."""

@@ -1,0 +1,79 @@
+"""An ASE calculator that does not recompile while atoms move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import (
+    Calculator,
+    PropertyNotImplementedError,
+    all_changes,
+)
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy import ndarray
+
+from phonopy_equivariant.graph import bucket_size, edge_bucket
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.autodiff.hessian import hessian
+
+
+class EquivariantCalculator(Calculator):
+    """ASE calculator of a potential.
+
+    Properties: ``energy``, ``free_energy``, ``energies`` (eV), ``forces`` (eV/Å), ``stress``
+    (eV/Å³, Voigt; periodic in three directions only), and through
+    ``get_property("hessian", atoms)`` the analytic Hessian of shape (N, 3, N, 3), eV/Å².
+
+    Graphs are padded to bucket sizes that only grow while the number of atoms stays, so a
+    relaxation or a trajectory compiles once or twice.
+    """
+
+    implemented_properties = [
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+        "hessian",
+    ]
+
+    def __init__(self, potential: Potential, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.potential = potential
+        self._sizes = (0, 0)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Compute the requested properties; the Hessian only when asked for."""
+        super().calculate(atoms, properties, system_changes)
+        wanted = properties or ["energy"]
+        if "hessian" in wanted:
+            self.results["hessian"] = hessian(self.potential, self.atoms)
+        if set(wanted) - {"hessian"}:
+            self._evaluate()
+        if "stress" in wanted and "stress" not in self.results:
+            raise PropertyNotImplementedError("stress needs three periodic directions (pbc)")
+
+    def _evaluate(self) -> None:
+        graph = self.potential.graph(self.atoms)
+        n_node, n_edge = bucket_size(len(self.atoms) + 1, 4), edge_bucket(int(graph.n_edge[0]))
+        if n_node == self._sizes[0] and n_edge <= self._sizes[1] <= 2 * n_edge:
+            n_edge = self._sizes[1]
+        self._sizes = (n_node, n_edge)
+        result = self.potential.evaluate_graph(graph, n_node, n_edge)
+        self.results["energy"] = self.results["free_energy"] = result.energy
+        self.results["energies"] = result.energies
+        self.results["forces"] = result.forces
+        if self.atoms.pbc.all():
+            self.results["stress"] = voigt(result.stress)
+
+
+def voigt(stress: ndarray) -> ndarray:
+    """Return a symmetric 3×3 tensor in ASE's order xx, yy, zz, yz, xz, xy."""
+    return np.asarray(full_3x3_to_voigt_6_stress(stress))

@@ -1,0 +1,38 @@
+"""A potential in phonopy's ``mlp`` slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy import ndarray
+from phonopy.structure.atoms import PhonopyAtoms
+
+from phonopy_equivariant.potential import Potential
+
+
+class PhonopyMLP:
+    """A potential in phonopy's ``mlp`` slot: ``phonon.mlp = PhonopyMLP(potential)``.
+
+    phonopy then evaluates displaced supercells with it (``evaluate_mlp``, SSCHA, ...).
+    """
+
+    def __init__(self, potential: Potential):
+        self.potential = potential
+
+    def evaluate(self, supercells: Sequence[PhonopyAtoms]) -> tuple[ndarray, ndarray, ndarray]:
+        """Return energies (n,) eV, forces (n, atoms, 3) eV/Å and stresses (n, 6) eV.
+
+        Stresses are dE/dε in eV per supercell, in pypolymlp's order xx, yy, zz, xy, yz, zx.
+        """
+        results = [self.potential.evaluate(cell) for cell in supercells]
+        voigt = ([0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0])
+        stresses = [
+            result.stress[voigt] * abs(np.linalg.det(cell.cell))
+            for result, cell in zip(results, supercells, strict=True)
+        ]
+        return (
+            np.array([result.energy for result in results]),
+            np.array([result.forces for result in results]),
+            np.array(stresses),
+        )

@@ -1,0 +1,1 @@
+"""Published and bundled models: their cards and registry. Data only, no JAX."""

@@ -1,0 +1,150 @@
+"""Models by name: their cards, and where their files lie on this computer.
+
+A model may be part of the package (:mod:`.bundled`). Any other name is looked for in the folder
+that ``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's cache.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import importlib.resources
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pooch
+import yaml
+from ase.data import atomic_numbers, chemical_symbols
+
+from phonopy_equivariant.catalogue import bundled
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+MODELS_VARIABLE = "PHONOPY_EQUIVARIANT_MODELS"
+# The one to check with: no other Nequix model was trained on as much.
+STRONG_MODEL = "nequix-oam-1-pft"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model; ``elements`` are symbols by atomic number."""
+
+    name: str
+    sha256: str
+    licence: str
+    citation: tuple[str, ...]
+    theory: str
+    training_data: tuple[str, ...]
+    elements: tuple[str, ...]
+    # errors measured against a reference, one sentence each
+    accuracy: tuple[str, ...] = ()
+    # what it was made for, and what it is no good for
+    good_for: tuple[str, ...] = ()
+    not_good_for: tuple[str, ...] = ()
+    # "nequix"; "mace": a pickle, converted on first use; "bundled": a checkpoint in the package
+    format: str = "nequix"
+    # where it is published; none for a bundled one
+    url: str = ""
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the model is part of this package."""
+        return self.format == "bundled"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file in a folder of models: the model's name with the URL's suffix.
+
+        A model of mace-torch is kept converted.
+        """
+        ours = self.bundled or self.format == "mace"
+        return self.name + (".npz" if ours else Path(self.url).suffix)
+
+
+def list_models() -> tuple[ModelCard, ...]:
+    """Return the cards of all models that load by name, bundled ones first."""
+    return tuple(_cards().values())
+
+
+def models_covering(symbols: Collection[str], but: Collection[str] = ()) -> tuple[str, ...]:
+    """Return names of the models that know all elements, but for some names.
+
+    Those on this computer come first, then the strong one, then the registry's order.
+    """
+    wanted = set(symbols)
+    names = [c.name for c in list_models() if wanted <= set(c.elements) and c.name not in but]
+    return tuple(sorted(names, key=lambda name: (local_path(name) is None, name != STRONG_MODEL)))
+
+
+def model_card(name: str) -> ModelCard:
+    """Return the card of a model.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The registry has no such name; the message gives the nearest.
+
+    """
+    cards = _cards()
+    if name not in cards:
+        near = difflib.get_close_matches(name, cards, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cards)}."
+        raise PhonopyEquivariantError(f"No model is called {name!r}: {hint} Or give a file's path.")
+    return cards[name]
+
+
+def local_path(name: str) -> Path | None:
+    """Return where a model lies on this computer, unchecked, or None."""
+    return find_file(model_card(name))
+
+
+def find_file(card: ModelCard) -> Path | None:
+    """Return where the file of a card lies on this computer, unchecked, or None."""
+    folder = os.environ.get(MODELS_VARIABLE)
+    candidates = [Path(folder).expanduser() / card.file_name] if folder else []
+    candidates.append(cache_path(card))
+    if card.bundled:
+        candidates = [bundled_path(card)]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _cards() -> dict[str, ModelCard]:
+    return _read_cards(bundled.FOLDER)
+
+
+@functools.cache
+def _read_cards(folder: Path) -> dict[str, ModelCard]:
+    entries: dict[str, dict[str, Any]] = {
+        path.stem: {"format": "bundled"} | yaml.safe_load(path.read_text("utf-8"))
+        for path in sorted(folder.glob("*.yaml"))
+    }
+    published = importlib.resources.files(__package__).joinpath("registry.yaml")
+    entries |= yaml.safe_load(published.read_text("utf-8"))
+    return {name: _card(name, entry) for name, entry in entries.items()}
+
+
+def _card(name: str, entry: dict[str, Any]) -> ModelCard:
+    lists = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+    values: dict[str, Any] = entry | lists | {"elements": _expand(lists["elements"])}
+    return ModelCard(name=name, **values)
+
+
+def _expand(ranges: tuple[str, ...]) -> tuple[str, ...]:
+    """Return all symbols of ranges such as H-Bi."""
+    symbols: list[str] = []
+    for some in ranges:
+        first, _, last = some.partition("-")
+        symbols += chemical_symbols[atomic_numbers[first] : atomic_numbers[last or first] + 1]
+    return tuple(symbols)
+
+
+def bundled_path(card: ModelCard) -> Path:
+    """Return where a bundled model lies in this package."""
+    return bundled.FOLDER / card.file_name
+
+
+def cache_path(card: ModelCard) -> Path:
+    """Return where a model lies in the user's cache, or would."""
+    return Path(pooch.os_cache("phonopy_equivariant")) / "models" / card.file_name

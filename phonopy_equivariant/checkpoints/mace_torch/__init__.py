@@ -1,0 +1,1 @@
+"""Conversion of mace-torch models into checkpoints of this package."""

@@ -1,0 +1,205 @@
+"""Convert files of mace-torch, which are pickles: reading one runs whatever code is in it.
+
+A file is opened only if its SHA-256 is that of a published model in the registry, or if the
+caller says that it is to be trusted. Needs torch and mace-torch (the extra ``mace``); what is
+written needs neither. The converted potential is compared with the original before it is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from phonopy_equivariant.catalogue.cards import ModelCard, cache_path, list_models
+from phonopy_equivariant.checkpoints.fetch import fetch_file, file_sha256
+from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
+from phonopy_equivariant.checkpoints.native import save_checkpoint
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.potential import Potential, make_potential
+from phonopy_equivariant.structure import Structure
+
+# Largest deviation of energy per atom (eV) and forces (eV/Å), relative to the largest force or 1.
+# Models stored in single precision have coupling coefficients that are rounded to 6e-8.
+AGREEMENT = 1e-5
+
+
+class Conversion(NamedTuple):
+    """What was written, and how far it is from the original on a random structure."""
+
+    path: Path
+    potential: Potential
+    energy_deviation: float  # eV/atom
+    force_deviation: float  # eV/Å
+
+
+def convert_mace(
+    source: Path,
+    output: Path,
+    head: str | None = None,
+    trusted: bool = False,
+    labels: dict[str, str] | None = None,
+) -> Conversion:
+    """Write a mace-torch ``.model`` file as a checkpoint of this package.
+
+    Parameters
+    ----------
+    source
+        A whole model saved by mace-torch. It is a pickle: opening it runs code.
+    output
+        Ends in ``.npz``.
+    head
+        Which head to take; needed where there are several.
+    trusted
+        Whether to open a file that the registry does not know.
+    labels
+        Free text to store, such as ``name`` and ``licence``.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        torch or mace-torch are not installed, the file is not trusted, is not a model of
+        mace-torch or not of a supported kind, or the converted potential disagrees with it.
+
+    """
+    digest = sha256_of(source)
+    known = known_file(digest)
+    if known is None and not trusted:
+        raise PhonopyEquivariantError(
+            f"{source} is a pickle, opening it runs code in it, and its sha256 {digest} is not "
+            "that of a published model: give --trust if you trust where it comes from."
+        )
+    model = _load(source)
+    try:
+        config, params = read_mace(model, head)
+    except PhonopyEquivariantError as error:
+        raise PhonopyEquivariantError(f"{source}: {error}") from error
+    given = {"name": known.name if known else source.stem} | (labels or {})
+    if known:
+        given |= {"licence": known.licence, "theory": known.theory}
+    if head:
+        given["head"] = head
+    potential = make_potential(config, params, name=given["name"])
+    energy, forces = deviation(model, potential, head)
+    if not max(energy, forces) < AGREEMENT:
+        raise PhonopyEquivariantError(
+            f"{source}: the converted potential differs from the original by {energy:.1g} eV/atom "
+            f"and {forces:.1g} eV/Å on a random structure; nothing was written, please report it."
+        )
+    path = save_checkpoint(potential, output, given | {"source_sha256": digest})
+    return Conversion(path, potential, energy, forces)
+
+
+def fetch_converted(card: ModelCard) -> Path:
+    """Return the converted checkpoint of a published model, made on first use."""
+    path = cache_path(card)
+    if not path.is_file():
+        source = fetch_file(card)
+        path.parent.mkdir(parents=True, exist_ok=True)  # the source may lie elsewhere
+        convert_mace(source, path)
+    return path
+
+
+def known_file(digest: str) -> ModelCard | None:
+    """Return the published model of mace-torch with this SHA-256."""
+    return next(
+        (card for card in list_models() if card.format == "mace" and card.sha256 == digest), None
+    )
+
+
+def sha256_of(source: Path) -> str:
+    """Return the SHA-256 of a file; one that cannot be read raises."""
+    try:
+        return file_sha256(source)
+    except OSError as error:
+        raise PhonopyEquivariantError(f"Cannot read {source}: {error.strerror}.") from error
+
+
+def _load(source: Path) -> Any:
+    try:
+        # its modules print on import
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import mace  # noqa: F401  # before e3nn
+            import torch
+
+            model = torch.load(source, map_location="cpu", weights_only=False)
+    except ImportError as error:
+        raise PhonopyEquivariantError(
+            f"Converting a mace-torch model needs {error.name}: "
+            'pip install "phonopy-equivariant[mace]", here or on another computer.'
+        ) from error
+    except Exception as error:  # whatever unpickling runs into
+        raise PhonopyEquivariantError(
+            f"{source} cannot be read as a model of mace-torch ({type(error).__name__}); "
+            "give the file that training or a download wrote, not one compiled for LAMMPS."
+        ) from error
+    if not isinstance(model, torch.nn.Module):
+        raise PhonopyEquivariantError(
+            f"{source} has {type(model).__name__} inside, not a whole model: save it with "
+            "torch.save(model, ...)."
+        )
+    return model.double().eval()
+
+
+def deviation(model: Any, potential: Potential, head: str | None = None) -> tuple[float, float]:
+    """Return deviations of energy per atom (eV) and forces (eV/Å), relative to forces above one.
+
+    On five atoms of up to five species in a skewed cell, as close as covalent radii allow.
+    """
+    structure = _random_structure(potential)
+    energy, forces = evaluate_torch(model, potential, structure, head)
+    result = potential.evaluate(structure)
+    scale = max(1.0, float(np.abs(forces).max()))
+    return (
+        abs(result.energy - energy) / len(forces) / scale,
+        float(np.abs(result.forces - forces).max()) / scale,
+    )
+
+
+def evaluate_torch(
+    model: Any, potential: Potential, structure: Structure, head: str | None = None
+) -> tuple[float, ndarray]:
+    """Return energy and forces of a mace-torch model on this package's graph of a structure."""
+    import torch
+
+    graph = potential.graph(structure)
+    numbers = model.atomic_numbers.cpu().numpy()
+    heads = list(getattr(model, "heads", None) or ["Default"])
+    senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
+    unit_shifts = -np.asarray(graph.edges["shifts"], float)  # theirs point from sender to receiver
+    data = {
+        "positions": torch.tensor(structure.positions, dtype=torch.float64),
+        "cell": torch.tensor(structure.cell, dtype=torch.float64),
+        "node_attrs": torch.tensor((structure.numbers[:, None] == numbers).astype(float)),
+        "edge_index": torch.tensor(np.stack([senders, receivers]).astype(np.int64)),
+        "unit_shifts": torch.tensor(unit_shifts),
+        "shifts": torch.tensor(unit_shifts @ structure.cell),
+        "batch": torch.zeros(len(structure.numbers), dtype=torch.int64),
+        "ptr": torch.tensor([0, len(structure.numbers)]),
+        "head": torch.tensor([heads.index(head) if head else 0]),
+    }
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        output = model(data)
+    finally:
+        torch.set_default_dtype(default)
+    return float(output["energy"].sum()), output["forces"].detach().numpy()
+
+
+def _random_structure(potential: Potential) -> Structure:
+    rng = np.random.default_rng(0)
+    numbers = rng.permutation(np.resize(rng.permutation(potential.species)[:5], 5))
+    edge = 0.8 * potential.cutoff
+    cell = edge * np.array([[1.0, 0.0, 0.0], [0.2, 1.1, 0.0], [-0.1, 0.25, 0.9]])
+    fractions = np.array(
+        [[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5], [0.4, 0.6, 0.5]]
+    )
+    positions = fractions @ cell + rng.uniform(-0.1, 0.1, (5, 3))
+    return Structure(numbers, positions, cell, np.ones(3, bool))

@@ -1,0 +1,72 @@
+"""Weights of mace-torch's symmetric contractions in the basis of this package."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy import ndarray
+
+from phonopy_equivariant.checkpoints.mace_torch.ledger import Ledger
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.models.mace import LayerShape
+from phonopy_equivariant.models.symmetric_basis import (
+    equivariant_polynomials,
+    monomial_position,
+    monomials,
+)
+
+# Coefficients of a model trained in single precision are rounded to 6e-8.
+OUTSIDE_BASIS = 1e-5
+
+
+def product_weights(ledger: Ledger, place: str, shape: LayerShape) -> dict[str, ndarray]:
+    """Return the weights (species, basis, u) of each output, orders one after the other.
+
+    Full and reduced sets of coupling coefficients, whichever the model holds, are linear
+    combinations of the basis of :mod:`~phonopy_equivariant.models.symmetric_basis`.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Coefficients that are not equivariant.
+
+    """
+    module = ledger.whole(place, ["SymmetricContraction"])
+    result = {}
+    for index, (_, ir) in enumerate(module.irreps_out):
+        key = str(ir)
+        contraction = module.contractions[index]
+        if key not in shape.outputs:
+            continue
+        top = int(contraction.correlation)
+        # their list starts with the order below the highest
+        weights = [*list(contraction.weights)[::-1], contraction.weights_max]
+        parts = []
+        for order in range(1, top + 1):
+            table = contraction.U_tensors(order).detach().cpu().numpy().astype(float)
+            own = weights[order - 1].detach().cpu().numpy().astype(float)
+            change = _change_of_basis(table, tuple(shape.targets), key, order, place)
+            parts.append(np.einsum("kp,zpu->zku", change, own))
+        result[key] = np.concatenate(parts, axis=1)
+    return result
+
+
+def _change_of_basis(
+    table: ndarray, irreps: tuple[str, ...], output: str, order: int, place: str
+) -> ndarray:
+    """Return T with (their polynomials) = (ours) T, (basis, their paths)."""
+    basis = equivariant_polynomials(irreps, output, order)
+    if table.ndim == order + 1:  # an invariant has no axis for its one component
+        table = table[None]
+    components = table.shape[1]
+    where = monomial_position(components, order).ravel()
+    theirs = np.zeros((len(table), len(monomials(components, order)), table.shape[-1]))
+    for sums, rows in zip(theirs, table.reshape(len(table), -1, table.shape[-1]), strict=True):
+        np.add.at(sums, where, rows)
+    change: ndarray = np.einsum("amk,amp->kp", basis, theirs)
+    outside = np.abs(theirs - np.einsum("amk,kp->amp", basis, change)).max(initial=0.0)
+    if outside > OUTSIDE_BASIS * max(1.0, np.abs(theirs).max(initial=0.0)):
+        raise PhonopyEquivariantError(
+            f"{place}: the coefficients of order {order} for {output} are not equivariant "
+            f"(by {outside:.1g}); the model is damaged or of an unknown kind."
+        )
+    return change

@@ -1,0 +1,100 @@
+"""What there is to say of a potential: its card, a file's own labels, what it is far from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ase.data import chemical_symbols
+
+from phonopy_equivariant.catalogue.cards import (
+    ModelCard,
+    list_models,
+    local_path,
+    model_card,
+    models_covering,
+)
+from phonopy_equivariant.checkpoints.load import resolve
+
+if TYPE_CHECKING:  # brings JAX, which a card does without
+    from phonopy_equivariant.features import Familiarity
+    from phonopy_equivariant.potential import Potential
+
+
+def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
+    """Return lines of text on a model of the registry or on the checkpoint in a file.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No such name or file.
+
+    """
+    if Path(name_or_path).expanduser().is_file():
+        return _file_lines(resolve(name_or_path))
+    return _card_lines(model_card(os.fspath(name_or_path)))
+
+
+def familiarity_remarks(
+    potential: Potential, structure: Any, found: Familiarity | None = None
+) -> list[str]:
+    """Return what to tell of a structure far from the training structures, if anything.
+
+    ``found`` is its familiarity, where it is known already.
+    """
+    from phonopy_equivariant.structure import as_structure  # brings phonopy
+
+    if potential.reference is None:
+        return []
+    found = potential.familiarity(structure) if found is None else found
+    if not found.is_far:
+        return []
+    symbols = {chemical_symbols[z] for z in as_structure(structure).numbers}
+    small = [card.name for card in list_models() if card.bundled]
+    others = models_covering(symbols, but=(potential.name, *small))
+    hint = f", e.g. --model {others[0]}" if others else ""
+    return [
+        f"this structure is far from what {potential.name} was trained on (distance "
+        f"{found.distance:.1f}, {100 * found.quantile:g} % of held-out structures lie below "
+        f"{found.threshold:.1f}): check with another model{hint}."
+    ]
+
+
+def _card_lines(card: ModelCard) -> list[str]:
+    path = local_path(card.name)
+    place = f"part of this package, {path}" if card.bundled else path
+    return [
+        f"name             {card.name}",
+        f"level of theory  {card.theory}",
+        f"training data    {', '.join(card.training_data)}",
+        f"elements         {_wrap(card.elements)}",
+        f"licence          {card.licence}",
+        f"citation         {', '.join(card.citation)}",
+        *(f"accuracy         {sentence}" for sentence in card.accuracy or ("not measured here",)),
+        *(f"good for         {sentence}" for sentence in card.good_for),
+        *(f"not good for     {sentence}" for sentence in card.not_good_for),
+        *([f"url              {card.url}"] if card.url else []),
+        f"sha256           {card.sha256}",
+        f"on this computer {place or 'no (fetched on first use)'}",
+    ]
+
+
+def _file_lines(path: Path) -> list[str]:
+    from phonopy_equivariant.checkpoints.load import load_potential
+
+    potential = load_potential(path)
+    symbols = [chemical_symbols[number] for number in potential.species]
+    return [
+        f"name             {potential.name}",
+        f"elements         {_wrap(symbols)}",
+        f"cutoff           {potential.cutoff:g} Å, {potential.num_interactions} interactions",
+        f"features         {potential.config.hidden_irreps}",
+        f"sha256           {potential.sha256}",
+        f"file             {path}",
+    ]
+
+
+def _wrap(symbols: tuple[str, ...] | list[str], per_line: int = 20) -> str:
+    lines = [" ".join(symbols[k : k + per_line]) for k in range(0, len(symbols), per_line)]
+    return ("\n" + " " * 17).join(lines)

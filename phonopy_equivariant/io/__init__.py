@@ -1,0 +1,1 @@
+"""Files: crystals in, results out."""

@@ -1,0 +1,139 @@
+"""From a crystal read from a file to phonopy's object, without force constants."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import ase.data
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from phonopy import Phonopy
+from phonopy.cui.load_helper import get_nac_params
+from phonopy.cui.settings import PhonopySettings
+from phonopy.physical_units import get_calculator_physical_units
+from phonopy.structure.atoms import PhonopyAtoms
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
+from phonopy_equivariant.io.memory import check_memory
+
+
+def build_phonon(
+    crystal: Crystal, matrix: Int[ndarray, "3 3"], settings: PhonopySettings | None = None
+) -> Phonopy:
+    """Return phonopy's object in eV and Å with what phonopy's options say of cells and masses.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A supercell that does not fit into memory, or cells or masses that phonopy refuses.
+
+    """
+    settings = PhonopySettings(load_phonopy_yaml=True) if settings is None else settings
+    unitcell = crystal.unitcell.copy()
+    if settings.import_ase_masses_iupac2016 and not looks_like_yaml(crystal.path):
+        unitcell.masses = _masses_of_iupac(unitcell)
+    try:
+        if settings.magnetic_moments is not None:
+            unitcell.magnetic_moments = settings.magnetic_moments
+        with warnings.catch_warnings():
+            # phonopy says it again where it matters, in its own script
+            warnings.simplefilter("ignore", UserWarning)
+            phonon = Phonopy(
+                unitcell,
+                matrix,
+                primitive_matrix=_primitive_matrix(crystal, settings),
+                symprec=settings.symmetry_tolerance or 1e-5,
+                is_symmetry=settings.is_symmetry,
+                log_level=0,
+            )
+        if settings.masses is not None:
+            phonon.masses = settings.masses
+        elif not _same_masses(phonon):
+            raise PhonopyEquivariantError(
+                f"{crystal.path}: atoms that a translation of the primitive cell relates have "
+                "different masses; take the unit cell as the primitive one (--pa P)."
+            )
+    except (MemoryError, PhonopyEquivariantError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise PhonopyEquivariantError(
+            f"{crystal.path}: phonopy refuses this cell, supercell or masses ({text}); check the "
+            "structure, its masses, and what was said of supercell, primitive cell and tolerance."
+        ) from error
+    check_memory(len(phonon.supercell), 1, len(phonon.primitive))
+    return phonon
+
+
+def set_born_charges(
+    phonon: Phonopy, crystal: Crystal, settings: PhonopySettings | None = None
+) -> str | None:
+    """Give phonopy the Born charges it would find by itself; return their source, or None.
+
+    They come from phonopy's YAML file, or else from ``BORN`` in the working folder.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        ``BORN`` cannot be read, or belongs to another cell.
+
+    """
+    if settings is not None and not settings.is_nac:
+        return None
+    factor = get_calculator_physical_units(None).nac_factor
+    try:
+        parameters = get_nac_params(
+            phonon.primitive,
+            nac_params=None if crystal.nac_params is None else dict(crystal.nac_params),  # type: ignore[arg-type]
+            nac_factor=factor,
+        )
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:150] or type(error).__name__
+        raise PhonopyEquivariantError(
+            f"BORN in this folder cannot be used ({text}); mend it for the primitive cell's "
+            "independent atoms, or pass --nonac."
+        ) from error
+    if parameters is None:
+        return None
+    source = "BORN" if crystal.nac_params is None else crystal.path.name
+    if len(parameters["born"]) != len(phonon.primitive):
+        raise PhonopyEquivariantError(
+            f"The Born charges of {source} are of {len(parameters['born'])} atoms, the primitive "
+            f"cell has {len(phonon.primitive)}; take the primitive cell they belong to (--pa), or "
+            "pass --nonac."
+        )
+    values: dict[str, Any] = dict(parameters)
+    if crystal.calculator is not None or values.get("factor") is None:
+        values["factor"] = factor  # ours are eV and Å, whatever the file's units
+    if settings is not None and settings.nac_method is not None:
+        values["method"] = settings.nac_method
+    phonon.nac_params = values  # type: ignore[assignment]
+    return source
+
+
+def _masses_of_iupac(cell: PhonopyAtoms) -> Float[ndarray, " atoms"]:
+    """Return the masses of IUPAC 2016 for the atoms that have phonopy's mass of their element.
+
+    phonopy's own function changes its tables, and fails where it is called twice: its script does.
+    """
+    plain = PhonopyAtoms(numbers=cell.numbers, cell=cell.cell, positions=cell.positions)
+    masses = ase.data.atomic_masses_iupac2016[cell.numbers]
+    return np.where(np.asarray(cell.masses) == plain.masses, masses, cell.masses)
+
+
+def _same_masses(phonon: Phonopy) -> bool:
+    """Tell whether all images of an atom have the mass that the primitive cell took."""
+    owner = [phonon.primitive.p2p_map[image] for image in phonon.primitive.s2p_map]
+    return np.allclose(phonon.supercell.masses, phonon.primitive.masses[owner])
+
+
+def _primitive_matrix(crystal: Crystal, settings: PhonopySettings) -> Any:
+    """Return what phonopy's script takes: --band auto insists on its own choice."""
+    if isinstance(settings.band_paths, str) and settings.band_paths == "auto":
+        return "auto"
+    if settings.primitive_matrix is not None:
+        return settings.primitive_matrix
+    return "auto" if crystal.primitive_matrix is None else crystal.primitive_matrix

@@ -1,0 +1,1 @@
+"""Force constants and dynamical matrices inside phonopy's objects."""

@@ -1,0 +1,102 @@
+"""phonopy's own script on an exact dynamical matrix."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from phonopy import Phonopy, __version__
+from phonopy.cui import phonopy_script
+from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.phonons.cells import (
+    primitive_operations,
+    supercell_images,
+    supercell_of_primitive,
+)
+from phonopy_equivariant.response.symmetry.star import (
+    commensurate_grid,
+    compact_force_constants,
+    fill_star,
+)
+
+
+def folded_force_constants(
+    phonon: Phonopy, matrix: DynamicalMatrix
+) -> Float[ndarray, "prim super 3 3"]:
+    """Return compact force constants of ``phonon.supercell`` that D(q) folds into, eV/Å².
+
+    Those of the periodic supercell, to the range error of ``matrix``: D(q) at the commensurate
+    q, transformed back. phonopy's files hold these.
+    """
+    primitive = phonon.primitive
+    symmetry = primitive_operations(phonon)
+    grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
+    values = []
+    for q in grid.qpoints[grid.irreducible]:
+        matrix.run(q)
+        weight = np.sqrt(primitive.masses) * np.exp(-2j * np.pi * primitive.scaled_positions @ q)
+        columns = np.repeat(weight, 3)
+        # back to the lattice gauge
+        values.append(columns.conj()[:, None] * matrix.dynamical_matrix * columns)
+    full = fill_star(grid, symmetry, np.array(values))
+    owner, cells = supercell_images(phonon)
+    return compact_force_constants(grid, full, cells, owner, np.array(primitive.p2s_map))
+
+
+@contextlib.contextmanager
+def exact_calculation(matrix: DynamicalMatrix) -> Iterator[None]:
+    """Let phonopy's script run its calculations on ``matrix`` while this context is open.
+
+    The script's ``_run_calculation`` (phonopy 4.7 to 4.10) is wrapped meanwhile: it gets the
+    matrix before the calculation, and its own force constants back for the files it writes last.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A phonopy without that function, or one that reads another primitive cell.
+
+    """
+    original = getattr(phonopy_script, "_run_calculation", None)
+    if original is None:
+        raise PhonopyEquivariantError(
+            f"run --exact does not know the script of phonopy {__version__}; install phonopy 4.7 "
+            "to 4.10, or use pe.use_exact_dynamical_matrix in Python."
+        )
+
+    def calculation(phonon: Phonopy, *rest: Any) -> None:
+        _check_primitive(phonon, matrix)
+        stored = phonon.force_constants
+        phonon.force_constants = None
+        phonon._dynamical_matrix = matrix  # type: ignore[assignment]
+        original(phonon, *rest)
+        phonon.force_constants = stored
+
+    setattr(phonopy_script, "_run_calculation", calculation)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(phonopy_script, "_run_calculation", original)  # noqa: B010
+
+
+def _check_primitive(phonon: Phonopy, matrix: DynamicalMatrix) -> None:
+    """Raise unless the script works on the primitive cell that the matrix belongs to."""
+    ours, theirs = matrix.primitive, phonon.primitive
+    same = len(ours) == len(theirs) and all(
+        np.allclose(a, b, rtol=0, atol=1e-6)
+        for a, b in (
+            (ours.cell, theirs.cell),
+            (ours.scaled_positions, theirs.scaled_positions),
+            (ours.masses, theirs.masses),
+        )
+    )
+    if not same:
+        raise PhonopyEquivariantError(
+            "phonopy's options change the primitive cell or its masses after the exact dynamical "
+            "matrix was made; leave --pa away, or run without --exact."
+        )

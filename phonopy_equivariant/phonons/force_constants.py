@@ -1,0 +1,161 @@
+"""Analytic force constants of phonopy's supercells."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from ase.units import GPa
+from jaxtyping import Float, Int
+from numpy import ndarray
+from phonopy import Phonopy
+from phonopy.harmonic.force_constants import compact_fc_to_full_fc
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.features import Familiarity, compare
+from phonopy_equivariant.phonons.cells import (
+    primitive_operations,
+    require_angstrom,
+    supercell_images,
+    supercell_of_primitive,
+)
+from phonopy_equivariant.phonons.report import ForceConstantsReport
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.autodiff.hessian import structure_hessian_rows
+from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
+from phonopy_equivariant.response.symmetry.star import (
+    commensurate_grid,
+    compact_force_constants,
+    fill_star,
+)
+from phonopy_equivariant.structure import as_structure, inscribed_radius
+
+METHODS = ("bloch", "autodiff")
+
+
+def force_constants(
+    phonon: Phonopy,
+    potential: Potential,
+    method: str = "bloch",
+    max_memory: int = MAX_MEMORY,
+) -> Float[ndarray, "prim super 3 3"]:
+    """Return analytic compact force constants of ``phonon.supercell``, in phonopy's order.
+
+    Second derivatives of the potential energy of the periodic supercell, as computed: neither
+    symmetrised nor projected. Row i belongs to supercell atom ``phonon.primitive.p2s_map[i]``.
+
+    Parameters
+    ----------
+    phonon, potential
+        With supercell and primitive matrices set; a layered potential.
+    method
+        ``"bloch"``: Φ(q) on the primitive cell at the irreducible commensurate q, then the
+        inverse transform; ``"autodiff"``: automatic differentiation of the supercell. The two
+        agree to rounding; the first is faster by orders of magnitude.
+    max_memory
+        Bytes that a block of q may take in the Bloch response.
+
+    Returns
+    -------
+    ndarray, shape=(n_prim, n_super, 3, 3), eV/Å²
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        An element the potential does not know, overlapping atoms, or an unknown method.
+
+    """
+    return _force_constants(phonon, potential, method, max_memory)[0]
+
+
+def set_force_constants(
+    phonon: Phonopy, potential: Potential, symmetrize: bool = False, method: str = "bloch"
+) -> ForceConstantsReport:
+    """Store analytic force constants in ``phonon``, in place, and report on them.
+
+    Parameters
+    ----------
+    phonon
+        With supercell and primitive matrices set; nothing else is needed.
+    potential
+        From :func:`phonopy_equivariant.load_potential`.
+    symmetrize
+        Whether to project with symfc afterwards. The analytic force constants obey sum rule,
+        permutation and space-group symmetry to rounding; this is never needed for a potential.
+    method
+        As in :func:`force_constants`.
+
+    """
+    start = time.perf_counter()
+    compact, equilibrium = _force_constants(phonon, potential, method, MAX_MEMORY)
+    seconds = time.perf_counter() - start
+    if equilibrium is None:
+        equilibrium = _evaluated(phonon, potential)
+    # phonopy's setter copies; it would let a wrong second axis pass and fail in its kernel
+    phonon.force_constants = compact
+    report = _report(phonon, potential, compact, equilibrium, method, seconds)
+    if symmetrize:
+        phonon.symmetrize_force_constants(use_symfc_projector=True)
+    return report
+
+
+def _force_constants(
+    phonon: Phonopy, potential: Potential, method: str, max_memory: int
+) -> tuple[Float[ndarray, "prim super 3 3"], Equilibrium | None]:
+    """Return compact force constants, and forces and stress where the method knows them."""
+    require_angstrom(phonon)
+    if method not in METHODS:
+        raise PhonopyEquivariantError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
+    rows = np.array(phonon.primitive.p2s_map)
+    if method == "autodiff":
+        return structure_hessian_rows(potential, as_structure(phonon.supercell), rows), None
+    symmetry = primitive_operations(phonon)
+    grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
+    response = lattice_response(
+        potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory, symmetry
+    )
+    owner, cells = supercell_images(phonon)
+    phi = fill_star(grid, symmetry, response.values[0])
+    return compact_force_constants(grid, phi, cells, owner, rows), response.equilibrium
+
+
+def familiarity_at(
+    potential: Potential, numbers: Int[ndarray, " atoms"], equilibrium: Equilibrium
+) -> Familiarity | None:
+    """Return how far a crystal is from the training structures, if the potential can tell."""
+    if potential.reference is None:
+        return None
+    species = potential.species_index(numbers[equilibrium.receivers])
+    return compare(potential.reference, equilibrium.features, species)
+
+
+def _evaluated(phonon: Phonopy, potential: Potential) -> Equilibrium:
+    found = potential.evaluate(phonon.primitive)
+    atoms = np.arange(len(phonon.primitive))
+    return Equilibrium(found.forces, found.stress, found.features, atoms)
+
+
+def _report(
+    phonon: Phonopy,
+    potential: Potential,
+    compact: ndarray,
+    equilibrium: Equilibrium,
+    method: str,
+    seconds: float,
+) -> ForceConstantsReport:
+    full = compact_fc_to_full_fc(phonon.primitive, compact)
+    sums = max(np.abs(full.sum(axis=axis)).max() for axis in (0, 1))
+    return ForceConstantsReport(
+        model=potential.name,
+        sha256=potential.sha256,
+        sum_rule=float(sums),
+        permutation=float(np.abs(full - full.transpose(1, 0, 3, 2)).max()),
+        residual_force=float(np.linalg.norm(equilibrium.forces, axis=1).max()),
+        residual_stress=float(np.abs(equilibrium.stress).max() / GPa),
+        hessian_range=potential.hessian_range,
+        inscribed_radius=inscribed_radius(phonon.supercell.cell),
+        familiarity=familiarity_at(potential, phonon.primitive.numbers, equilibrium),
+        method=method,
+        seconds=seconds,
+    )

@@ -1,0 +1,203 @@
+"""Modes of a crystal at Γ: irreps, infrared and Raman activity, through phonopy's irreps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from ase import units
+from jaxtyping import Float
+from numpy import ndarray
+from phonopy import Phonopy
+from phonopy.phonon.irreps import IrReps
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.files import replacing
+from phonopy_equivariant.response.dipoles import dipole_gradients
+
+# Modes are taken for degenerate within these (THz), the first that leaves no label open: analytic
+# force constants give 1e-7, those of a file with few digits less.
+_TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2)
+_THZ = 1e12 / (100 * units._c)  # in cm⁻¹
+# Part of a mode that translations of the crystal must carry for it to be acoustic.
+_ACOUSTIC = 0.5
+
+
+class GammaMode(NamedTuple):
+    """Degenerate optical modes at Γ."""
+
+    bands: tuple[int, ...]  # counted from 0
+    frequency: float  # THz, negative if imaginary
+    irrep: str  # "?" where modes of several irreps coincide
+    infrared: bool
+    raman: bool
+    oscillator_strength: float | None  # e²/amu, |∂μ/∂Q|² summed over the modes
+
+
+class GammaModes(NamedTuple):
+    """The optical modes of a crystal at Γ, without the LO-TO splitting."""
+
+    point_group: str  # Hermann-Mauguin
+    modes: tuple[GammaMode, ...]
+
+    def representation(self) -> str:
+        """Return the optical representation as text, say A1g + 3 Eu."""
+        labels = [mode.irrep for mode in self.modes]
+        counts = {label: labels.count(label) for label in sorted(set(labels))}
+        return " + ".join(f"{n} {label}" if n > 1 else label for label, n in counts.items())
+
+    def rows(self) -> list[list[str]]:
+        """Return the table: bands, THz, cm⁻¹, irrep, activities, oscillator strength."""
+        rows = []
+        for mode in self.modes:
+            size = abs(mode.frequency)
+            sign = "i" if mode.frequency < 0 else ""
+            row = [
+                " ".join(str(band + 1) for band in mode.bands),
+                f"{size:.4f}{sign}",
+                f"{size * _THZ:.2f}{sign}",
+                mode.irrep,
+                "yes" if mode.infrared else "-",
+                "yes" if mode.raman else "-",
+            ]
+            if mode.oscillator_strength is not None:
+                row.append(f"{mode.oscillator_strength:.5f}")
+            rows.append(row)
+        return rows
+
+    def columns(self) -> list[str]:
+        """Return the headings of the table."""
+        strengths = any(mode.oscillator_strength is not None for mode in self.modes)
+        return ["BANDS", "THz", "cm⁻¹", "IRREP", "IR", "RAMAN"] + ["e²/AMU"] * strengths
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as YAML."""
+        modes = [
+            mode._asdict() | {"bands": [band + 1 for band in mode.bands]} for mode in self.modes
+        ]
+        content = {
+            "units": {
+                "frequency": "THz, negative if imaginary",
+                "oscillator_strength": "e^2/amu",
+            },
+            "point_group": self.point_group,
+            "optical_representation": self.representation(),
+            "modes": modes,
+        }
+        with replacing(path) as temporary:
+            Path(temporary).write_text(yaml.dump(content, sort_keys=False), encoding="utf-8")
+
+
+def check_primitive(phonon: Phonopy) -> None:
+    """Raise before force constants are computed if phonopy's irreps would refuse the cell.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        phonopy's primitive cell is not the smallest.
+
+    """
+    rotations = phonon.primitive_symmetry.symmetry_operations["rotations"]
+    if len(np.unique(rotations, axis=0)) != len(rotations):
+        raise PhonopyEquivariantError(
+            "--irreps-table needs the primitive cell, and this one holds several; pass --pa auto."
+        )
+
+
+def gamma_modes(phonon: Phonopy) -> GammaModes:
+    """Return the optical modes at Γ with labels and activities.
+
+    Labels are phonopy's (Mulliken symbols in the conventional setting of spglib). With χ the
+    character of modes under the rotations R of the point group, modes are infrared active if χ
+    contains a part of the vector, χ_v(R) = tr R, and Raman active if it contains a part of its
+    symmetric square, ½[(tr R)² + tr R²]. The three translations are left out by their
+    eigenvectors, whatever their frequencies.
+
+    Where Born charges are set, |Σ_i Z_i e_i/√m_i|² is the oscillator strength.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        No force constants, or a cell that phonopy's irreps refuse.
+
+    """
+    if phonon.force_constants is None:
+        raise PhonopyEquivariantError("The phonon object has no force constants; set them first.")
+    check_primitive(phonon)
+    irreps, labels, sets = _labelled(phonon)
+    rotations = np.asarray(irreps.conventional_rotations, float)
+    trace = np.trace(rotations, axis1=1, axis2=2)
+    square = (trace**2 + np.trace(rotations @ rotations, axis1=1, axis2=2)) / 2
+    gradients = _gradients(phonon, irreps)
+    modes = []
+    for index in sets:
+        bands = [int(band) for band in irreps.band_indices[index]]
+        character = np.asarray(irreps.characters[index])
+        active = [abs(np.mean(character.conj() * other)) > 0.5 for other in (trace, square)]
+        strength = None if gradients is None else float((gradients[bands] ** 2).sum())
+        modes.append(
+            GammaMode(
+                tuple(bands),
+                float(np.mean(irreps.frequencies[bands])),
+                labels[index] or "?",
+                bool(active[0]),
+                bool(active[1]),
+                strength,
+            )
+        )
+    return GammaModes(str(phonon.primitive_symmetry.pointgroup_symbol), tuple(modes))
+
+
+def _labelled(phonon: Phonopy) -> tuple[IrReps, list[str | None], list[int]]:
+    """Return phonopy's irreps, their labels, and which sets of modes are optical."""
+    best: tuple[int, tuple[IrReps, list[str | None], list[int]]] | None = None
+    for tolerance in _TOLERANCES:
+        try:
+            irreps = phonon.run_irreps([0, 0, 0], degeneracy_tolerance=tolerance)
+            irreps = phonon.irreps if irreps is None else irreps
+        except RuntimeError as error:
+            raise PhonopyEquivariantError(
+                f"phonopy finds no irreps ({error}); try another --tolerance."
+            ) from error
+        optical = [
+            k for k, bands in enumerate(irreps.band_indices) if _is_optical(irreps, phonon, bands)
+        ]
+        # phonopy has no public name for its labels
+        labels = list(irreps._ir_labels or [None] * len(irreps.band_indices))
+        unknown = sum(labels[k] is None for k in optical)
+        if best is None or unknown < best[0]:
+            best = unknown, (irreps, labels, optical)
+        if unknown == 0:
+            break
+    assert best is not None
+    return best[1]
+
+
+def _is_optical(irreps: IrReps, phonon: Phonopy, bands: Any) -> bool:
+    roots = np.sqrt(phonon.primitive.masses / phonon.primitive.masses.sum())
+    vectors = np.asarray(irreps.eigenvectors)[:, bands].reshape(len(roots), 3, len(bands))
+    weight = (np.abs(np.einsum("i,iak->ak", roots, vectors)) ** 2).sum() / len(bands)
+    return bool(weight < _ACOUSTIC)
+
+
+def _gradients(phonon: Phonopy, irreps: IrReps) -> Float[ndarray, "bands 3"] | None:
+    """Return ∂μ/∂Q of every band, e/√amu; eigenvectors at Γ are made real."""
+    if phonon.nac_params is None:
+        return None
+    masses = phonon.primitive.masses
+    real = _real(irreps)
+    displacements = real.T.reshape(-1, len(masses), 3) / np.sqrt(masses)[:, None]
+    return dipole_gradients(displacements, np.asarray(phonon.nac_params["born"], float))
+
+
+def _real(irreps: IrReps) -> ndarray:
+    """Return real eigenvectors: among degenerate modes phonopy's may be complex combinations."""
+    vectors = np.asarray(irreps.eigenvectors)
+    real = np.zeros(vectors.shape)
+    for bands in irreps.band_indices:
+        both = np.hstack([vectors[:, bands].real, vectors[:, bands].imag])
+        real[:, bands] = np.linalg.svd(both)[0][:, : len(bands)]
+    return real

@@ -1,0 +1,1 @@
+"""Second derivatives by plain automatic differentiation: the independent twins."""

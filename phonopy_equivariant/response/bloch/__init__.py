@@ -1,0 +1,1 @@
+"""Bloch response: force constants at any q on the primitive cell."""

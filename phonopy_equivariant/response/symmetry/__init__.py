@@ -1,0 +1,1 @@
+"""Space-group symmetry of q and of atoms."""

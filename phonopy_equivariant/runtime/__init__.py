@@ -1,0 +1,1 @@
+"""How JAX is run: compilation, kept programs, cache folders, memory allocation."""

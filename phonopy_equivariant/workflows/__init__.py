@@ -1,0 +1,1 @@
+"""One crystal from file to results."""
