@@ -55,10 +55,23 @@ def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
 
 
 def masses_of(atoms: Atoms | PhonopyAtoms | Structure) -> Float[ndarray, " atoms"]:
-    """Return atomic masses (amu); a :class:`Structure` has those of the elements."""
+    """Return atomic masses (amu); a :class:`Structure` has those of the elements.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A mass is zero, negative or not a finite number.
+
+    """
     if isinstance(atoms, Structure):
         return atomic_masses[atoms.numbers]
-    return np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
+    masses = np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
+    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+    if len(wrong):
+        raise PhonopyEquivariantError(
+            f"The mass of atom {wrong[0] + 1} is {masses[wrong[0]]:g} amu; give a positive number."
+        )
+    return masses
 
 
 def to_ase(structure: Structure) -> Atoms:
