@@ -90,6 +90,22 @@ class Potential:
             raise PhonopyEquivariantError(_unknown_elements(self, present))
         return np.searchsorted(self.species, numbers)
 
+    def require_finite(self, force_constants: ndarray) -> ndarray:
+        """Return second derivatives of this potential if all are finite numbers.
+
+        Raises
+        ------
+        PhonopyEquivariantError
+            One is not: no search for symmetry, eigenvalue or sum would say so.
+
+        """
+        if not np.isfinite(force_constants).all():
+            raise PhonopyEquivariantError(
+                f"The potential {self.name} gives force constants that are not finite numbers; "
+                "check the structure, or choose another model."
+            )
+        return force_constants
+
     def graph(self, structure: Any) -> jraph.GraphsTuple:
         """Return the unpadded graph of an ASE, phonopy or own structure."""
         structure = as_structure(structure)

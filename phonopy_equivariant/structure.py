@@ -69,10 +69,23 @@ def unchecked_structure(atoms: Atoms) -> Structure:
 
 
 def masses_of(atoms: Atoms | PhonopyAtoms | Structure) -> Float[ndarray, " atoms"]:
-    """Return atomic masses (amu), those of the elements where a :class:`Structure` has none."""
-    if isinstance(atoms, Structure):
-        return atomic_masses[atoms.numbers] if atoms.masses is None else atoms.masses
-    return np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
+    """Return atomic masses (amu), those of the elements where a :class:`Structure` has none.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A mass is zero, negative or not a finite number.
+
+    """
+    if isinstance(atoms, Structure) and atoms.masses is None:
+        return atomic_masses[atoms.numbers]
+    masses = np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
+    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+    if len(wrong):
+        raise PhonopyEquivariantError(
+            f"The mass of atom {wrong[0] + 1} is {masses[wrong[0]]:g} amu; give a positive number."
+        )
+    return masses
 
 
 def to_ase(structure: Structure) -> Atoms:

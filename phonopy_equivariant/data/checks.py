@@ -81,7 +81,8 @@ def overlap(record: Record) -> str:
 
 def faults(record: Record) -> Iterator[str]:
     """Yield what is wrong with one record: what :func:`unsoundness` and :func:`overlap` find,
-    forces beyond any structure, and force constants that are not Hermitian."""
+    forces beyond any structure, and force constants that are not Hermitian.
+    """
     text = unsoundness(record)
     if text:
         yield text
