@@ -40,6 +40,8 @@ class Crystal:
         Displacements, in the file's own unit of length.
     calculator
         The calculator whose units the file has; None stands for eV and Å.
+    constraints
+        ASE's constraints of atoms that the file holds fixed.
 
     """
 
@@ -50,6 +52,7 @@ class Crystal:
     nac_params: Mapping[str, Any] | None = None
     dataset: Mapping[str, Any] | None = None
     calculator: str | None = None
+    constraints: tuple[Any, ...] = ()
 
     @property
     def length_unit(self) -> float:
@@ -88,7 +91,7 @@ def read_crystal(path: str | os.PathLike[str]) -> Crystal:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise PhonopyEquivariantError(f"The structure file {path} {what}; give an existing file.")
     try:
-        crystal = _read_yaml(path) if looks_like_yaml(path) else Crystal(path, _read_ase(path))
+        crystal = _read_yaml(path) if looks_like_yaml(path) else _read_ase(path)
         as_structure(crystal.unitcell)
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{path}: {error}") from error
@@ -96,14 +99,16 @@ def read_crystal(path: str | os.PathLike[str]) -> Crystal:
 
 
 def read_atoms(path: str | os.PathLike[str]) -> Atoms:
-    """Read a crystal as :func:`read_crystal` does, as ``ase.Atoms``."""
-    cell = read_crystal(path).unitcell
+    """Read a crystal as :func:`read_crystal` does, as ``ase.Atoms`` with its constraints."""
+    crystal = read_crystal(path)
+    cell = crystal.unitcell
     return Atoms(
         numbers=cell.numbers,
         scaled_positions=cell.scaled_positions,
         cell=cell.cell,
         masses=cell.masses,
         pbc=True,
+        constraint=list(crystal.constraints),
     )
 
 
@@ -148,7 +153,7 @@ def _read_yaml(path: Path) -> Crystal:
     )
 
 
-def _read_ase(path: Path) -> PhonopyAtoms:
+def _read_ase(path: Path) -> Crystal:
     try:
         atoms: Any = ase.io.read(path)
     except PermissionError as error:
@@ -164,7 +169,7 @@ def _read_ase(path: Path) -> PhonopyAtoms:
     cell = to_phonopy(as_structure(atoms))
     if atoms.has("masses"):
         cell.masses = atoms.get_masses()
-    return cell
+    return Crystal(path, cell, constraints=tuple(atoms.constraints))
 
 
 def _scaled(cell: PhonopyAtoms, factor: float) -> PhonopyAtoms:
