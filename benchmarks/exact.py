@@ -31,8 +31,8 @@ from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.phonons.exact import in_equal_blocks
 from phonopy_equivariant.phonons.exact_images import image_matrix
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.columns.lattice import MAX_MEMORY
-from phonopy_equivariant.response.bloch.columns.prepare import prepare
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY
+from phonopy_equivariant.response.bloch.prepare import prepare
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
 from phonopy_equivariant.structure import inscribed_radius

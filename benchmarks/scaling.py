@@ -19,7 +19,7 @@ import numpy as np
 from ase.build import bulk, make_supercell
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 
 CELLS = {
     2: np.diag([1, 1, 1]),

@@ -21,7 +21,7 @@ from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.phonons.exact_images import ImageTable, image_matrix
 from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response.autodiff.extended import extended_force_constants
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
 from phonopy_equivariant.structure import Structure, to_phonopy

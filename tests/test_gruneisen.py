@@ -17,7 +17,7 @@ import phonopy_equivariant as pe
 from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response.autodiff.hessian import hessian
-from phonopy_equivariant.response.bloch.columns.lattice import (
+from phonopy_equivariant.response.bloch.lattice import (
     Motion,
     lattice_force_constants,
     lattice_response,

@@ -17,7 +17,7 @@ from phonopy_equivariant.models.product_basis import contract, product_orders
 from phonopy_equivariant.models.radial import agnesi_transform, soft_transform, zbl_energy
 from phonopy_equivariant.models.symmetric_basis import equivariant_polynomials, monomials
 from phonopy_equivariant.potential import Potential, random_potential
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 
 SMALL = {
     "species": (8, 11, 17),

@@ -14,7 +14,7 @@ import phonopy_equivariant as pe
 from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response.autodiff.extended import extended_force_constants
 from phonopy_equivariant.response.autodiff.hessian import hessian
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 
 QPOINTS = np.array([[0.0, 0, 0], [0.5, 0, 0.5], [0.25, 0.1, -0.3]])
 

@@ -14,7 +14,7 @@ from ase.build import bulk
 from phonopy_equivariant import potential as potential_module
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.potential import random_potential
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.runtime import compilation, programs, source
 
 CONFIG = NequIPConfig(

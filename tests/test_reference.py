@@ -10,7 +10,7 @@ import pytest
 from phonopy_equivariant.checkpoints.load import load_potential
 from phonopy_equivariant.graph import edge_bucket
 from phonopy_equivariant.response.autodiff.hessian import structure_hessian_rows
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.structure import Structure
 
 MODELS = ("nequix-mp-1-pft", "nequix-oam-1-pft")

@@ -22,7 +22,7 @@ from training_helpers import (
 from phonopy_equivariant.data import ForceConstantsData, Record
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.autodiff.hessian import hessian
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.structure import Structure
 from phonopy_equivariant.training.config import (
     HessianTerm,

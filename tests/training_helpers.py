@@ -14,7 +14,7 @@ from conftest import small_config
 
 from phonopy_equivariant.data import ForceConstantsData, Record, Spectrum
 from phonopy_equivariant.potential import Potential, random_potential
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.structure import Structure, as_structure
 from phonopy_equivariant.training.spectral import THZ2
 

@@ -26,7 +26,7 @@ class ForceConstantsData:
         In units of the cell's reciprocal vectors; a molecule or a Hessian at Γ has one, q = 0.
     values
         Φ_ij(q) = sum_S Φ(0i, Sj) e^{2πi q·S}, eV/Å², the lattice gauge of
-        :mod:`phonopy_equivariant.response.bloch.columns.lattice`; S is counted from the record's positions.
+        :mod:`phonopy_equivariant.response.bloch.lattice`; S is counted from the record's positions.
 
     """
 

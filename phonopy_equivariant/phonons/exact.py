@@ -19,8 +19,8 @@ from phonopy_equivariant.phonons.exact_range import Attempt, converged_matrix
 from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry_report
 from phonopy_equivariant.phonons.report import ISOTOPES, SymmetryReport
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.columns.lattice import MAX_MEMORY, respond
-from phonopy_equivariant.response.bloch.columns.prepare import Lattice, equilibrium_of, prepare
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, respond
+from phonopy_equivariant.response.bloch.prepare import Lattice, equilibrium_of, prepare
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 from phonopy_equivariant.response.symmetry.star import real_q
 

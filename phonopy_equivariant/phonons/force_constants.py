@@ -27,8 +27,8 @@ from phonopy_equivariant.phonons.report import ISOTOPES, ForceConstantsReport, S
 from phonopy_equivariant.phonons.residuals import permutation_residual, sum_rule_residual
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.autodiff.hessian import structure_hessian_rows
-from phonopy_equivariant.response.bloch.columns.equilibrium import Equilibrium
-from phonopy_equivariant.response.bloch.columns.lattice import MAX_MEMORY, lattice_response
+from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
 from phonopy_equivariant.response.symmetry.star import (
     commensurate_grid,
     compact_force_constants,

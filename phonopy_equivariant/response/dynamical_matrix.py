@@ -10,7 +10,7 @@ from jaxtyping import Complex, Float
 from numpy import ndarray
 
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.columns.lattice import MAX_MEMORY, lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_force_constants
 from phonopy_equivariant.structure import as_structure, masses_of
 
 

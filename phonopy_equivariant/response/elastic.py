@@ -25,7 +25,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
-from phonopy_equivariant.response.bloch.columns.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, as_structure
 

@@ -27,8 +27,8 @@ from phonopy.physical_units import get_physical_units
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.columns.lattice import MAX_MEMORY, lattice_response
-from phonopy_equivariant.response.bloch.columns.prepare import Motion
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
+from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.elastic import as_voigt, crystal_of, strain_response
 from phonopy_equivariant.structure import Structure, masses_of
 

@@ -26,9 +26,9 @@ from phonopy.physical_units import get_physical_units
 from phonopy_equivariant.graph import bucket_size, edge_bucket
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.columns.columns import PairTable, bloch_force_constants
-from phonopy_equivariant.response.bloch.columns.expansion import Network, expand
-from phonopy_equivariant.response.bloch.columns.prepare import pair_slots
+from phonopy_equivariant.response.bloch.columns import PairTable, bloch_force_constants
+from phonopy_equivariant.response.bloch.expansion import Network, expand
+from phonopy_equivariant.response.bloch.prepare import pair_slots
 from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.structure import Structure, masses_of
 from phonopy_equivariant.training.config import HessianTerm, LossConfig, SpectrumTerm

@@ -32,8 +32,8 @@ from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.irreps import Features, expand_paths
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
-from phonopy_equivariant.response.bloch.columns.expansion import Expansion, LayerExpansion
-from phonopy_equivariant.response.bloch.columns.node import activation, node_function
+from phonopy_equivariant.response.bloch.expansion import Expansion, LayerExpansion
+from phonopy_equivariant.response.bloch.node import activation, node_function
 from phonopy_equivariant.response.symmetry.little_group import Completion, irrep_of
 
 

@@ -35,7 +35,7 @@ from phonopy_equivariant.models.irreps import (
     split_radial,
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params, bind_radial
-from phonopy_equivariant.response.bloch.columns.node import ProductExpansion, expand_product, node_function
+from phonopy_equivariant.response.bloch.node import ProductExpansion, expand_product, node_function
 from phonopy_equivariant.response.symmetry.little_group import Orbits, irrep_of
 from phonopy_equivariant.runtime.programs import record
 

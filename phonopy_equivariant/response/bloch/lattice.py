@@ -12,10 +12,10 @@ from numpy import ndarray
 
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.columns.columns import PairTable, bloch_force_constants
-from phonopy_equivariant.response.bloch.columns.equilibrium import Equilibrium
-from phonopy_equivariant.response.bloch.columns.expansion import Expansion
-from phonopy_equivariant.response.bloch.columns.prepare import Lattice, Motion, equilibrium_of, prepare
+from phonopy_equivariant.response.bloch.columns import PairTable, bloch_force_constants
+from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
+from phonopy_equivariant.response.bloch.expansion import Expansion
+from phonopy_equivariant.response.bloch.prepare import Lattice, Motion, equilibrium_of, prepare
 from phonopy_equivariant.response.symmetry.little_group import (
     Completion,
     LittleGroup,

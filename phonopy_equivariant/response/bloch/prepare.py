@@ -12,12 +12,12 @@ from numpy import ndarray
 from phonopy_equivariant.graph import edge_bucket
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.columns.equilibrium import (
+from phonopy_equivariant.response.bloch.equilibrium import (
     Equilibrium,
     WeightedEdges,
     sums_over_edges,
 )
-from phonopy_equivariant.response.bloch.columns.expansion import Expansion, Network, expand
+from phonopy_equivariant.response.bloch.expansion import Expansion, Network, expand
 from phonopy_equivariant.response.symmetry.little_group import Orbits
 from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.runtime.compilation import compiled
