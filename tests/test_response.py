@@ -24,7 +24,7 @@ from phonopy_equivariant.phonons.cells import primitive_operations, supercell_of
 from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response.autodiff.extended import extended_force_constants
 from phonopy_equivariant.response.autodiff.hessian import hessian, structure_hessian_rows
-from phonopy_equivariant.response.bloch.columns import lattice
+from phonopy_equivariant.response.bloch import lattice
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants, lattice_response
 from phonopy_equivariant.response.symmetry.little_group import little_groups, rotations_of_irreps
 from phonopy_equivariant.response.symmetry.star import commensurate_grid

@@ -28,7 +28,7 @@ from phonopy_equivariant.training.optimiser import TrainState
 from phonopy_equivariant.training.samples import Cursor
 
 HEADER = "progress.json"
-FORMAT = 2  # 1 had no fingerprints of the data
+FORMAT = 3  # 1 had no fingerprints of the data; 2 had others, of labels that no term uses too
 
 
 @dataclasses.dataclass(frozen=True)
