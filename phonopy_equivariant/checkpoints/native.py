@@ -35,6 +35,7 @@ from phonopy_equivariant.models.architectures import ARCHITECTURES, architecture
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.runtime.compilation import x64_mode
 
 FORMAT_VERSION = 1
 HEADER = "model.yaml"
@@ -203,7 +204,7 @@ def _parse_header(header: dict[str, Any], architecture: str) -> _Header:
     threshold, quantile = float(familiarity["threshold"]), float(familiarity["quantile"])
     if features < 0 or not math.isfinite(threshold):
         raise ValueError(FAMILIARITY)
-    with jax.enable_x64(True):
+    with x64_mode():
         template = jax.eval_shape(kind.build(config).init, jax.random.key(0))
     return _Header(config, labels, template, features, threshold, quantile)
 
