@@ -21,7 +21,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.architectures import ARCHITECTURES
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, graph_of_node, node_energies, random_potential
-from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 from phonopy_equivariant.training.batches import Graphs, budget, fill, pack
 from phonopy_equivariant.training.config import TrainingConfig
 
@@ -116,7 +116,7 @@ def _shifted(potential: Potential, shifts: Float[ndarray, " species"]) -> Params
         if jax.tree_util.keystr(path[-1:], simple=True) != ATOMIC_ENERGIES:
             return leaf
         found.append(leaf.shape)
-        with jax.enable_x64(True):
+        with x64_mode():
             return jnp.asarray(np.asarray(leaf, float) + shifts.reshape(leaf.shape), leaf.dtype)
 
     params: Params = jax.tree_util.tree_map_with_path(shift, potential.params)
