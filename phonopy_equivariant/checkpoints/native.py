@@ -36,7 +36,6 @@ from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.models.weights import shapes_only
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.runtime.compilation import x64_mode
 
 FORMAT_VERSION = 1
 HEADER = "model.yaml"
