@@ -12,6 +12,7 @@ from phonopy_equivariant.cli.options import (
     add_dim_option,
     add_logging_options,
     add_model_options,
+    add_structure_arguments,
     parser_arguments,
 )
 
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="phonopy-equivariant run STRUCTURE [options] [options of phonopy]",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
-    parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
+    add_structure_arguments(parser)
     add_model_options(parser)
     group = parser.add_argument_group("crystal")
     add_dim_option(group)
@@ -152,7 +153,8 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
 
     console = Console(args.quiet, args.verbose)
     # displaced supercells of a file are of no use here
-    crystal = dataclasses.replace(read_crystal(args.structure), dataset=None)
+    crystal = read_crystal(args.structure, args.index, console.say)
+    crystal = dataclasses.replace(crystal, dataset=None)
     check_output(PARAMS_FILE)
     symprec = settings.symmetry_tolerance or 1e-5
     dim = args.dim

@@ -22,6 +22,8 @@ from scipy.spatial import cKDTree
 _SYMPREC = 1e-5
 # Numbers with one or no decimal are exact (0.5), those with two are never changed (0.33).
 _COARSE = 0.5e-2
+# Numbers that are cut off and not rounded, 0.6666, are off by up to two half units.
+_CUT_OFF = 2.0
 # Images of atoms, operations times atoms, that are looked up in a second or two.
 _LARGEST = 2_000_000
 # The mean metric is not the one that fits the digits of the lattice vectors best.
@@ -71,26 +73,28 @@ def as_meant(atoms: Atoms, digits: Digits, report: Callable[[str], None]) -> Ato
         Called with a line that names both space groups, if there are two.
 
     """
+    if not np.isfinite(atoms.positions).all():
+        return atoms
     reach = _reach(atoms, digits)
     present = space_group(atoms, _SYMPREC) if reach > _SYMPREC else None
     while present is not None and reach > _SYMPREC:
         group = space_group(atoms, reach)
-        if group is not None and len(group.rotations) > len(present.rotations):
-            meant, excess = _closest(atoms, digits, group)
-            again = space_group(meant, _SYMPREC)
-            if again is not None and len(again.rotations) == len(group.rotations):
-                if excess <= 1.0:
-                    report(
-                        f"Coordinates are rounded: read with the space group {group.name}, which "
-                        f"their digits allow; the numbers as they stand have {present.name}."
-                    )
-                    return meant
-                if excess <= 2.0:
-                    report(
-                        f"The space group is {present.name}, and {group.name} with a tolerance of "
-                        f"{reach:.1g} Å: if that is meant, write more digits."
-                    )
-                    return atoms
+        if group is not None and len(group.rotations) <= len(present.rotations):
+            break  # nor do smaller tolerances find more
+        meant, excess = (atoms, np.inf) if group is None else _closest(atoms, digits, group)
+        again = space_group(meant) if excess <= _CUT_OFF else None
+        if group is not None and again is not None and len(again.rotations) == len(group.rotations):
+            if excess <= 1.0:
+                report(
+                    f"Coordinates are rounded: read with the space group {group.name}, which "
+                    f"their digits allow; the numbers as they stand have {present.name}."
+                )
+                return meant
+            report(
+                f"The space group is {present.name}, and {group.name} with a tolerance of "
+                f"{reach:.1g} Å: if that is meant, write more digits."
+            )
+            return atoms
         reach /= 4
     return atoms
 
@@ -111,11 +115,11 @@ def space_group(atoms: Atoms, tolerance: float = _SYMPREC) -> Group | None:
     _, kinds = np.unique(
         np.column_stack([atoms.numbers, atoms.get_masses()]), axis=0, return_inverse=True
     )
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), kinds.ravel())
+    cell: Any = (atoms.cell.array, atoms.get_scaled_positions(), kinds.ravel())
     try:
         dataset: Any = spglib.get_symmetry_dataset(cell, symprec=tolerance)
-    except spglib.SpglibError:
-        return None
+    except Exception:  # no group is found, which later versions raise
+        dataset = None
     if dataset is None:
         return None
     name = f"{dataset.international} ({dataset.number})"
