@@ -20,8 +20,8 @@ PROGRAM = "phonopy-equivariant run"
 
 _DESCRIPTION = """\
 Compute the phonons of a crystal: analytic force constants from a potential into
-phonopy_params.yaml, then phonopy itself with all its options. STRUCTURE is any file that ASE
-reads (POSCAR, .cif, .extxyz, ...) or phonopy's YAML.
+phonopy_params.yaml, then phonopy itself with all its options. STRUCTURE is a CIF, a POSCAR, any
+other file that ASE reads, an input of another code, or phonopy's YAML (docs/structure_files.md).
 """
 
 _EXAMPLES = """\
