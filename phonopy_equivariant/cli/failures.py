@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from phonopy_equivariant.cli.interrupts import Terminated, catch_signals, leave
+from phonopy_equivariant.cli.interrupts import Terminated, leave, signals_caught
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 SUCCESS, FAILURE, INTERRUPTED, TERMINATED = 0, 1, 130, 128 + signal.SIGTERM
@@ -24,32 +24,44 @@ _REMEDIES = {
 
 
 def exit_status(function: Callable[[], int], verbose: bool) -> int:
-    """Return the status of ``function``; exceptions become a line and a status of their own.
+    """Return the status of ``function``; errors become a line and a status of their own.
 
-    ``verbose`` shows the traceback as well.
+    ``verbose`` shows the traceback as well. What ends a process passes: Ctrl-C, SIGTERM and a
+    reader of the output that has gone.
     """
-    catch_signals()
     try:
         status = function()
         sys.stdout.flush()
         return status
-    except Terminated:
-        leave(TERMINATED)
     except SystemExit as request:
         return _status_of(request)
-    except KeyboardInterrupt:
-        _say("interrupted")
-        leave(INTERRUPTED)
     except BrokenPipeError:
-        # the reader of a pipe has gone (... | head): nothing to say, nothing to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
+        raise
     except Exception as error:  # the last resort: no traceback at the user
         if verbose:
             import traceback
 
             traceback.print_exc()
         _say(f"error: {describe(error)}")
+        return FAILURE
+
+
+def process_status(function: Callable[[], int]) -> int:
+    """Return the status of ``function`` for a process that is the command and nothing else.
+
+    Ctrl-C and SIGTERM end the process here.
+    """
+    try:
+        with signals_caught():
+            return function()
+    except Terminated:
+        leave(TERMINATED)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        leave(INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of a pipe has gone (... | head): nothing to say, nothing to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
 
 
@@ -64,10 +76,26 @@ def describe(error: BaseException) -> str:
         return f"{name}{reason}; {remedy}."
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return "out of memory; choose a smaller supercell (--dim) or --dtype float32."
+    if "Unable to initialize backend" in str(error):
+        return no_device("auto")
     summary = " ".join(str(error).split())[:300]
     return (
         f"{type(error).__name__}: {summary} (unexpected: -v shows where; please report it "
         "with the input file)"
+    )
+
+
+def no_device(option: str) -> str:
+    """Return what to say where JAX finds no device of ``--device option``."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and option == "auto":
+        return (
+            f"JAX_PLATFORMS={platforms} in the environment: JAX finds no such device; unset the "
+            "variable, or use --device cpu."
+        )
+    return (
+        f"--device {option}: JAX finds no such device; install its plug-in "
+        "(pip install 'phonopy-equivariant[cuda12]'), or use --device cpu."
     )
 
 

@@ -19,7 +19,7 @@ from phonopy_equivariant.response.bloch.equilibrium import (
 )
 from phonopy_equivariant.response.bloch.expansion import Expansion, Network, expand
 from phonopy_equivariant.response.symmetry.little_group import Orbits
-from phonopy_equivariant.response.symmetry.star import Operations
+from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.runtime.compilation import compiled
 
 
