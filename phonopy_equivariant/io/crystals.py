@@ -206,7 +206,7 @@ def _as_crystal(path: Path, atoms: Atoms, report: Callable[[str], None]) -> Crys
         # phonopy wants a right-handed cell; turned round, the axes keep their order for --dim
         report("The lattice vectors are left-handed: all three are turned round.")
         atoms.set_cell(0.0 - atoms.cell.array)
-    cell = to_phonopy(as_structure(atoms))
+    cell = to_phonopy(as_structure(atoms)._replace(masses=None))
     isotopes = unusual_masses(atoms)
     cell.masses = np.where(np.isnan(isotopes), cell.masses, isotopes)
     return Crystal(path, cell, constraints=tuple(atoms.constraints))
