@@ -91,6 +91,13 @@ def potential() -> Potential:
 
 
 @pytest.fixture(scope="session")
+def one_layer() -> Potential:
+    """Return a potential whose programs compile in a moment."""
+    config = small_config(species=(8, 11, 14, 17, 22), num_interactions=1, scale=20.0)
+    return random_potential(config, seed=6)
+
+
+@pytest.fixture(scope="session")
 def crystal() -> Structure:
     """Five atoms of three kinds without symmetry in a skewed cell of 3.3 to 4.1 Å."""
     rng = np.random.default_rng(3)
