@@ -35,7 +35,6 @@ from scipy.spatial.transform import Rotation  # noqa: E402
 
 from phonopy_equivariant.models.config import NequIPConfig  # noqa: E402
 from phonopy_equivariant.potential import Potential, random_potential  # noqa: E402
-from phonopy_equivariant.runtime import programs  # noqa: E402
 from phonopy_equivariant.structure import Structure  # noqa: E402
 
 # no silent mixing of precisions
