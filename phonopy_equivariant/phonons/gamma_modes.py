@@ -22,8 +22,8 @@ from phonopy_equivariant.response.dipoles import dipole_gradients
 # force constants give 1e-7, those of a file with few digits less.
 _TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2)
 _THZ = 1e12 / (100 * units._c)  # in cm⁻¹
-# Part of a mode that translations of the crystal must carry for it to be acoustic.
-_ACOUSTIC = 0.5
+# A set of modes is acoustic if fewer than this many of its dimensions are no translations.
+_OPTICAL = 0.5
 
 
 class GammaMode(NamedTuple):
@@ -177,10 +177,15 @@ def _labelled(phonon: Phonopy) -> tuple[IrReps, list[str | None], list[int]]:
 
 
 def _is_optical(irreps: IrReps, phonon: Phonopy, bands: Any) -> bool:
+    """Return whether a set of modes holds more than translations of the crystal.
+
+    Where parts of the crystal do not interact, one set at zero frequency holds the translations
+    of every part, and those of the crystal among them.
+    """
     roots = np.sqrt(phonon.primitive.masses / phonon.primitive.masses.sum())
     vectors = np.asarray(irreps.eigenvectors)[:, bands].reshape(len(roots), 3, len(bands))
-    weight = (np.abs(np.einsum("i,iak->ak", roots, vectors)) ** 2).sum() / len(bands)
-    return bool(weight < _ACOUSTIC)
+    translations = (np.abs(np.einsum("i,iak->ak", roots, vectors)) ** 2).sum()
+    return bool(len(bands) - translations > _OPTICAL)
 
 
 def _gradients(phonon: Phonopy, irreps: IrReps) -> Float[ndarray, "bands 3"] | None:
