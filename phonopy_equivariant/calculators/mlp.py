@@ -14,21 +14,38 @@ from phonopy_equivariant.potential import Potential
 class PhonopyMLP:
     """A potential in phonopy's ``mlp`` slot: ``phonon.mlp = PhonopyMLP(potential)``.
 
-    phonopy then evaluates displaced supercells with it (``evaluate_mlp``, SSCHA, ...).
+    phonopy then evaluates displaced supercells with it (``evaluate_mlp``, SSCHA, ...). Values,
+    units and signs are those of pypolymlp, for which phonopy made the slot. phonopy itself uses
+    energies and forces and passes the stresses by.
     """
 
     def __init__(self, potential: Potential):
         self.potential = potential
 
     def evaluate(self, supercells: Sequence[PhonopyAtoms]) -> tuple[ndarray, ndarray, ndarray]:
-        """Return energies (n,) eV, forces (n, atoms, 3) eV/Å and stresses (n, 6) eV.
+        """Return energies, forces and stresses of supercells, as pypolymlp does.
 
-        Stresses are dE/dε in eV per supercell, in pypolymlp's order xx, yy, zz, xy, yz, zx.
+        Parameters
+        ----------
+        supercells
+            n cells with equally many atoms.
+
+        Returns
+        -------
+        energies, shape=(n,)
+            eV per supercell.
+        forces, shape=(n, atoms, 3)
+            eV/Å.
+        stresses, shape=(n, 6)
+            -dE/dε in eV per supercell, in the order xx, yy, zz, xy, yz, zx: positive diagonal
+            elements where the crystal would expand. This is the sign of VASP's stress, and
+            opposite to ASE's.
+
         """
         results = [self.potential.evaluate(cell) for cell in supercells]
         voigt = ([0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0])
         stresses = [
-            result.stress[voigt] * abs(np.linalg.det(cell.cell))
+            -result.stress[voigt] * abs(np.linalg.det(cell.cell))
             for result, cell in zip(results, supercells, strict=True)
         ]
         return (

@@ -15,7 +15,12 @@ from phonopy import Phonopy
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity
 from phonopy_equivariant.phonons.cells import require_sound
-from phonopy_equivariant.phonons.exact_range import Attempt, converged_matrix
+from phonopy_equivariant.phonons.exact_range import (
+    LOWEST,
+    Attempt,
+    converged_matrix,
+    frequency_errors,
+)
 from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry_report
 from phonopy_equivariant.phonons.report import ISOTOPES, SymmetryReport
 from phonopy_equivariant.potential import Potential
@@ -48,7 +53,7 @@ class ExactReport:
     attempts
         Every grid of q with its largest error; the last one is in use.
     tolerance
-        Largest error of a frequency asked for, THz.
+        Largest error of a frequency asked for, THz; see :meth:`frequency_errors`.
     hessian_range
         Distance up to which the potential may have force constants, 2·T·cutoff, Å.
     residual_force
@@ -80,6 +85,15 @@ class ExactReport:
         """Largest error of a frequency (THz) found between the q of the last grid."""
         return self.attempts[-1].error
 
+    def frequency_errors(self, frequencies: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
+        """Return the largest errors (THz) that the tolerance allows at some frequencies (THz).
+
+        The error of ω² is at most 2t·max(|ω|, 1 THz), t the tolerance. That is an error t of
+        frequencies from 1 THz on, of t·(1 THz)/|ω| below, and of up to 2·√(t·1 THz) where ω²
+        crosses zero.
+        """
+        return frequency_errors(self.tolerance, np.asarray(frequencies, float))
+
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
         last = self.attempts[-1]
@@ -94,6 +108,7 @@ class ExactReport:
             f"range error of grids {grids}",
             self.symmetry.line(),
             f"tolerance            {self.tolerance:g} THz",
+            f"below {LOWEST:g} THz          error of ω² at most {2 * self.tolerance * LOWEST:g} THz²",
             f"cells in use         {last.diameter:.1f} Å across, of at most "
             f"{2 * self.hessian_range:.1f} Å",
             f"residual force       {self.residual_force:.1e} eV/Å",
@@ -124,7 +139,9 @@ def use_exact_dynamical_matrix(
         phonopy's object, any supercell; from :func:`phonopy_equivariant.load_potential`.
     tolerance
         Largest error of a frequency, THz; 1e-6 in double precision, 1e-4 in single precision by
-        default. At the probed q a third of it is demanded.
+        default. At the probed q a third of it is demanded. Below 1 THz the error of ω² is limited
+        instead, to twice the tolerance times 1 THz, because √|ω²| has an infinite slope at zero:
+        :meth:`ExactReport.frequency_errors` gives the error of ω.
     max_memory
         Bytes that a block of q, and the force constants, may take.
 

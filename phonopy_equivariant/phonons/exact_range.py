@@ -3,6 +3,14 @@
 Force constants reach 2·T·cutoff in principle and decay long before. The grid is refined until
 Fourier interpolation from it meets Φ(q) computed directly at q between its points, where the
 interpolation is worst.
+
+The error is one number ε in THz, and its meaning is an error of ω², because ω = sign(ω²)·√|ω²| has
+an infinite slope at zero:
+
+    |δ(ω²)| ≤ 2ε·max(|ω|, ω_0),    ω_0 = 1 THz
+
+From ω_0 on this is an error ε of ω. Below, the error of ω is ε·ω_0/|ω|, and up to 2·√(ε·ω_0)
+where ω² crosses zero.
 """
 
 from __future__ import annotations
@@ -27,6 +35,7 @@ FIRST_DIAMETER = 30.0  # Å, of the sphere inscribed in the cells of the first g
 GROWTH = 1.4  # largest factor from one grid to the next
 PROBES = 12
 SAFETY = 3.0  # errors elsewhere were up to 2.1 times the largest one at the probed q
+LOWEST = 1.0  # THz; frequencies below are promised through ω² only
 
 # Φ(q) in the lattice gauge and D(q) in phonopy's from a list of q
 Direct = Callable[[Float[ndarray, "q 3"]], Complex[ndarray, "q columns columns"]]
@@ -38,7 +47,21 @@ class Attempt(NamedTuple):
     counts: tuple[int, int, int]
     diameter: float  # Å, of the sphere inscribed in its cells
     computed: int  # q computed directly
-    error: float  # THz
+    error: float  # THz, see frequency_errors
+
+
+def frequency_errors(
+    error: float, frequencies: Float[ndarray, "*shape"]
+) -> Float[ndarray, "*shape"]:
+    """Return the largest errors (THz) of frequencies whose ω² is off by 2·error·max(|ω|, ω_0).
+
+    From 1 THz on this is the error itself, to first order. Below, it grows as error·ω_0/|ω|, up
+    to 2·√(error·ω_0) where ω² and its neighbour have opposite signs.
+    """
+    size = np.abs(frequencies)
+    # a signed square root changes most towards zero and across
+    lower = size**2 - 2 * error * np.maximum(size, LOWEST)
+    return size - np.sign(lower) * np.sqrt(np.abs(lower))
 
 
 def converged_matrix(
@@ -56,7 +79,7 @@ def converged_matrix(
     phonon, direct, mass_weighted
         Crystal; Φ(q) of a list of q in the lattice gauge; D(q) from q and Φ(q).
     tolerance
-        Largest error of frequencies (THz), a third of which is left at the probed q.
+        Largest error (THz), in the sense of this module; a third of it is left at the probed q.
     full_range
         Length (Å) beyond which there are no force constants.
     max_memory
@@ -105,14 +128,20 @@ def probes(counts: Int[ndarray, "3"]) -> Float[ndarray, "probes 3"]:
 def _deviation(
     phonon: Phonopy, matrix: DynamicalMatrix, qpoints: ndarray, expected: ndarray
 ) -> float:
-    """Return the largest difference of frequencies (THz) between two roads to D(q)."""
-    found = []
-    for q in qpoints:
+    """Return the smallest ε with |δ(ω²)| ≤ 2ε·max(|ω|, ω_0) at all q, THz.
+
+    With D and ΔD (THz²) the matrix and its error, and W = 2·max(√|D|, ω_0) taken of the
+    eigenvalues of D, ε = ‖W^{-1/2}·ΔD·W^{-1/2}‖: then -εW ≤ ΔD ≤ εW, and eigenvalues follow.
+    """
+    largest = 0.0
+    for q, direct in zip(qpoints, expected, strict=True):
         matrix.run(q)
-        found.append(matrix.dynamical_matrix)
-    both = np.linalg.eigvalsh(np.stack([np.array(found), expected]))
-    frequencies = np.sign(both) * np.sqrt(np.abs(both)) * phonon.unit_conversion_factor
-    return float(np.abs(frequencies[0] - frequencies[1]).max())
+        squares, vectors = np.linalg.eigh(direct)
+        frequencies = np.sqrt(np.abs(squares)) * phonon.unit_conversion_factor
+        root = (2 * np.maximum(frequencies, LOWEST)) ** -0.5 * phonon.unit_conversion_factor
+        turned = vectors.conj().T @ (matrix.dynamical_matrix - direct) @ vectors
+        largest = max(largest, float(np.linalg.norm(root[:, None] * turned * root, 2)))
+    return largest
 
 
 def _next_diameter(attempts: list[Attempt], tolerance: float) -> float:

@@ -27,8 +27,8 @@ from phonopy_equivariant.structure import as_structure
 # force constants give 1e-7, those of a file with few digits less.
 _TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2)
 _THZ = 1e12 / (100 * units._c)  # in cm⁻¹
-# Part of a mode that translations of the crystal must carry for it to be acoustic.
-_ACOUSTIC = 0.5
+# A set of modes is acoustic if fewer than this many of its dimensions are no translations.
+_OPTICAL = 0.5
 # Part of a vector or tensor that active modes must carry: 1 if the modes are an irrep, 1/d for each
 # of d modes that a structure symmetric within a tolerance splits, 0 else.
 _ACTIVE = 0.1
@@ -220,10 +220,15 @@ def _labelled(phonon: Phonopy, symmetry: Symmetry) -> tuple[IrReps, list[str | N
 
 
 def _is_optical(irreps: IrReps, phonon: Phonopy, bands: Any) -> bool:
+    """Return whether a set of modes holds more than translations of the crystal.
+
+    Where parts of the crystal do not interact, one set at zero frequency holds the translations
+    of every part, and those of the crystal among them.
+    """
     roots = np.sqrt(phonon.primitive.masses / phonon.primitive.masses.sum())
     vectors = np.asarray(irreps.eigenvectors)[:, bands].reshape(len(roots), 3, len(bands))
-    weight = (np.abs(np.einsum("i,iak->ak", roots, vectors)) ** 2).sum() / len(bands)
-    return bool(weight < _ACOUSTIC)
+    translations = (np.abs(np.einsum("i,iak->ak", roots, vectors)) ** 2).sum()
+    return bool(len(bands) - translations > _OPTICAL)
 
 
 def _gradients(phonon: Phonopy, irreps: IrReps) -> Float[ndarray, "bands 3"] | None:

@@ -4,9 +4,11 @@ With u the displacements of the atoms and ε the strain that takes every vector 
 
     C = 1/V [ ∂²E/∂ε∂ε - (∂²E/∂u∂ε)^T · Φ(0)^+ · ∂²E/∂u∂ε ]
 
-Φ(0) being the force constants at q = 0 and Φ^+ their pseudo-inverse without the three
-translations: atoms follow the strain to where forces vanish (Born and Huang, Dynamical Theory of
-Crystal Lattices, 1954; Wu, Vanderbilt and Hamann, Phys. Rev. B 72, 035105 (2005)).
+Φ(0) being the force constants at q = 0 and Φ^+ their pseudo-inverse: atoms follow the strain to
+where forces vanish (Born and Huang, Dynamical Theory of Crystal Lattices, 1954; Wu, Vanderbilt and
+Hamann, Phys. Rev. B 72, 035105 (2005)). Modes without restoring force are left out of Φ^+. These
+are the three translations, and translations and rotations of parts of the crystal that do not
+interact; a strain does not act on any of them. Where it does act on one, C diverges.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
-from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
+from phonopy_equivariant.response.bloch.lattice import lattice_response
+from phonopy_equivariant.response.rounding import ROUNDING, ZONE_BOUNDARY, rounding_of
 from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, as_structure
 
@@ -36,12 +40,21 @@ _STRAINS = np.array(
 )
 
 
+# Pull of a strain on a free mode, in units of (rounding of Φ)·(cutoff), that rounding may leave.
+PULL_MARGIN = 10.0
+# A thousandth of the largest elastic constant: the stress above which a remark is made.
+STRESS_REMARK = 1e-3
+# eV/Å; pe.relax ends at 1e-4
+FORCE_REMARK = 1e-2
+
+
 class StrainResponse(NamedTuple):
-    """Second derivatives of the energy by Voigt's six strains, and how atoms follow them."""
+    """Second derivatives of the energy by Voigt's six strains, and how atoms follow strains."""
 
     clamped: Float[ndarray, "6 6"]  # ∂²E/∂ε∂ε, eV
     internal: Float[ndarray, "columns 6"]  # ∂²E/∂u∂ε, eV/Å
-    displacements: Float[ndarray, "columns 6"]  # du/dε = -Φ(0)^+·∂²E/∂u∂ε, Å
+    displacements: Float[ndarray, "columns strains"]  # -Φ(0)^+·∂²E/∂u∂ε·strain, Å
+    equilibrium: Equilibrium
 
 
 class ElasticTensor(NamedTuple):
@@ -50,13 +63,36 @@ class ElasticTensor(NamedTuple):
     clamped: Float[ndarray, "6 6"]  # atoms move with the cell
     relaxed: Float[ndarray, "6 6"]  # atoms move to where forces vanish
     internal_strain: Float[ndarray, "columns 6"]  # ∂²E/∂u∂ε, eV/Å
+    residual_force: float  # largest force on an atom, eV/Å
+    residual_stress: float  # largest component of the stress, GPa
+
+    def remarks(self) -> list[str]:
+        """Return what to know before using the constants, in sentences; nothing of a crystal at rest."""
+        remarks = []
+        if self.residual_stress > STRESS_REMARK * np.abs(self.clamped).max():
+            remarks.append(
+                f"The crystal is under a stress of {self.residual_stress:.3g} GPa: the constants "
+                "are second derivatives of the energy at this stress, not stress-strain "
+                "coefficients. Relax the cell first (pe.relax)."
+            )
+        if self.residual_force > FORCE_REMARK:
+            remarks.append(
+                f"Atoms are under forces up to {self.residual_force:.3g} eV/Å: the relaxed "
+                "constants are those of no state at rest. Relax the atoms first (pe.relax)."
+            )
+        return remarks
 
 
 def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
     """Return the elastic tensor of a crystal at rest.
 
     Second derivatives of the energy by strain. Under a residual stress these are not the
-    stress-strain coefficients: relax first (:func:`phonopy_equivariant.relax`).
+    stress-strain coefficients: relax first (:func:`phonopy_equivariant.relax`). The result holds
+    the residual force and stress, and :meth:`ElasticTensor.remarks` says whether they matter.
+
+    Parts of the crystal that do not interact (layers, molecules or atoms farther apart than the
+    cutoff) move and turn freely against each other. No strain acts on such motions, and they are
+    left out: layers have C33 = C44 = C55 = 0, molecules at rest no relaxed constants at all.
 
     Parameters
     ----------
@@ -66,35 +102,56 @@ def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
     Raises
     ------
     PhonopyEquivariantError
-        The structure is not periodic in three directions.
+        The structure is not periodic in three directions; a mode at Γ without restoring force
+        couples to strain, so that elastic constants diverge; the relaxed tensor is not symmetric.
 
     """
-    structure = as_structure(primitive)
-    response = strain_response(potential, structure)
+    structure = crystal_of(primitive)
+    response = strain_response(potential, structure, np.eye(6))
     relaxed = response.clamped + response.internal.T @ response.displacements
+    _check_symmetry(relaxed, response.clamped, potential.dtype)
     scale = structure.volume * GPa
-    return ElasticTensor(response.clamped / scale, relaxed / scale, response.internal)
+    return ElasticTensor(
+        response.clamped / scale,
+        relaxed / scale,
+        response.internal,
+        float(np.linalg.norm(response.equilibrium.forces, axis=1).max()),
+        float(np.abs(response.equilibrium.stress).max() / GPa),
+    )
 
 
-def strain_response(potential: Potential, primitive: Any) -> StrainResponse:
+def strain_response(
+    potential: Potential, structure: Structure, strains: Float[ndarray, "6 strains"]
+) -> StrainResponse:
     """Return what strain does to the energy and to the atoms of a crystal at rest.
 
     u moves the atoms of the unstrained crystal: vectors are (1 + ε)(r + u_j - u_i).
 
+    Parameters
+    ----------
+    potential, structure
+        From :func:`crystal_of`.
+    strains
+        Those that atoms are to follow, each a column of Voigt's six.
+
     Raises
     ------
     PhonopyEquivariantError
-        The structure is not periodic in three directions.
+        A mode at Γ without restoring force couples to one of the strains.
 
     """
-    structure = crystal_of(primitive)
     atoms = len(structure.numbers)
     padded = pad_graph(potential.graph(structure))
     mixed, clamped = _strain_derivatives(potential.model, potential.params, padded, np.eye(6))
     internal = np.asarray(mixed, float)[:, :atoms].reshape(6, 3 * atoms).T
-    gamma = lattice_force_constants(potential, structure, np.zeros((1, 3)))[0].real
-    displacements = -_without_translations(gamma) @ internal
-    return StrainResponse(np.asarray(clamped, float), internal, displacements)
+    response = lattice_response(potential, structure, ZONE_BOUNDARY)
+    noise = rounding_of(potential.dtype, response.values[0])
+    displacements = _follow(
+        response.values[0, 0].real, internal @ strains, noise, potential.cutoff
+    )
+    return StrainResponse(
+        np.asarray(clamped, float), internal, displacements, response.equilibrium
+    )
 
 
 def crystal_of(primitive: Any) -> Structure:
@@ -112,13 +169,61 @@ def as_voigt(strain: Float[ndarray, "3 3"]) -> Float[ndarray, "6"]:
     return np.array([strain[a, b] + (strain[b, a] if a != b else 0.0) for a, b in VOIGT])
 
 
-def _without_translations(gamma: Float[ndarray, "columns columns"]) -> ndarray:
-    """Return the inverse of Φ(0) on displacements that keep the centre of all atoms."""
-    columns = len(gamma)
-    shift = np.tile(np.eye(3), (columns // 3, 1)) / np.sqrt(columns / 3)
-    # translations get the eigenvalue one for the inversion and are projected out afterwards
-    inverse = np.linalg.inv(gamma + shift @ shift.T)
-    return inverse - shift @ shift.T
+def _follow(
+    curvature: Float[ndarray, "columns columns"],
+    pull: Float[ndarray, "columns strains"],
+    noise: float,
+    cutoff: float,
+) -> Float[ndarray, "columns strains"]:
+    """Return -Φ(0)^+ · pull, Φ(0)^+ without the modes that have no restoring force.
+
+    The three translations of the crystal are such modes, and so are translations and rotations of
+    parts that do not interact. No strain pulls at them.
+
+    Parameters
+    ----------
+    curvature, noise
+        Φ(0); rounding of its eigenvalues, eV/Å².
+    pull
+        ∂²E/∂u∂ε·strain, eV/Å.
+    cutoff
+        Å; sums of force constants times vectors of this length make the pull.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A mode without restoring force is pulled at.
+
+    """
+    columns = len(curvature)
+    translations = np.tile(np.eye(3), (columns // 3, 1))
+    basis = np.linalg.qr(translations, mode="complete")[0][:, 3:]
+    values, vectors = np.linalg.eigh(basis.T @ curvature @ basis)
+    modes = basis @ vectors
+    free = np.abs(values) <= noise
+    pulled = modes.T @ pull
+    if np.abs(pulled[free]).max(initial=0.0) > PULL_MARGIN * noise * cutoff:
+        raise PhonopyEquivariantError(
+            "A mode at Γ without restoring force couples to strain: the crystal is at an "
+            "instability, where its elastic constants diverge. Change its volume, or relax it "
+            "after a step along that mode into a lower symmetry."
+        )
+    displacements: ndarray = -modes[:, ~free] @ (pulled[~free] / values[~free, None])
+    return displacements
+
+
+def _check_symmetry(
+    relaxed: Float[ndarray, "6 6"], clamped: Float[ndarray, "6 6"], dtype: str
+) -> None:
+    """Raise if rounding has taken more than half of the digits of a relaxed tensor."""
+    skew = np.abs(relaxed - relaxed.T).max()
+    largest = np.abs(clamped).max()
+    if skew > ROUNDING[dtype] ** 0.5 * largest:
+        raise PhonopyEquivariantError(
+            f"The relaxed elastic tensor is not symmetric, by {skew / largest:.1e} of its largest "
+            "component: rounding is divided by the small restoring force of a soft mode. Use "
+            "double precision (dtype='float64'), or relax the crystal first (pe.relax)."
+        )
 
 
 @compiled(static_argnums=(0,), keep=True)

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy import ndarray
-from phonopy.phonon.degeneracy import degenerate_sets
 from phonopy.physical_units import get_physical_units
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -30,13 +29,21 @@ from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
 from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.elastic import as_voigt, crystal_of, strain_response
+from phonopy_equivariant.response.rounding import ZONE_BOUNDARY, rounding_of
 from phonopy_equivariant.structure import Structure, masses_of
 
-# Closer to a reciprocal lattice vector than this rounding hides ω² of the acoustic modes.
-NEAR_GAMMA = 1e-7
+# Relative step of ω² below which modes count as degenerate: structures symmetric to 1e-7 Å.
+DEGENERACY = 1e-6
 
-# THz
-DEGENERACY = 1e-4
+# γ that rounding may change by more than this, absolute and relative, is not given.
+UNCERTAIN = 0.01
+
+
+class Rounding(NamedTuple):
+    """What rounding leaves uncertain at every q of a crystal."""
+
+    square: float  # of ω², eV/Å²/amu
+    slope: float  # of dω²/dη
 
 
 class GruneisenParameters(NamedTuple):
@@ -44,7 +51,7 @@ class GruneisenParameters(NamedTuple):
 
     qpoints: Float[ndarray, "q 3"]
     frequencies: Float[ndarray, "q modes"]  # THz, ascending; imaginary ones negative
-    parameters: Float[ndarray, "q modes"]  # nan for the acoustic modes at Γ
+    parameters: Float[ndarray, "q modes"]  # nan where rounding hides them, so at Γ for acoustic
     strain: Float[ndarray, "3 3"]  # dε/dη
     displacements: Float[ndarray, "atoms 3"]  # du/dη, Å
 
@@ -60,9 +67,15 @@ def gruneisen_parameters(
 ) -> GruneisenParameters:
     """Return γ = -∂ln ω/∂η at any q, η = ln V unless a strain is given.
 
-    Degenerate modes get the eigenvalues of dD within their group. Acoustic modes at Γ have no γ
-    (its limit depends on the direction q comes from): they are ``nan``, their frequencies zero.
-    Where the structure is under stress γ is the derivative at this stress.
+    Degenerate modes get the eigenvalues of dD within their group. Where the structure is under
+    stress γ is the derivative at this stress.
+
+    ω² is a small difference of large numbers for acoustic modes near Γ: rounding of it is some
+    :data:`~.rounding.ROUNDING` times the largest ω² of the crystal. A mode with a smaller ω² has
+    frequency zero. γ is ``nan`` where rounding may change it by more than 0.01 (1 % of γ, if that
+    is more): for acoustic modes this happens closer to Γ than |q| ≈ 1e-6 in double precision
+    and 0.01 to 0.02 in single precision, and at Γ, where γ has no value (its limit depends on the
+    direction q comes from).
 
     Parameters
     ----------
@@ -79,7 +92,8 @@ def gruneisen_parameters(
     relax
         Whether atoms follow the strain to where forces vanish; else they move with the cell.
     degeneracy
-        Steps of frequency (THz) below which modes are taken as degenerate.
+        Relative step of ω² below which modes are taken as degenerate, beside what rounding
+        leaves.
     max_memory
         Bytes that a block of q may take.
 
@@ -92,18 +106,23 @@ def gruneisen_parameters(
     structure = crystal_of(primitive)
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
     motion = _motion(potential, structure, strain, relax)
-    response = lattice_response(potential, structure, qpoints, max_memory, motion=motion)
-    masses = masses_of(primitive)
-    root = np.repeat(masses, 3) ** -0.5
-    weighted = response.values * root[:, None] * root
-    gamma = np.abs(qpoints - np.rint(qpoints)).max(axis=1, initial=0) < NEAR_GAMMA
-    optical = _optical_basis(masses)
-    squares, parameters = (np.empty(weighted.shape[1:3]) for _ in range(2))
-    for q, (matrix, slope) in enumerate(zip(*weighted, strict=True)):
-        basis = optical if gamma[q] else None
-        squares[q], parameters[q] = _modes(matrix, slope, basis, degeneracy)
+    # the zone boundary tells how large ω² and its derivative are, and so their rounding
+    points = np.concatenate([ZONE_BOUNDARY, qpoints])
+    response = lattice_response(potential, structure, points, max_memory, motion=motion)
+    root = np.repeat(masses_of(primitive), 3) ** -0.5
+    matrices, slopes = response.values * root[:, None] * root
+    scale = slice(len(ZONE_BOUNDARY))
+    rounding = Rounding(*(rounding_of(potential.dtype, x[scale]) for x in (matrices, slopes)))
+    squares, parameters = (np.empty(matrices.shape[:2]) for _ in range(2))
+    for q, (matrix, slope) in enumerate(zip(matrices, slopes, strict=True)):
+        squares[q], parameters[q] = _modes(matrix, slope, rounding, degeneracy)
+    asked = slice(len(ZONE_BOUNDARY), None)
     return GruneisenParameters(
-        qpoints, _frequencies(squares), parameters, motion.strain, motion.displacements
+        qpoints,
+        _frequencies(squares[asked]),
+        parameters[asked],
+        motion.strain,
+        motion.displacements,
     )
 
 
@@ -118,37 +137,39 @@ def _motion(
         )
     displacements = np.zeros((len(structure.numbers), 3))
     if relax:
-        response = strain_response(potential, structure)
-        displacements = (response.displacements @ as_voigt(strain)).reshape(-1, 3)
+        response = strain_response(potential, structure, as_voigt(strain)[:, None])
+        displacements = response.displacements.reshape(-1, 3)
     return Motion(strain, displacements)
-
-
-def _optical_basis(masses: Float[ndarray, " atoms"]) -> Float[ndarray, "columns optical"]:
-    """Return an orthonormal basis of the mass-weighted displacements without translations."""
-    translations = np.kron(np.sqrt(masses)[:, None], np.eye(3))
-    return np.linalg.qr(translations, mode="complete")[0][:, 3:]
 
 
 def _modes(
     matrix: Complex[ndarray, "columns columns"],
     slope: Complex[ndarray, "columns columns"],
-    basis: Float[ndarray, "columns optical"] | None,
+    rounding: Rounding,
     degeneracy: float,
 ) -> tuple[Float[ndarray, " columns"], Float[ndarray, " columns"]]:
-    """Return ω² (eV/Å²/amu, ascending) and γ; with a basis zero and nan outside it."""
-    if basis is not None:
-        matrix, slope = (basis.T @ x @ basis for x in (matrix, slope))
+    """Return ω² (eV/Å²/amu, ascending) and γ of one q."""
     squares, vectors = np.linalg.eigh(matrix)
-    parameters = np.full(len(squares), np.nan)
-    for group in degenerate_sets(_frequencies(squares), degeneracy):
-        some, mean = vectors[:, group], squares[group].mean()
-        if mean:
-            slopes = np.linalg.eigvalsh(some.conj().T @ slope @ some)
-            parameters[group] = -slopes / (2 * mean)
-    if basis is None:
-        return squares, parameters
-    place = np.searchsorted(squares, 0.0)
-    return np.insert(squares, place, np.zeros(3)), np.insert(parameters, place, np.full(3, np.nan))
+    steps = np.diff(squares) > 2 * rounding.square + degeneracy * np.abs(squares[1:])
+    group = np.concatenate([[0], np.cumsum(steps)])
+    means = squares.copy()
+    for index in range(group[-1] + 1):
+        some = group == index
+        within = vectors[:, some]
+        vectors[:, some] = within @ np.linalg.eigh(within.conj().T @ slope @ within)[1]
+        means[some] = squares[some].mean()
+    turned = vectors.conj().T @ slope @ vectors
+    slopes = turned.diagonal().real
+    apart = np.where(group == group[:, None], np.inf, np.abs(squares - squares[:, None]))
+    # change of e†·dD·e where rounding of D turns e towards other modes, by first order
+    changes = rounding.slope + 2 * rounding.square * (np.abs(turned) / apart).sum(axis=1)
+    zero = np.abs(squares) <= rounding.square
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parameters = -slopes / (2 * means)
+        relative = rounding.square / np.abs(means)
+        errors = changes / (2 * np.abs(means)) + np.abs(parameters) * relative
+    certain = errors <= UNCERTAIN * np.maximum(1.0, np.abs(parameters))
+    return np.where(zero, 0.0, squares), np.where(certain & ~zero, parameters, np.nan)
 
 
 def _frequencies(squares: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
