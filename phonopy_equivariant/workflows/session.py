@@ -27,12 +27,8 @@ from phonopy_equivariant.phonons.report import ForceConstantsReport
 if TYPE_CHECKING:  # the potential brings JAX: not before input has been checked
     from phonopy_equivariant.potential import Potential
 
-# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection. phonopy's
-# script projects all the same, and so does plain phonopy on the same file: rounding of the three
-# acoustic modes at Gamma, which enter the entropy of an odd mesh, is then the same for both. Beyond
-# this number of atoms (7 s at 512) the projection would cost more than the force constants.
+# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection.
 NEGLIGIBLE_DRIFT = 1e-9
-MAX_PROJECTED_ATOMS = 1000
 SURELY_FITS = 500  # atoms, in 0.1 GB
 # Above these, phonons describe no crystal at rest; below, frequencies move by less than their
 # error from the potential.
@@ -62,13 +58,15 @@ def select_supercell(
                 f"{crystal.path} has displaced supercells of --dim {dim_text(stored)}, not of "
                 f"--dim {dim_text(matrix)}; leave --dim away, or give the structure file."
             )
-        atoms = count_atoms(crystal.unitcell, matrix)
-        if atoms > SURELY_FITS:
-            check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))
-        return matrix, "given by --dim"
-    if stored is not None:
-        return np.asarray(stored), f"from {crystal.path.name}"
-    return choose_supercell(crystal.unitcell, symprec), "chosen"
+        origin = "given by --dim"
+    elif stored is not None:
+        matrix, origin = np.asarray(stored), f"from {crystal.path.name}"
+    else:
+        matrix, origin = choose_supercell(crystal.unitcell, symprec), "chosen"
+    atoms = count_atoms(crystal.unitcell, matrix)
+    if atoms > SURELY_FITS:
+        check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))
+    return matrix, origin
 
 
 def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConstantsReport:
@@ -92,9 +90,9 @@ def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConst
     return report
 
 
-def skips_projection(report: ForceConstantsReport, supercell_atoms: int) -> bool:
+def skips_projection(report: ForceConstantsReport) -> bool:
     """Tell whether phonopy's script should leave the force constants as they are."""
-    return report.sum_rule < NEGLIGIBLE_DRIFT and supercell_atoms > MAX_PROJECTED_ATOMS
+    return report.sum_rule < NEGLIGIBLE_DRIFT
 
 
 def provenance(potential: Potential) -> dict[str, str]:
