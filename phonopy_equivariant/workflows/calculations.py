@@ -33,8 +33,10 @@ _BY_THEMSELVES = (("qpoints", "read_qpoints"), ("anime",), ("modulation",), ("ir
 _SAMPLING = {"mesh_numbers", "band_paths"}
 _SEPARATE = _SAMPLING.union(*_ON_MESH, *_BY_THEMSELVES)
 # tags of a configuration file of which phonopy takes one
-_TAGS = ("tprop", "tdisp", "tdispmat", "pdos", "dos", "moment")
-_TAGS += ("qpoints", "anime", "modulation", "irreps")
+_TAGS = [
+    *("tprop", "tdisp", "tdispmat", "pdos", "dos", "moment"),
+    *("qpoints", "anime", "modulation", "irreps"),
+]
 
 # Å: the length from which phonopy's script makes the mesh of --pdos auto if none is given
 DEFAULT_MESH = 50.0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
+from phonopy.cui.settings import PhonopySettings
+from phonopy.phonon.band_structure import get_band_qpoints, get_band_qpoints_by_seekpath
 
 from phonopy_equivariant._version import __version__
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -23,8 +25,10 @@ from phonopy_equivariant.io.supercells import (
     parse_dim,
 )
 from phonopy_equivariant.phonons.report import ForceConstantsReport
+from phonopy_equivariant.workflows.calculations import DEFAULT_MESH
 
-if TYPE_CHECKING:  # the potential brings JAX: not before input has been checked
+if TYPE_CHECKING:  # these bring JAX: not before input has been checked
+    from phonopy_equivariant.phonons.stability import Stability
     from phonopy_equivariant.potential import Potential
 
 # Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection.
@@ -93,6 +97,44 @@ def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConst
 def skips_projection(report: ForceConstantsReport) -> bool:
     """Tell whether phonopy's script should leave the force constants as they are."""
     return report.sum_rule < NEGLIGIBLE_DRIFT
+
+
+def mode_stability(
+    phonon: Phonopy, potential: Potential, settings: PhonopySettings | None = None
+) -> Stability:
+    """Return imaginary modes on the mesh and the bands that phonopy's options ask for.
+
+    Without a mesh it is the one of :func:`plan_calculations`.
+    """
+    from phonopy_equivariant.phonons.stability import stability
+
+    if settings is None:
+        return stability(phonon, potential, DEFAULT_MESH)
+    return stability(
+        phonon,
+        potential,
+        DEFAULT_MESH if settings.mesh_numbers is None else settings.mesh_numbers,
+        _band_path(phonon, settings),
+        shift=settings.mesh_shift,
+        is_time_reversal=settings.is_time_reversal_symmetry,
+        is_gamma_center=settings.is_gamma_center,
+    )
+
+
+def _band_path(phonon: Phonopy, settings: PhonopySettings) -> Float[ndarray, "q 3"] | None:
+    """Return the q of the band structure, or None if there is none or phonopy will refuse it."""
+    paths: Any = settings.band_paths
+    points = 51 if settings.band_points is None else settings.band_points  # as its script
+    if paths is None:
+        return None
+    try:
+        if isinstance(paths, str):
+            bands = get_band_qpoints_by_seekpath(phonon.primitive, points)[0]
+        else:
+            bands = get_band_qpoints(paths, npoints=points)
+    except Exception:  # phonopy's script says what is wrong with the path
+        return None
+    return np.concatenate(bands)
 
 
 def provenance(potential: Potential) -> dict[str, str]:
