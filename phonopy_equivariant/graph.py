@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import jraph
 import numpy as np
-import vesin
 from jaxtyping import Int
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.convolution import EDGE_BLOCK
-from phonopy_equivariant.structure import Structure
+from phonopy_equivariant.structure import Structure, neighbours
 
 # Atoms closer than this (Å) are taken for a mistake in the input: H2 has 0.74 Å.
 OVERLAP = 0.3
@@ -33,10 +32,7 @@ def neighbour_pairs(
         Two atoms lie closer than 0.3 Å.
 
     """
-    neighbours = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
-    i, j, shifts, distances = neighbours.compute(
-        structure.positions, _complete_cell(structure), structure.pbc, "ijSd"
-    )
+    i, j, shifts, distances = neighbours(structure, cutoff)
     if len(distances) and distances.min() < OVERLAP:
         closest = int(distances.argmin())
         raise PhonopyEquivariantError(
@@ -138,19 +134,6 @@ def extended_graph(
         np.zeros(3, bool),
     )
     return build_graph(cluster, cutoff, species[owner]), owner, image
-
-
-def _complete_cell(structure: Structure) -> ndarray:
-    """Return a cell of full rank: directions that are not periodic may have a zero vector."""
-    if structure.pbc.all() or not structure.pbc.any():
-        return structure.cell
-    cell = structure.cell.copy()
-    periodic = cell[structure.pbc]
-    # the orthogonal complement of the periodic vectors, as long as the structure is wide
-    _, _, basis = np.linalg.svd(periodic)
-    width = 1.0 + np.ptp(structure.positions, axis=0).max()
-    cell[~structure.pbc] = width * basis[len(periodic) :]
-    return cell
 
 
 def _interleave(forward: ndarray, backward: ndarray) -> ndarray:

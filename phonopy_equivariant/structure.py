@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import vesin
 from ase import Atoms
-from ase.data import atomic_masses
+from ase.data import atomic_masses, chemical_symbols, covalent_radii
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+
+# Atoms closer than this times the sum of their covalent radii are a mistake in the input.
+CLOSEST = 0.5
 
 
 class Structure(NamedTuple):
@@ -130,6 +134,45 @@ def inscribed_radius(cell: Float[ndarray, "3 3"]) -> float:
     return float(0.5 / np.linalg.norm(np.linalg.inv(cell), axis=0).max())
 
 
+def neighbours(structure: Structure, cutoff: float) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+    """Return each unordered pair closer than ``cutoff`` (Å) once: i, j, S, |x_j + S·L - x_i|."""
+    pairs = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
+    i, j, shifts, distances = pairs.compute(
+        structure.positions, _complete_cell(structure), structure.pbc, "ijSd"
+    )
+    return i.astype(int), j.astype(int), shifts.astype(int), distances
+
+
+def check_distances(atoms: Atoms | PhonopyAtoms | Structure) -> None:
+    """Raise if two atoms are closer than half the sum of their covalent radii.
+
+    No crystal or molecule is: H2, the shortest bond there is, has 1.2 times the sum. Such a
+    structure has its coordinates in other units or an atom twice, and its neighbour lists are
+    long.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        With the closest pair in units of its radii.
+
+    """
+    structure = as_structure(atoms)
+    radii = covalent_radii[structure.numbers]
+    i, j, _, distances = neighbours(structure, 2 * CLOSEST * float(radii.max()))
+    if not len(distances):
+        return
+    sums = radii[i] + radii[j]
+    closest = int((distances / sums).argmin())
+    first, second = (int(k[closest]) for k in (i, j))
+    if distances[closest] < CLOSEST * sums[closest]:
+        names = [f"{k + 1} ({chemical_symbols[structure.numbers[k]]})" for k in (first, second)]
+        raise PhonopyEquivariantError(
+            f"Atoms {' and '.join(names)} are {distances[closest]:.3f} Å apart, and their covalent "
+            f"radii add up to {sums[closest]:.2f} Å: the structure has overlapping atoms; remove "
+            "the duplicate or check the units."
+        )
+
+
 def _record(numbers: Any, positions: Any, cell: Any, pbc: Any, masses: Any) -> Structure:
     return Structure(
         np.array(numbers, dtype=int),
@@ -166,3 +209,16 @@ def _check(structure: Structure) -> None:
                 "The cell has no volume along its periodic directions; "
                 "check the lattice vectors, or set pbc=False for a molecule."
             )
+
+
+def _complete_cell(structure: Structure) -> ndarray:
+    """Return a cell of full rank: directions that are not periodic may have a zero vector."""
+    if structure.pbc.all() or not structure.pbc.any():
+        return structure.cell
+    cell = structure.cell.copy()
+    periodic = cell[structure.pbc]
+    # the orthogonal complement of the periodic vectors, as long as the structure is wide
+    _, _, basis = np.linalg.svd(periodic)
+    width = 1.0 + np.ptp(structure.positions, axis=0).max()
+    cell[~structure.pbc] = width * basis[len(periodic) :]
+    return cell

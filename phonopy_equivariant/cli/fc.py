@@ -136,6 +136,7 @@ def _write_force_constants(
     from phonopy_equivariant.workflows.session import (
         compute_force_constants,
         equilibrium_remarks,
+        mode_stability,
         provenance,
     )
 
@@ -154,5 +155,9 @@ def _write_force_constants(
         write_params(phonon, output, provenance(potential))
     else:
         write_force_constants(phonon, output, args.format, crystal)
-    console.report("Force constants", report.lines())
+    with console.stage("Imaginary modes, and whether the supercell suffices"):
+        found = mode_stability(phonon, potential)
+    for remark in found.remarks():
+        console.warn(remark)
+    console.report("Force constants", report.lines() + found.lines())
     console.say(f"Force constants are in {output}.")

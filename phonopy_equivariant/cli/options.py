@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
@@ -21,6 +23,29 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse with the values of ``--dim`` last: the structure file may follow them."""
+        return super().parse_known_args(dim_last(sys.argv[1:] if args is None else args), namespace)
+
+
+def dim_last(words: Sequence[str]) -> list[str]:
+    """Move ``--dim`` and its numbers to the end of a command line."""
+    words = list(words)
+    if "--dim" not in words:
+        return words
+    first = words.index("--dim")
+    last = first + 2  # whatever follows first is meant as its value
+    while last < len(words) and _are_numbers(words[last]):
+        last += 1
+    return words[:first] + words[last:] + words[first:last]
+
+
+def _are_numbers(word: str) -> bool:
+    try:
+        return bool([float(number) for number in word.split()])
+    except ValueError:
+        return False
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +84,7 @@ def add_dim_option(group: argparse._ActionsContainer) -> None:
         nargs="+",
         metavar="N",
         help="supercell as one number, three numbers, or nine (rows of the matrix); default: the "
-        "smallest of inscribed diameter 15 Å, with at most 200 atoms",
+        "smallest of inscribed diameter 20 Å, or the widest that takes phonopy at most 15 s",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
@@ -14,8 +14,12 @@ from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
     add_structure_arguments,
+    dim_last,
     parser_arguments,
 )
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.workflows.calculations import Calculations
 
 PROGRAM = "phonopy-equivariant run"
 
@@ -37,7 +41,7 @@ options of phonopy pass through; those used most:
   --mass 28 28             masses of the atoms of the primitive cell (isotopes)
   --nonac                  no non-analytical correction, though there is a BORN file
   -p, -p -s                show plots, or save them as PDF
-  Of -t, --dos, --pdos, --td and --tdm phonopy takes one at a time.
+  -t, --dos and the like get a mesh if none is given; several of them run one after the other.
   "phonopy --help" lists all of them, "phonopy phonopy_params.yaml OPTIONS" repeats any of them
   later without computing force constants again.
 
@@ -67,14 +71,16 @@ def main(words: list[str]) -> int:
     if not words or "-h" in words or "--help" in words:
         parser.print_help()
         return 0 if words else 2
-    from phonopy_equivariant.workflows.script import (
-        UsageError,
-        phonopy_settings,
-        split_arguments,
-    )
+    from phonopy_equivariant.workflows.calculations import plan_calculations
+    from phonopy_equivariant.workflows.script import UsageError, split_arguments
 
     try:
-        split = split_arguments(words, parser)
+        split = split_arguments(dim_last(words), parser)
+        if not split.positional:
+            raise UsageError(
+                "STRUCTURE is missing: the file stands before options with several values, as in "
+                "run POSCAR --mesh 20 20 20"
+            )
         args = parser.parse_args([*split.positional, *split.ours])
         if args.relax_fmax is not None and not args.relax:
             raise UsageError("contradictory options: --relax-fmax without --relax; add --relax.")
@@ -83,10 +89,10 @@ def main(words: list[str]) -> int:
                 "contradictory options: --exact-tolerance without --exact; add --exact."
             )
         options = split.phonopys + ["-q"] * args.quiet + ["-v"] * args.verbose
-        settings = phonopy_settings(options)
+        plan = plan_calculations(options)
     except UsageError as error:
         parser.error(str(error).rstrip("."))
-    return _run(args, options, settings)
+    return _run(args, options, plan)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,27 +139,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
-    from phonopy_equivariant.cli.start import relaxed_crystal, start_potential, warn_if_far
-    from phonopy_equivariant.io.build import build_phonon, set_born_charges
+def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
+    from phonopy_equivariant.cli.start import relaxed_crystal, start_potential
+    from phonopy_equivariant.io.build import build_phonon, check_indices, set_born_charges
     from phonopy_equivariant.io.crystals import read_crystal
-    from phonopy_equivariant.io.outputs import (
-        PARAMS_FILE,
-        check_output,
-        write_params,
-    )
+    from phonopy_equivariant.io.outputs import PARAMS_FILE, check_output
     from phonopy_equivariant.io.supercells import dim_text, supercell_line
-    from phonopy_equivariant.workflows.script import run_phonopy
-    from phonopy_equivariant.workflows.session import (
-        compute_force_constants,
-        equilibrium_remarks,
-        provenance,
-        select_supercell,
-        skips_projection,
-        symmetry_options,
-    )
+    from phonopy_equivariant.workflows.session import select_supercell
 
     console = Console(args.quiet, args.verbose)
+    settings = plan.first
+    for remark in plan.warnings:
+        console.warn(remark)
+    for remark in plan.remarks:
+        console.say(remark)
     # displaced supercells of a file are of no use here
     crystal = read_crystal(args.structure, args.index, console.say)
     crystal = dataclasses.replace(crystal, dataset=None)
@@ -175,6 +174,8 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     with console.stage("Symmetry of the supercell"):
         phonon = build_phonon(crystal, matrix, settings)
+    for each in plan.settings:
+        check_indices(phonon, each)
     if args.irreps_table:
         from phonopy_equivariant.phonons.gamma_modes import check_primitive
 
@@ -183,32 +184,44 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
     if born:
         console.say(f"Born charges: from {born}")
     if args.exact:
-        status, report = _run_exact(phonon, potential, args.exact_tolerance, options, console)
+        status, lines = _run_exact(phonon, potential, args.exact_tolerance, plan, console)
     else:
-        with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
-            report = compute_force_constants(phonon, potential)
-        warn_if_far(console, potential, phonon.primitive, report.familiarity)
-        for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
-            console.warn(remark)
-        for remark in report.symmetry.remarks():
-            console.warn(remark)
-        options = [*options, *symmetry_options(report.symmetry)]
-        write_params(phonon, PARAMS_FILE, provenance(potential))
-        console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on.")
-        if skips_projection(report, len(phonon.supercell)):
-            options = [*options, "--no-fc-symmetry"]
-        status = run_phonopy(PARAMS_FILE, options)
+        status, lines = _run_supercell(phonon, potential, asked, plan, console)
     if args.irreps_table:
         _print_gamma_modes(phonon, console)
-    console.report("Exact mode" if args.exact else "Force constants", report.lines())
+    console.report("Exact mode" if args.exact else "Force constants", lines)
     return status
 
 
+def _run_supercell(
+    phonon: Any, potential: Any, asked: list[str], plan: Calculations, console: Console
+) -> tuple[int, list[str]]:
+    """Run phonopy's script on force constants of the supercell; return its status and a report."""
+    from phonopy_equivariant.io.outputs import PARAMS_FILE, write_params
+    from phonopy_equivariant.workflows.script import run_phonopy
+    from phonopy_equivariant.workflows.session import (
+        compute_force_constants,
+        provenance,
+        skips_projection,
+        symmetry_options,
+    )
+
+    with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
+        report = compute_force_constants(phonon, potential)
+    _warn(console, potential, phonon, report)
+    write_params(phonon, PARAMS_FILE, provenance(potential))
+    lines = report.lines() + _check_modes(phonon, potential, plan, console)
+    options = plan.options + ["--no-fc-symmetry"] * skips_projection(report)
+    options += symmetry_options(report.symmetry)
+    chosen = " ".join(word for word in options if word not in asked)
+    console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on with {chosen}.")
+    return run_phonopy(PARAMS_FILE, options, plan.settings[1:]), lines
+
+
 def _run_exact(
-    phonon: Any, potential: Any, tolerance: float | None, options: list[str], console: Console
-) -> tuple[int, Any]:
-    """Run phonopy's script without folding error and return its status and the report."""
-    from phonopy_equivariant.cli.start import warn_if_far
+    phonon: Any, potential: Any, tolerance: float | None, plan: Calculations, console: Console
+) -> tuple[int, list[str]]:
+    """Run phonopy's script without folding error and return its status and a report."""
     from phonopy_equivariant.io.outputs import PARAMS_FILE, write_params
     from phonopy_equivariant.phonons.exact import use_exact_dynamical_matrix
     from phonopy_equivariant.phonons.exact_script import (
@@ -216,21 +229,13 @@ def _run_exact(
         folded_force_constants,
     )
     from phonopy_equivariant.workflows.script import run_phonopy
-    from phonopy_equivariant.workflows.session import (
-        equilibrium_remarks,
-        provenance,
-        symmetry_options,
-    )
+    from phonopy_equivariant.workflows.session import provenance, symmetry_options
 
     with console.stage("Exact dynamical matrix"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "isotopes on equivalent sites")  # said below
         report = use_exact_dynamical_matrix(phonon, potential, tolerance)
-    warn_if_far(console, potential, phonon.primitive, report.familiarity)
-    for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
-        console.warn(remark)
-    for remark in report.symmetry.remarks():
-        console.warn(remark)
-    options = [*options, *symmetry_options(report.symmetry)]
+    _warn(console, potential, phonon, report)
+    lines = report.lines() + _check_modes(phonon, potential, plan, console)
     matrix = phonon.dynamical_matrix
     phonon.force_constants = folded_force_constants(phonon, matrix)
     write_params(phonon, PARAMS_FILE, provenance(potential))
@@ -239,7 +244,30 @@ def _run_exact(
         "the supercell."
     )
     with exact_calculation(matrix):
-        return run_phonopy(PARAMS_FILE, [*options, "--no-fc-symmetry"]), report
+        options = [*plan.options, "--no-fc-symmetry", *symmetry_options(report.symmetry)]
+        return run_phonopy(PARAMS_FILE, options, plan.settings[1:]), lines
+
+
+def _warn(console: Console, potential: Any, phonon: Any, report: Any) -> None:
+    """Warn of a crystal far from the training data, not at rest, or of less symmetry."""
+    from phonopy_equivariant.cli.start import warn_if_far
+    from phonopy_equivariant.workflows.session import equilibrium_remarks
+
+    warn_if_far(console, potential, phonon.primitive, report.familiarity)
+    remarks = equilibrium_remarks(report.residual_force, report.residual_stress)
+    for remark in [*remarks, *report.symmetry.remarks()]:
+        console.warn(remark)
+
+
+def _check_modes(phonon: Any, potential: Any, plan: Calculations, console: Console) -> list[str]:
+    """Warn of imaginary modes; return what the report says of them and of the supercell."""
+    from phonopy_equivariant.workflows.session import mode_stability
+
+    with console.stage("Imaginary modes, and whether the supercell suffices"):
+        found = mode_stability(phonon, potential, plan.mesh)
+    for remark in found.remarks():
+        console.warn(remark)
+    return found.lines()
 
 
 def _print_gamma_modes(phonon: Any, console: Console) -> None:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def start_potential(args: argparse.Namespace, console: Console, structure: Any) -> Potential:
     """Return the potential of ``--model`` on ``--device`` once it is known to suit a structure."""
     from phonopy_equivariant.checkpoints.load import resolve
+    from phonopy_equivariant.structure import check_distances
 
+    check_distances(structure)
     path = resolve(args.model)  # cheap: a wrong name fails before JAX starts
     with console.stage("Starting JAX"):
         start_jax(args.device, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import ase.data
@@ -52,6 +53,7 @@ def build_phonon(
                 log_level=0,
             )
         if settings.masses is not None:
+            _check_count(settings.masses, phonon)
             phonon.masses = settings.masses
         require_sound(phonon)
     except MemoryError:
@@ -113,6 +115,36 @@ def set_born_charges(
         values["method"] = settings.nac_method
     phonon.nac_params = values  # type: ignore[assignment]
     return source
+
+
+def check_indices(phonon: Phonopy, settings: PhonopySettings) -> None:
+    """Raise if phonopy's options name atoms or bands that the primitive cell has not.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As said.
+
+    """
+    atoms = len(phonon.primitive)
+    for option, lists, count, what in (
+        ("--pdos", settings.pdos_indices, atoms, "atoms"),
+        ("--band-indices", settings.band_indices, 3 * atoms, "bands"),
+    ):
+        indices: Any = [] if lists is None or isinstance(lists, str) else np.hstack([[], *lists])
+        if any(not 0 <= index < count for index in indices):
+            raise PhonopyEquivariantError(
+                f"{option}: the primitive cell has {count} {what}; count them from 1."
+            )
+
+
+def _check_count(masses: Sequence[float], phonon: Phonopy) -> None:
+    symbols = phonon.primitive.symbols
+    if len(masses) != len(symbols):
+        raise PhonopyEquivariantError(
+            f"--mass: the primitive cell has {len(symbols)} atoms ({' '.join(symbols)}), give as "
+            f"many masses, not {len(masses)}."
+        )
 
 
 def _masses_of_iupac(cell: PhonopyAtoms) -> Float[ndarray, " atoms"]:

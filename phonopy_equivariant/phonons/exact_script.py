@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,39 +49,61 @@ def folded_force_constants(
     return compact_force_constants(grid, full, cells, owner, np.array(primitive.p2s_map))
 
 
-@contextlib.contextmanager
-def exact_calculation(matrix: DynamicalMatrix) -> Iterator[None]:
-    """Let phonopy's script run its calculations on ``matrix`` while this context is open.
+Calculation = Callable[..., None]
 
-    The script's ``_run_calculation`` (phonopy 4.7 to 4.10) is wrapped meanwhile: it gets the
-    matrix before the calculation, and its own force constants back for the files it writes last.
+
+@contextlib.contextmanager
+def wrapped_calculation(wrap: Callable[[Calculation], Calculation]) -> Iterator[None]:
+    """Let phonopy's script calculate with what ``wrap`` makes of its own function.
+
+    That is ``_run_calculation`` (phonopy 4.7 to 4.10), called with the Phonopy object, settings and
+    two arguments more.
 
     Raises
     ------
     PhonopyEquivariantError
-        A phonopy without that function, or one that reads another primitive cell.
+        A phonopy without that function.
 
     """
     original = getattr(phonopy_script, "_run_calculation", None)
     if original is None:
         raise PhonopyEquivariantError(
-            f"run --exact does not know the script of phonopy {__version__}; install phonopy 4.7 "
-            "to 4.10, or use pe.use_exact_dynamical_matrix in Python."
+            f"The script of phonopy {__version__} is not the one of 4.7 to 4.10, which run --exact "
+            "and several calculations in one run need; install one of those, or give one of -t, "
+            "--dos, --irreps, ... at a time and use pe.use_exact_dynamical_matrix in Python."
         )
-
-    def calculation(phonon: Phonopy, *rest: Any) -> None:
-        _check_primitive(phonon, matrix)
-        stored = phonon.force_constants
-        phonon.force_constants = None
-        phonon._dynamical_matrix = matrix  # type: ignore[assignment]
-        original(phonon, *rest)
-        phonon.force_constants = stored
-
-    setattr(phonopy_script, "_run_calculation", calculation)  # noqa: B010
+    setattr(phonopy_script, "_run_calculation", wrap(original))  # noqa: B010
     try:
         yield
     finally:
         setattr(phonopy_script, "_run_calculation", original)  # noqa: B010
+
+
+def exact_calculation(matrix: DynamicalMatrix) -> contextlib.AbstractContextManager[None]:
+    """Let phonopy's script run its calculations on ``matrix`` while this context is open.
+
+    The calculation gets the matrix before it starts, and its own force constants back for the
+    files that the script writes last.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`wrapped_calculation`; or the script reads another primitive cell.
+
+    """
+
+    def on_matrix(calculate: Calculation) -> Calculation:
+        def calculation(phonon: Phonopy, *rest: Any) -> None:
+            _check_primitive(phonon, matrix)
+            stored = phonon.force_constants
+            phonon.force_constants = None
+            phonon._dynamical_matrix = matrix  # type: ignore[assignment]
+            calculate(phonon, *rest)
+            phonon.force_constants = stored
+
+        return calculation
+
+    return wrapped_calculation(on_matrix)
 
 
 def _check_primitive(phonon: Phonopy, matrix: DynamicalMatrix) -> None:

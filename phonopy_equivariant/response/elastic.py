@@ -146,12 +146,8 @@ def strain_response(
     internal = np.asarray(mixed, float)[:, :atoms].reshape(6, 3 * atoms).T
     response = lattice_response(potential, structure, ZONE_BOUNDARY)
     noise = rounding_of(potential.dtype, response.values[0])
-    displacements = _follow(
-        response.values[0, 0].real, internal @ strains, noise, potential.cutoff
-    )
-    return StrainResponse(
-        np.asarray(clamped, float), internal, displacements, response.equilibrium
-    )
+    displacements = _follow(response.values[0, 0].real, internal @ strains, noise, potential.cutoff)
+    return StrainResponse(np.asarray(clamped, float), internal, displacements, response.equilibrium)
 
 
 def crystal_of(primitive: Any) -> Structure:

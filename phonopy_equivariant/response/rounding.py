@@ -10,7 +10,7 @@ units in the last place of the largest one.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex
 from numpy import ndarray
 
 # Error of an eigenvalue over the largest eigenvalue of the crystal: twice the largest one measured.

@@ -10,17 +10,19 @@ import argparse
 import contextlib
 import difflib
 import io
-import os
 import re
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
+from phonopy import Phonopy
 from phonopy.cui.phonopy_argparse import get_run_parser
 from phonopy.cui.settings import PhonopyConfParser, PhonopySettings
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.phonons.exact_script import Calculation, wrapped_calculation
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+(e[-+]?\d+)?$|-\d+/\d+$", re.IGNORECASE)
 
@@ -92,19 +94,7 @@ def phonopy_settings(options: Sequence[str]) -> PhonopySettings:
         phonopy refuses them, or they contradict analytic force constants.
 
     """
-    parser = _phonopy_parser()
-    talk = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
-            args = parser.parse_args(["phonopy_params.yaml", *options])
-            settings = PhonopyConfParser(
-                filename=args.conf_filename, args=args, load_phonopy_yaml=True
-            ).settings
-    except UsageError:
-        raise
-    except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
-        said = talk.getvalue() or str(error)
-        raise UsageError(f"phonopy refuses its options: {_one_line(said)}") from error
+    settings = _parse(options).settings
     if settings.random_displacements and settings.random_displacement_temperature is None:
         raise UsageError(
             "contradictory options: --rd displaces atoms for force calculations; leave it away, "
@@ -120,11 +110,48 @@ def phonopy_settings(options: Sequence[str]) -> PhonopySettings:
             "contradictory options: --noreadfc makes phonopy ignore the force constants that "
             "this command computes; leave it away."
         )
+    _check_numbers(settings)
     return settings
 
 
-def run_phonopy(file: str, options: Sequence[str]) -> int:
+def phonopy_tags(options: Sequence[str]) -> dict[str, Any]:
+    """Return phonopy's tags with their values, as options and ``--config`` file give them.
+
+    Raises
+    ------
+    UsageError
+        phonopy refuses them.
+
+    """
+    return dict(_parse(options).confs)
+
+
+def grouped_options(options: Sequence[str]) -> list[list[str]]:
+    """Return each option together with its values."""
+    groups: list[list[str]] = []
+    for word in options:
+        if _is_option(word):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return groups
+
+
+def option_names() -> dict[str, str]:
+    """Return under which name phonopy's parser keeps each option."""
+    return {name: a.dest for a in _phonopy_parser()._actions for name in a.option_strings}
+
+
+def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySettings] = ()) -> int:
     """Run phonopy's script on a phonopy YAML file and return its exit status.
+
+    Parameters
+    ----------
+    file, options
+        The file, and options of the first calculation.
+    further
+        Settings of calculations after it, which the script would drop: they run on the same cells
+        and force constants.
 
     Raises
     ------
@@ -134,28 +161,75 @@ def run_phonopy(file: str, options: Sequence[str]) -> int:
     """
     from phonopy.scripts.phonopy import run
 
-    if not os.environ.get("DISPLAY") and sys.platform.startswith("linux"):
-        os.environ.setdefault("MPLBACKEND", "Agg")
+    def all_of_them(calculate: Calculation) -> Calculation:
+        def calculation(phonon: Phonopy, settings: PhonopySettings, *rest: Any) -> None:
+            for each in (settings, *further):
+                calculate(phonon, each, *rest)
+
+        return calculation
+
+    wrapped = wrapped_calculation(all_of_them) if further else contextlib.nullcontext()
     try:
-        with _arguments(["phonopy", file, *options]), warnings.catch_warnings():
+        with _arguments(["phonopy", file, *options]), wrapped, warnings.catch_warnings():
             # our file has the primitive cell; phonopy would explain how its version 3 chose one
             warnings.filterwarnings("ignore", "primitive_matrix defaulted to 'auto'")
             run()  # type: ignore[no-untyped-call]
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (KeyboardInterrupt, BrokenPipeError, MemoryError):
+    except (BrokenPipeError, MemoryError, PhonopyEquivariantError):
         raise
     except OSError as error:
         raise PhonopyEquivariantError(
             f"phonopy cannot write or read {error.filename or 'a file'}: {error.strerror}; {file} "
             "is complete, so mend that and repeat with plain phonopy."
         ) from error
-    except Exception as error:
+    except BaseException as error:
+        # phonopy's Rust code panics with an exception that is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise PhonopyEquivariantError(
             f"phonopy fails on these options ({type(error).__name__}: {_one_line(str(error))}); "
             f"{file} is complete, so plain phonopy repeats it without computing again."
         ) from error
     return 0
+
+
+def _parse(options: Sequence[str]) -> PhonopyConfParser:
+    parser = _phonopy_parser()
+    talk = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+            args = parser.parse_args(["phonopy_params.yaml", *options])
+            return PhonopyConfParser(filename=args.conf_filename, args=args, load_phonopy_yaml=True)
+    except UsageError:
+        raise
+    except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
+        said = talk.getvalue() or str(error)
+        raise UsageError(f"phonopy refuses its options: {_one_line(said)}") from error
+
+
+def _check_numbers(settings: PhonopySettings) -> None:
+    """Refuse numbers that phonopy takes and fails on later, or makes empty files of."""
+    if settings.mesh_numbers is not None and not _is_mesh(settings.mesh_numbers):
+        raise UsageError("--mesh: give three positive whole numbers, as in --mesh 20 20 20.")
+    if not settings.temperature_step > 0:
+        raise UsageError("--tstep: give a positive number of kelvin.")
+    if not 0 <= settings.min_temperature <= settings.max_temperature:
+        raise UsageError("--tmin, --tmax: give temperatures from 0 K on, the lower one first.")
+    if settings.band_points is not None and settings.band_points < 2:
+        raise UsageError("--band-points: a segment of a path has two points at least.")
+    if settings.frequency_pitch is not None and not settings.frequency_pitch > 0:
+        raise UsageError("--fpitch: give a positive frequency in THz.")
+    lowest, highest = settings.min_frequency, settings.max_frequency
+    if lowest is not None and highest is not None and not lowest < highest:
+        raise UsageError("--fmin, --fmax: give the lower frequency as --fmin.")
+
+
+def _is_mesh(mesh: Any) -> bool:
+    """Tell whether phonopy can sample with one length, three numbers or a matrix."""
+    numbers = np.asarray(mesh, float)
+    sizes = np.abs(np.linalg.det(numbers)) if numbers.ndim == 2 else numbers
+    return bool(np.all(np.isfinite(sizes) & (sizes > 0)))
 
 
 def _phonopy_parser() -> argparse.ArgumentParser:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
+from phonopy.cui.settings import PhonopySettings
+from phonopy.phonon.band_structure import get_band_qpoints, get_band_qpoints_by_seekpath
 
 from phonopy_equivariant._version import __version__
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -24,16 +26,14 @@ from phonopy_equivariant.io.supercells import (
     parse_dim,
 )
 from phonopy_equivariant.phonons.report import ForceConstantsReport, SymmetryReport
+from phonopy_equivariant.workflows.calculations import DEFAULT_MESH
 
-if TYPE_CHECKING:  # the potential brings JAX: not before input has been checked
+if TYPE_CHECKING:  # these bring JAX: not before input has been checked
+    from phonopy_equivariant.phonons.stability import Stability
     from phonopy_equivariant.potential import Potential
 
-# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection. phonopy's
-# script projects all the same, and so does plain phonopy on the same file: rounding of the three
-# acoustic modes at Gamma, which enter the entropy of an odd mesh, is then the same for both. Beyond
-# this number of atoms (7 s at 512) the projection would cost more than the force constants.
+# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection.
 NEGLIGIBLE_DRIFT = 1e-9
-MAX_PROJECTED_ATOMS = 1000
 SURELY_FITS = 500  # atoms, in 0.1 GB
 # Above these, phonons describe no crystal at rest; below, frequencies move by less than their
 # error from the potential.
@@ -63,13 +63,15 @@ def select_supercell(
                 f"{crystal.path} has displaced supercells of --dim {dim_text(stored)}, not of "
                 f"--dim {dim_text(matrix)}; leave --dim away, or give the structure file."
             )
-        atoms = count_atoms(crystal.unitcell, matrix)
-        if atoms > SURELY_FITS:
-            check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))
-        return matrix, "given by --dim"
-    if stored is not None:
-        return np.asarray(stored), f"from {crystal.path.name}"
-    return choose_supercell(crystal.unitcell, symprec), "chosen"
+        origin = "given by --dim"
+    elif stored is not None:
+        matrix, origin = np.asarray(stored), f"from {crystal.path.name}"
+    else:
+        matrix, origin = choose_supercell(crystal.unitcell, symprec), "chosen"
+    atoms = count_atoms(crystal.unitcell, matrix)
+    if atoms > SURELY_FITS:
+        check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))
+    return matrix, origin
 
 
 def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConstantsReport:
@@ -89,9 +91,47 @@ def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConst
         return set_force_constants(phonon, potential)
 
 
-def skips_projection(report: ForceConstantsReport, supercell_atoms: int) -> bool:
+def skips_projection(report: ForceConstantsReport) -> bool:
     """Tell whether phonopy's script should leave the force constants as they are."""
-    return report.sum_rule < NEGLIGIBLE_DRIFT and supercell_atoms > MAX_PROJECTED_ATOMS
+    return report.sum_rule < NEGLIGIBLE_DRIFT
+
+
+def mode_stability(
+    phonon: Phonopy, potential: Potential, settings: PhonopySettings | None = None
+) -> Stability:
+    """Return imaginary modes on the mesh and the bands that phonopy's options ask for.
+
+    Without a mesh it is the one of :func:`plan_calculations`.
+    """
+    from phonopy_equivariant.phonons.stability import stability
+
+    if settings is None:
+        return stability(phonon, potential, DEFAULT_MESH)
+    return stability(
+        phonon,
+        potential,
+        DEFAULT_MESH if settings.mesh_numbers is None else settings.mesh_numbers,
+        _band_path(phonon, settings),
+        shift=settings.mesh_shift,
+        is_time_reversal=settings.is_time_reversal_symmetry,
+        is_gamma_center=settings.is_gamma_center,
+    )
+
+
+def _band_path(phonon: Phonopy, settings: PhonopySettings) -> Float[ndarray, "q 3"] | None:
+    """Return the q of the band structure, or None if there is none or phonopy will refuse it."""
+    paths: Any = settings.band_paths
+    points = 51 if settings.band_points is None else settings.band_points  # as its script
+    if paths is None:
+        return None
+    try:
+        if isinstance(paths, str):
+            bands = get_band_qpoints_by_seekpath(phonon.primitive, points)[0]
+        else:
+            bands = get_band_qpoints(paths, npoints=points)
+    except Exception:  # phonopy's script says what is wrong with the path
+        return None
+    return np.concatenate(bands)
 
 
 def symmetry_options(symmetry: SymmetryReport) -> list[str]:

@@ -1,0 +1,118 @@
+"""Whether imaginary modes between the q of a supercell are those of the crystal.
+
+Between its commensurate q the D(q) of a supercell is interpolated, from force constants that are
+folded back into it. D(q) computed directly there shows the error.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from phonopy import Phonopy
+from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
+
+from phonopy_equivariant.phonons.cells import primitive_operations
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
+from phonopy_equivariant.response.dynamical_matrix import mass_weighted
+
+# Half-way from Γ to the next q of a supercell, in units of its reciprocal vectors. In five crystals
+# the largest error there is 0.7 to 2 times the largest at 100 random q, except where a frequency
+# crosses zero: square roots exaggerate errors then.
+MIDDLES = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]) / 2
+# Regions of q whose lowest imaginary mode is computed directly.
+MAX_CHECKS = 6
+# Largest product of atoms and q that are computed, so that this takes no longer than the force
+# constants; one q half-way and two of imaginary modes are computed in any case.
+CHECKED_ATOMS = 64
+
+
+class DirectCheck(NamedTuple):
+    """The lowest frequency at one q, interpolated from a supercell and computed directly."""
+
+    qpoint: tuple[float, ...]
+    interpolated: float  # THz, negative if imaginary
+    exact: float  # THz
+
+
+class Folding(NamedTuple):
+    """What D(q) computed directly says of that of a supercell."""
+
+    checks: tuple[DirectCheck, ...]
+    error: float | None  # THz, largest half-way between q of the supercell; None if not computed
+    worst: tuple[float, ...]  # the q of that error
+
+
+def are_commensurate(
+    qpoints: Float[ndarray, "q 3"], columns: Int[ndarray, "3 3"]
+) -> Bool[ndarray, " q"]:
+    """Return which q belong to a supercell, whose vectors are ``columns`` in primitive ones."""
+    multiples = qpoints @ columns
+    return np.abs(multiples - np.rint(multiples)).max(axis=1) < 1e-6
+
+
+def lowest_of_regions(
+    qpoints: Float[ndarray, "q 3"],
+    lowest: Float[ndarray, " q"],
+    columns: Int[ndarray, "3 3"],
+    atoms: int,
+) -> Float[ndarray, "suspects 3"]:
+    """Return the q of the lowest imaginary mode of each region, that of Γ first.
+
+    A region is what is next to one q of the supercell.
+    """
+    order = np.argsort(lowest)[: int((lowest < 0).sum())]
+    size = round(abs(np.linalg.det(columns)))
+    nearest = np.rint(qpoints[order] @ columns) @ np.linalg.inv(columns)
+    region = np.rint(nearest * size).astype(int) % size
+    first = np.sort(np.unique(region, axis=0, return_index=True)[1])
+    gamma_first = first[np.argsort(region[first].any(axis=1), kind="stable")]
+    return qpoints[order[gamma_first[: min(MAX_CHECKS, max(2, CHECKED_ATOMS // atoms))]]]
+
+
+def between(columns: Int[ndarray, "3 3"], atoms: int) -> Float[ndarray, "between 3"]:
+    """Return q half-way between those of a supercell, the more the fewer atoms there are."""
+    return MIDDLES[: max(1, CHECKED_ATOMS // atoms)] @ np.linalg.inv(columns)
+
+
+def compute_directly(
+    phonon: Phonopy,
+    potential: Potential,
+    suspects: Float[ndarray, "suspects 3"],
+    columns: Int[ndarray, "3 3"],
+    max_memory: int,
+) -> Folding:
+    """Compare D(q) of the force constants with D(q) computed directly.
+
+    Where phonopy adds a non-analytical correction, both have the same.
+    """
+    primitive = phonon.primitive
+    middles = between(columns, len(primitive))
+    points = np.concatenate([middles, suspects])
+    values = lattice_force_constants(
+        potential, primitive, points, max_memory, primitive_operations(phonon)
+    )
+    direct = mass_weighted(primitive, points, values)
+    matrix: Any = phonon.dynamical_matrix
+    force_constants: Any = phonon.force_constants
+    folded: Any = DynamicalMatrix(phonon.supercell, primitive, force_constants)
+    checks, errors = [], []
+    for q, expected in zip(points, direct, strict=True):
+        matrix.run(q)
+        folded.run(q)
+        correction = matrix.dynamical_matrix - folded.dynamical_matrix
+        pair = np.stack([matrix.dynamical_matrix, expected + correction])
+        squares = np.linalg.eigvalsh(pair)
+        both = np.sign(squares) * np.sqrt(np.abs(squares)) * phonon.unit_conversion_factor
+        checks.append(DirectCheck(triple(q), float(both[0].min()), float(both[1].min())))
+        errors.append(float(np.abs(both[0] - both[1]).max()))
+    worst = int(np.argmax(errors[: len(middles)]))
+    return Folding(tuple(checks[len(middles) :]), errors[worst], triple(middles[worst]))
+
+
+def triple(q: Float[ndarray, "3"]) -> tuple[float, ...]:
+    """Return q as plain numbers."""
+    return tuple(float(component) for component in q)

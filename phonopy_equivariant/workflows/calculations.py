@@ -1,0 +1,151 @@
+"""What phonopy's script is asked to calculate, and in which order it can.
+
+The script takes one calculation on the mesh (-t, --dos, ...) or one of --irreps, --qpoints and so
+on, and drops the others without a word. Each gets settings of its own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from phonopy.cui.settings import PhonopySettings
+
+from phonopy_equivariant.workflows.script import (
+    grouped_options,
+    option_names,
+    phonopy_settings,
+    phonopy_tags,
+)
+
+# Names of phonopy's parser: each line is one calculation. Of --tdm and --tdm-cif, which write the
+# same file, the one with all temperatures comes last.
+_ON_MESH = (
+    ("is_thermal_properties",),
+    ("is_thermal_displacements",),
+    ("thermal_displacement_matrices_cif",),
+    ("is_thermal_displacement_matrices",),
+    ("pdos", "xyz_projection"),
+    ("is_dos_mode",),
+    ("is_moment",),
+)
+_BY_THEMSELVES = (("qpoints", "read_qpoints"), ("anime",), ("modulation",), ("irreps_qpoint",))
+_SAMPLING = {"mesh_numbers", "band_paths"}
+_SEPARATE = _SAMPLING.union(*_ON_MESH, *_BY_THEMSELVES)
+# tags of a configuration file of which phonopy takes one
+_TAGS = [
+    *("tprop", "tdisp", "tdispmat", "pdos", "dos", "moment"),
+    *("qpoints", "anime", "modulation", "irreps"),
+]
+
+# Å: the length from which phonopy's script makes the mesh of --pdos auto if none is given
+DEFAULT_MESH = 50.0
+
+# matplotlib's backends that write files only
+_FILES_ONLY = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+
+
+class Calculations(NamedTuple):
+    """Everything phonopy's script is asked for."""
+
+    options: list[str]  # of the first calculation
+    settings: tuple[PhonopySettings, ...]  # of all of them
+    remarks: tuple[str, ...]  # what was chosen for the user
+    warnings: tuple[str, ...]  # what phonopy drops
+
+    @property
+    def first(self) -> PhonopySettings:
+        """Settings of the first calculation: those that say which cells there are."""
+        return self.settings[0]
+
+    @property
+    def mesh(self) -> PhonopySettings:
+        """Settings of the first calculation on a mesh, or else of the first of all."""
+        return next((s for s in self.settings if s.mesh_numbers is not None), self.first)
+
+
+def plan_calculations(options: Sequence[str]) -> Calculations:
+    """Return what the options ask for, one calculation after the other.
+
+    Where a calculation needs a mesh and none is given, it gets the one that phonopy's script takes
+    for ``--pdos auto``. Acoustic modes at Γ are left out of thermal properties unless the user
+    decides otherwise: analytic force constants give them zero frequency. Plots that no display can
+    show are saved.
+
+    Raises
+    ------
+    UsageError
+        As :func:`phonopy_settings`.
+
+    """
+    options, remarks = list(options), []
+    asked = {name for name, _ in _named(options)}
+    if "exclude_gamma_acoustic" not in phonopy_tags(options):
+        options.append("--exclude-gamma-acoustic")
+    if "is_graph_plot" in asked and "is_graph_save" not in asked and not _shows_plots():
+        options.append("-s")
+        remarks.append("There is no display to show plots on (-p): they are saved as PDF (-s).")
+    parts, settings = _one_at_a_time(options), list[PhonopySettings]()
+    for part in parts:
+        found = phonopy_settings(part)
+        if _needs_mesh(found) and found.mesh_numbers is None and found.run_mode in (None, "band"):
+            part += ["--mesh", f"{DEFAULT_MESH:g}"]
+            found = phonopy_settings(part)
+        settings.append(found)
+    if "mesh_numbers" not in asked and any("--mesh" in part for part in parts):
+        remarks.append(f"No mesh is given: taking --mesh {DEFAULT_MESH:g}.")
+    return Calculations(parts[0], tuple(settings), tuple(remarks), tuple(_dropped(options)))
+
+
+def _named(options: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return each option with its values, after the name that phonopy's parser has for it."""
+    names = option_names()
+    return [(names[group[0].partition("=")[0]], group) for group in grouped_options(options)]
+
+
+def _one_at_a_time(options: Sequence[str]) -> list[list[str]]:
+    """Return the options of each calculation: the common ones, and its own."""
+    named = _named(options)
+    asked = {name for name, _ in named}
+
+    def only(wanted: Iterable[str]) -> list[str]:
+        kept = [group for name, group in named if name not in _SEPARATE or name in wanted]
+        return [word for group in kept for word in group]
+
+    on_mesh = [_SAMPLING.union(names) for names in _ON_MESH if asked & set(names)]
+    by_themselves = [set(names) for names in _BY_THEMSELVES if asked & set(names)]
+    if not on_mesh and (asked & _SAMPLING or not by_themselves):
+        on_mesh = [_SAMPLING]
+    return [only(wanted) for wanted in (*on_mesh, *by_themselves)]
+
+
+def _needs_mesh(settings: PhonopySettings) -> bool:
+    return (
+        settings.is_thermal_properties
+        or settings.is_thermal_displacements
+        or settings.is_thermal_displacement_matrices
+        or settings.is_dos_mode
+        or settings.is_moment
+        or settings.pdos_indices is not None
+    )
+
+
+def _dropped(options: Sequence[str]) -> list[str]:
+    """Return what to say where a configuration file asks for more than phonopy takes."""
+    file = [word for name, group in _named(options) if name == "conf_filename" for word in group]
+    in_file, asked = (
+        [tag for tag in _TAGS if str(tags.get(tag, ".false.")).lower() != ".false."]
+        for tags in (phonopy_tags(file), phonopy_tags(options))
+    )
+    if not in_file or len(asked) < 2:
+        return []
+    return [
+        f"phonopy takes only one of {', '.join(map(str.upper, asked))}, because "
+        f"{', '.join(map(str.upper, in_file))} is in the file of --config; ask by options instead."
+    ]
+
+
+def _shows_plots() -> bool:
+    import matplotlib
+
+    return matplotlib.get_backend().lower() not in _FILES_ONLY
