@@ -35,6 +35,28 @@ class KeepOperations(FixSymmetry):
         self.do_adjust_positions = self.do_adjust_cell = True
 
 
+class AllowAlone(FixConstraint):
+    """What several constraints allow, as orthogonal projections of steps and of forces.
+
+    ASE's ``FixScaled`` (3.29) projects forces rightly for cells with a symmetric matrix only.
+    """
+
+    def __init__(self, constraints: Sequence[FixConstraint]):
+        self.constraints = constraints
+
+    def adjust_positions(self, atoms: Atoms, new: ndarray) -> None:
+        """Leave of a step what is allowed."""
+        step = new - atoms.positions
+        new[:] = atoms.positions + np.einsum(
+            "iab,ib->ia", allowed_motions(atoms, self.constraints), step
+        )
+
+    def adjust_forces(self, atoms: Atoms, forces: ndarray) -> None:
+        """Leave of forces what works along allowed steps."""
+        allowed = allowed_motions(atoms, self.constraints)
+        forces[:] = np.einsum("iab,ib->ia", allowed, forces)
+
+
 def honoured_constraints(atoms: Atoms) -> list[FixConstraint]:
     """Return the constraints on atoms; ASE's ``FixSymmetry`` is what a relaxation does anyway.
 
@@ -58,20 +80,24 @@ def honoured_constraints(atoms: Atoms) -> list[FixConstraint]:
 def allowed_motions(
     atoms: Atoms, constraints: Sequence[FixConstraint]
 ) -> Float[ndarray, "atoms 3 3"]:
-    """Return for each atom the matrix that takes a displacement to what constraints leave of it."""
-    columns = []
-    for axis in np.eye(3):
-        moved = atoms.positions + axis
-        for constraint in constraints:
+    """Return for each atom the projector on the displacements that no constraint changes."""
+    changes = [np.zeros((len(atoms), 3, 3))]
+    for constraint in constraints:
+        columns = []
+        for axis in np.eye(3):
+            moved = atoms.positions + axis
             constraint.adjust_positions(atoms, moved)
-        columns.append(moved - atoms.positions)
-    return np.stack(columns, axis=2)
+            columns.append(moved - atoms.positions - axis)
+        changes.append(np.stack(columns, axis=2))
+    _, sizes, rows = np.linalg.svd(np.concatenate(changes, axis=1), full_matrices=False)
+    unchanged = rows * (sizes < 1e-6)[..., None]
+    return np.asarray(unchanged.transpose(0, 2, 1) @ unchanged)
 
 
 def operations_that_keep(symmetry: Operations, motions: Float[ndarray, "atoms 3 3"]) -> Operations:
     """Return the operations that take the allowed motions of each atom to those of its image.
 
-    R M_i = M_i' R for all atoms i: these operations are a group.
+    R P_i = P_i' R for the projectors P of all atoms i: these operations are a group.
     """
     turn = symmetry.cartesian[:, None]
     difference = turn @ motions - motions[symmetry.image] @ turn

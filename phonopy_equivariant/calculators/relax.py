@@ -15,6 +15,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.calculators.ase import EquivariantCalculator
 from phonopy_equivariant.calculators.constraints import (
+    AllowAlone,
     KeepOperations,
     allowed_motions,
     honoured_constraints,
@@ -105,7 +106,7 @@ def relax(
     relaxed.set_constraint()
     symmetry = _kept_symmetry(relaxed, constraints, symprec, fmax)
     relaxed.calc = EquivariantCalculator(potential)
-    relaxed.set_constraint([*constraints, KeepOperations(symmetry)])
+    relaxed.set_constraint([AllowAlone(constraints), KeepOperations(symmetry)])
     target: Any = FrechetCellFilter(relaxed) if cell else relaxed
     with BFGS(target, logfile=None, maxstep=0.1) as optimizer:
         if callback is not None:
