@@ -40,11 +40,9 @@ class SymmetryReport(NamedTuple):
 
     def line(self) -> str:
         """Return one line of text."""
-        if self.used == self.found:
-            return f"symmetry             {self.used} operations, obeyed to {self.deviation:.0e} Å"
         return (
-            f"symmetry             {self.used} of {self.found} operations used; the others miss "
-            f"atoms by up to {self.deviation:.1e} Å"
+            f"symmetry             {self.used} of {self.found} operations used, largest deviation "
+            f"{self.deviation:.1e} Å"
         )
 
 
