@@ -123,13 +123,22 @@ def test_molecules_at_rest_have_no_elastic_constants(potential: Potential) -> No
 
 def test_layers_at_rest_against_finite_strain(potential: Potential) -> None:
     """Two planar honeycombs slide freely: nothing resists a strain out of the plane."""
-    a = 2.7
-    cell = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0.4, 0.3, 11.0]])
-    plane = np.array([[0, 0, 0], [1 / 3, 2 / 3, 0]]) @ cell
-    positions = np.concatenate([plane, plane + [0.8, 0.5, 5.2]])
-    layers = Structure(np.array([8, 14] * 2), positions, cell, np.ones(3, bool))
+
+    def honeycombs(a: float) -> Structure:
+        cell = np.array([[a, 0, 0], [-a / 2, a * 3**0.5 / 2, 0], [0.4, 0.3, 11.0]])
+        plane = np.array([[0, 0, 0], [1 / 3, 2 / 3, 0]]) @ cell
+        positions = np.concatenate([plane, plane + [0.8, 0.5, 5.2]])
+        return Structure(np.array([8, 14] * 2), positions, cell, np.ones(3, bool))
+
+    def stress(a: float) -> float:
+        return float(potential.evaluate(honeycombs(a)).stress[0, 0])
+
+    lattices = np.linspace(2.2, 3.1, 10)
+    first = int(np.flatnonzero(np.diff(np.sign([stress(a) for a in lattices])))[0])
+    layers = honeycombs(brentq(stress, lattices[first], lattices[first + 1], xtol=1e-15))
     assert np.abs(potential.evaluate(layers).forces).max() < 1e-12
     tensor = elastic_tensor(potential, layers)
+    assert tensor.remarks() == []
     scale = np.abs(tensor.relaxed).max()
     np.testing.assert_allclose(tensor.relaxed[2:5], 0, atol=1e-9 * scale)
     assert_close(tensor.relaxed[:2, :2], tensor.relaxed[1::-1, 1::-1], 1e-9)
@@ -189,8 +198,8 @@ def test_an_instability_that_couples_to_strain_is_refused(potential: Potential) 
         elastic_tensor(potential, zincblende(critical))
     with pytest.raises(pe.PhonopyEquivariantError, match="instability"):
         gruneisen_parameters(potential, zincblende(critical), QPOINTS, strain=1 - np.eye(3))
-    result = gruneisen_parameters(potential, zincblende(critical), [[0, 0, 0], *QPOINTS])
-    assert np.isnan(result.parameters[0]).all() and not result.frequencies[0].any()
+    result = gruneisen_parameters(potential, zincblende(critical), [[0.0, 0.0, 0.0], *QPOINTS])
+    assert np.isnan(result.parameters[0]).all() and np.abs(result.frequencies[0]).max() < 1e-5
     assert np.isfinite(result.parameters[1:]).all()
     # a little beside the instability numbers are large, and right
     tensor = elastic_tensor(potential, zincblende(critical + 1e-4))
@@ -213,7 +222,7 @@ def test_remarks_name_residual_stress_and_forces(potential: Potential) -> None:
     tensor = elastic_tensor(potential, part)
     result = potential.evaluate(part)
     assert_close(tensor.residual_force, np.linalg.norm(result.forces, axis=1).max())
-    assert_close(tensor.residual_stress, np.abs(result.stress).max() * 160.2176634)
+    assert_close(tensor.residual_stress, np.abs(result.stress).max() * 160.2176634, 1e-7)
     stress, force = tensor.remarks()
     assert f"{tensor.residual_stress:.3g} GPa" in stress and "pe.relax" in stress
     assert f"{tensor.residual_force:.3g} eV/Å" in force and "pe.relax" in force

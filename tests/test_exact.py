@@ -137,6 +137,42 @@ def test_the_range_is_found(
     assert "tolerance            1e-06 THz" in tight.lines()
 
 
+def test_the_bound_holds_where_squares_cross_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of ω² becomes any error of ω there: the report says how large, for every ω."""
+    monkeypatch.setattr(exact_range, "FIRST_DIAMETER", 5.0)
+    config = small_config(
+        species=(11, 17), cutoff=3.3, hidden_irreps="4x0e + 4x1o", l_max=1, scale=20.0
+    )
+    unstable = random_potential(config, seed=23)
+    atoms = bulk("NaCl", "rocksalt", a=5.2)
+    cell = PhonopyAtoms(numbers=atoms.numbers, cell=atoms.cell[:], positions=atoms.positions)
+    phonon = Phonopy(cell, supercell_matrix=np.eye(3, dtype=int), primitive_matrix="P")
+
+    def squares(qpoints: np.ndarray) -> np.ndarray:
+        return np.linalg.eigvalsh(pe.dynamical_matrices(unstable, phonon.primitive, qpoints))
+
+    qpoints = np.random.default_rng(0).uniform(-0.5, 0.5, (80, 3))
+    stable = squares(qpoints)[:, 0] > 0
+    count = min(stable.sum(), (~stable).sum())
+    assert count >= 10
+    # between a q with a real lowest mode and one with an imaginary one
+    ends = np.array([qpoints[stable][:count], qpoints[~stable][:count]])
+    padded = np.concatenate([ends, np.zeros((2, 80 - count, 3))], axis=1)
+    for _ in range(30):
+        middle = padded.mean(axis=0)
+        padded[np.where(squares(middle)[:, 0] > 0, 0, 1), np.arange(80)] = middle
+    report = pe.use_exact_dynamical_matrix(phonon, unstable, tolerance=1e-3)
+    exceeded = 0
+    for points in (qpoints, padded[0]):
+        expected = in_thz(squares(points))
+        error = np.abs(phonon.run_qpoints(points).frequencies - expected)
+        assert (error <= report.frequency_errors(expected)).all()
+        exceeded += int((error > report.tolerance).sum())
+    assert exceeded >= count  # or the bound below 1 THz is not needed
+    assert report.frequency_errors(np.array([20.0]))[0] < 1.001 * report.tolerance
+    assert "below 1 THz          error of ω² at most 0.002 THz²" in report.lines()
+
+
 def test_bands(exact: Phonopy, frequencies: Callable[[np.ndarray], np.ndarray]) -> None:
     path = np.linspace([0, 0, 0], [0.5, 0.5, 1.0], 14)
     bands = exact.run_band_structure([path, path[:, [1, 2, 0]]], with_group_velocities=True)

@@ -139,7 +139,7 @@ def use_exact_dynamical_matrix(
         phonopy's object, any supercell; from :func:`phonopy_equivariant.load_potential`.
     tolerance
         Largest error of a frequency, THz; 1e-6 in double precision, 1e-4 in single precision by
-        default. At the probed q a third of it is demanded. Below 1 THz the error of ω² is limited
+        default. At the probed q a quarter of it is demanded. Below 1 THz the error of ω² is limited
         instead, to twice the tolerance times 1 THz, because √|ω²| has an infinite slope at zero:
         :meth:`ExactReport.frequency_errors` gives the error of ω.
     max_memory

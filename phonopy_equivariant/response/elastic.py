@@ -42,6 +42,8 @@ _STRAINS = np.array(
 
 # Pull of a strain on a free mode, in units of (rounding of Φ)·(cutoff), that rounding may leave.
 PULL_MARGIN = 10.0
+# Part of ∂²E/∂ε∂ε that rounding of weak modes may change.
+UNCERTAIN = 1e-3
 # A thousandth of the largest elastic constant: the stress above which a remark is made.
 STRESS_REMARK = 1e-3
 # eV/Å; pe.relax ends at 1e-4
@@ -67,7 +69,7 @@ class ElasticTensor(NamedTuple):
     residual_stress: float  # largest component of the stress, GPa
 
     def remarks(self) -> list[str]:
-        """Return what to know before using the constants, in sentences; nothing of a crystal at rest."""
+        """Return sentences on residual stress and forces; none for a crystal at rest."""
         remarks = []
         if self.residual_stress > STRESS_REMARK * np.abs(self.clamped).max():
             remarks.append(
@@ -92,7 +94,8 @@ def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
 
     Parts of the crystal that do not interact (layers, molecules or atoms farther apart than the
     cutoff) move and turn freely against each other. No strain acts on such motions, and they are
-    left out: layers have C33 = C44 = C55 = 0, molecules at rest no relaxed constants at all.
+    left out: layers at rest, normal to z, have C33 = C44 = C55 = 0, and molecules at rest no
+    relaxed constants at all.
 
     Parameters
     ----------
@@ -146,8 +149,12 @@ def strain_response(
     internal = np.asarray(mixed, float)[:, :atoms].reshape(6, 3 * atoms).T
     response = lattice_response(potential, structure, ZONE_BOUNDARY)
     noise = rounding_of(potential.dtype, response.values[0])
-    displacements = _follow(response.values[0, 0].real, internal @ strains, noise, potential.cutoff)
-    return StrainResponse(np.asarray(clamped, float), internal, displacements, response.equilibrium)
+    curvature, pull = response.values[0, 0].real, internal @ strains
+    stiffness = float(np.abs(clamped).max())
+    displacements = _follow(curvature, pull, noise, potential.cutoff, stiffness)
+    return StrainResponse(
+        np.asarray(clamped, float), internal, displacements, response.equilibrium
+    )
 
 
 def crystal_of(primitive: Any) -> Structure:
@@ -170,6 +177,7 @@ def _follow(
     pull: Float[ndarray, "columns strains"],
     noise: float,
     cutoff: float,
+    stiffness: float,
 ) -> Float[ndarray, "columns strains"]:
     """Return -Φ(0)^+ · pull, Φ(0)^+ without the modes that have no restoring force.
 
@@ -179,16 +187,19 @@ def _follow(
     Parameters
     ----------
     curvature, noise
-        Φ(0); rounding of its eigenvalues, eV/Å².
+        Φ(0); rounding of its eigenvalues λ, eV/Å².
     pull
-        ∂²E/∂u∂ε·strain, eV/Å.
+        ∂²E/∂u∂ε·strain, eV/Å; a mode on which it acts with p lowers the energy by p²/2λ.
     cutoff
-        Å; sums of force constants times vectors of this length make the pull.
+        Å; the pull is a sum of force constants times vectors of this length.
+    stiffness
+        Largest ∂²E/∂ε∂ε, eV.
 
     Raises
     ------
     PhonopyEquivariantError
-        A mode without restoring force is pulled at.
+        A mode without restoring force is pulled at, or rounding of a weak one changes ∂²E/∂ε∂ε
+        by more than a thousandth.
 
     """
     columns = len(curvature)
@@ -198,13 +209,15 @@ def _follow(
     modes = basis @ vectors
     free = np.abs(values) <= noise
     pulled = modes.T @ pull
-    if np.abs(pulled[free]).max(initial=0.0) > PULL_MARGIN * noise * cutoff:
+    moved = pulled[~free] / values[~free, None]
+    pulled_free = np.abs(pulled[free]).max(initial=0.0) > PULL_MARGIN * noise * cutoff
+    if pulled_free or (moved**2 * noise).max(initial=0.0) > UNCERTAIN * stiffness:
         raise PhonopyEquivariantError(
             "A mode at Γ without restoring force couples to strain: the crystal is at an "
             "instability, where its elastic constants diverge. Change its volume, or relax it "
             "after a step along that mode into a lower symmetry."
         )
-    displacements: ndarray = -modes[:, ~free] @ (pulled[~free] / values[~free, None])
+    displacements: ndarray = -modes[:, ~free] @ moved
     return displacements
 
 
