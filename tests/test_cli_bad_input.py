@@ -182,7 +182,7 @@ def test_dim_that_makes_no_supercell(tmp_path: Path) -> None:
     for dim, phrase in {
         "2 2": "one number, three, or nine",
         "0 1 1": "give positive numbers",
-        "2 2 2 POSCAR": "stands before --dim",
+        "2 2.5 2": "give whole numbers",
         "1 0 0 1 0 0 0 0 1": "needs a positive volume",
     }.items():
         words = ("fc", "POSCAR", "--model", model(), "--dim", *dim.split())

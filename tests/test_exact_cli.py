@@ -80,7 +80,7 @@ def test_irreps_and_modulations_pass_through(tmp_path: Path) -> None:
 def test_born_charges_are_refused(tmp_path: Path) -> None:
     poscar(tmp_path)
     (tmp_path / "BORN").write_text(BORN)
-    words = ("run", "POSCAR", "--exact", "--model", model(), "--mesh", 3, 3, 3)
+    words = ("run", "POSCAR", "--exact", "--model", model(), "--dim", 2, "--mesh", 3, 3, 3)
     result = command(*words, cwd=tmp_path, status=None)
     assert result.returncode != 0
     last = result.stderr.splitlines()[-1]

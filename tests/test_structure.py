@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import ase.build
+import ase.collections
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
 from ase.spacegroup import crystal
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.structure import Structure, as_structure, to_ase, to_phonopy
+from phonopy_equivariant.structure import (
+    Structure,
+    as_structure,
+    check_distances,
+    to_ase,
+    to_phonopy,
+)
 
 
 def _equal(one: Structure, other: Structure) -> bool:
@@ -82,3 +90,36 @@ def test_elements_without_a_mass_in_phonopy_have_one() -> None:
     )
     masses = to_phonopy(as_structure(fluorite)).masses
     np.testing.assert_allclose(masses[[0, -1]], [244.06, 15.999], atol=0.01)
+
+
+def test_atoms_inside_each_other_are_refused_by_their_radii():
+    """At 0.49 times the sum of covalent radii, not at 0.51: molecules, and images in crystals."""
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        numbers = rng.integers(1, 96, 2)
+        radii = covalent_radii[numbers].sum()
+        axis = rng.normal(size=3)
+        step = axis / np.linalg.norm(axis)
+        far = np.diag(rng.uniform(9.0, 15.0, 3))
+        for factor in (0.49, 0.51):
+            bond = factor * radii * step
+            pair = Atoms(numbers, positions=[[0, 0, 0], bond])
+            # the second atom's image in the next cell is the neighbour of the first
+            images = Atoms(numbers, positions=[[0, 0, 0], bond - far[0]], cell=far, pbc=True)
+            for atoms in (pair, images):
+                if factor > 0.5:
+                    check_distances(atoms)
+                    continue
+                with pytest.raises(PhonopyEquivariantError, match="overlapping atoms") as caught:
+                    check_distances(atoms)
+                assert f"{factor * radii:.3f} Å apart" in str(caught.value)
+                assert all(chemical_symbols[z] in str(caught.value) for z in numbers)
+
+
+def test_the_shortest_bonds_there_are_pass():
+    """Of ASE's G2 set: experimental and computed geometries, H2 and HF included."""
+    for name in ase.collections.g2.names:
+        check_distances(ase.build.molecule(name))
+    own_image = Atoms("Cs", cell=[[2.0, 0, 0], [0, 9, 0], [0, 0, 9]], pbc=True)
+    with pytest.raises(PhonopyEquivariantError, match=r"Atoms 1 \(Cs\) and 1 \(Cs\)"):
+        check_distances(own_image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
@@ -25,6 +26,15 @@ def crystal(name: str, *arguments: object, **options: object) -> PhonopyAtoms:
     return to_phonopy(as_structure(bulk(name, *arguments, **options)))
 
 
+def crystal_of(cell: object, symbols: str, fractions: object) -> PhonopyAtoms:
+    atoms = Atoms(symbols, cell=cell, scaled_positions=fractions, pbc=True)
+    return to_phonopy(as_structure(atoms))
+
+
+RUTILE = np.array(
+    [[0, 0, 0], [1, 1, 1], [0.61, 0.61, 0], [1.39, 1.39, 0], [0.39, 1.61, 1], [1.61, 0.39, 1]]
+) / 2  # fmt: skip
+PEROVSKITE = np.array([[0, 0, 0], [1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
 SILICON = crystal("Si", a=5.43)
 CONVENTIONAL = crystal("Si", a=5.43, cubic=True)
 MAGNESIUM = crystal("Mg", "hcp", a=3.2, c=5.2)
@@ -42,6 +52,7 @@ def test_dim_is_read_and_written(words: str, matrix: object) -> None:
     parsed = parse_dim(words.split())
     np.testing.assert_array_equal(parsed, matrix)
     np.testing.assert_array_equal(parse_dim(dim_text(parsed).split()), matrix)
+    np.testing.assert_array_equal(parse_dim([words]), matrix)  # --dim "2 2 2"
 
 
 @pytest.mark.parametrize("words", ["", "2 2", "0", "2 2 -2", "2.5", "1 2 3 4 5 6 7 8 9"])
@@ -51,28 +62,71 @@ def test_dim_without_a_supercell_is_refused(words: str) -> None:
 
 
 def test_the_choice_does_not_depend_on_the_cell_given() -> None:
-    """From the conventional cell, too, multiples of the primitive one are wider for their size."""
+    """Multiples of the conventional cell are tried from the primitive cell too, and back."""
     for cell in (SILICON, CONVENTIONAL):
         matrix = choose_supercell(cell)
-        assert count_atoms(cell, matrix) == 128
-        # the largest with at most 200 atoms: four primitive cells along each axis
-        assert supercell_diameter(cell, matrix) == pytest.approx(4 * 5.43 / np.sqrt(3))
+        assert count_atoms(cell, matrix) == 512
+        assert supercell_diameter(cell, matrix) == pytest.approx(4 * 5.43)
+        narrow = choose_supercell(cell, diameter=12.0)
+        assert count_atoms(cell, narrow) == 128  # four primitive cells along each axis
+        assert supercell_diameter(cell, narrow) == pytest.approx(4 * 5.43 / np.sqrt(3))
 
 
 def test_the_choice_keeps_the_symmetry() -> None:
-    matrix = choose_supercell(MAGNESIUM)
+    matrix = choose_supercell(MAGNESIUM, diameter=12.0)
     assert matrix[0, 0] == matrix[1, 1]
     assert supercell_diameter(MAGNESIUM, matrix) >= 12
-    assert count_atoms(MAGNESIUM, matrix) <= 200
     phonon = Phonopy(MAGNESIUM, matrix, primitive_matrix="P", log_level=0)
     operations = phonon.symmetry.symmetry_operations["rotations"]
     assert len(operations) == count_operations(MAGNESIUM, matrix)
 
 
+@pytest.mark.parametrize(
+    ("atoms", "cell"),
+    [
+        (6, crystal_of([[4.594, 0, 0], [0, 4.594, 0], [0, 0, 2.959]], "TiTiOOOO", RUTILE)),
+        (5, crystal_of(4.0 * np.eye(3), "BaTiOOO", PEROVSKITE)),
+        (4, crystal("GaN", "wurtzite", a=3.19, c=5.19)),
+        (2, crystal("NaCl", "rocksalt", a=5.64)),
+    ],
+)
+def test_the_choice_is_as_wide_as_force_constants_reach(atoms: int, cell: PhonopyAtoms) -> None:
+    """A limit of atoms belongs to DFT: 96 atoms made 9.3 Å of rutile."""
+    matrix = choose_supercell(cell)
+    assert len(cell) == atoms
+    assert supercell_diameter(cell, matrix) >= 20.0 - 1e-6
+    # and no smaller one along any axis would be wide enough
+    for axis in range(3):
+        if matrix[axis, axis] > 1 and (np.diag(np.diag(matrix)) == matrix).all():
+            smaller = matrix.copy()
+            smaller[axis, axis] -= 1
+            assert supercell_diameter(cell, smaller) < 20.0
+
+
+def test_the_choice_is_bounded_by_the_time_of_phonopy() -> None:
+    """Estimated from operations and atoms, which are counted by phonopy here."""
+    magnesia = crystal("MgO", "rocksalt", a=4.21)
+    matrix = choose_supercell(magnesia)
+    assert 15 < supercell_diameter(magnesia, matrix) < 20
+    assert supercell_diameter(magnesia, choose_supercell(magnesia, max_seconds=100.0)) > 20
+    for diameter in (5.0, 8.0):
+        matrix = choose_supercell(magnesia, diameter=diameter)
+        symmetry = Phonopy(magnesia, matrix, primitive_matrix="P", log_level=0).symmetry
+        operations, count = (
+            len(symmetry.symmetry_operations["rotations"]),
+            2 * round(np.linalg.det(matrix)),
+        )
+        expected = 2 * operations * (2e-4 + 5.5e-7 * count) + 1.9e-5 * 9 * 2 * count
+        just = choose_supercell(magnesia, diameter=diameter, max_seconds=1.001 * expected)
+        np.testing.assert_array_equal(just, matrix)
+        less = choose_supercell(magnesia, diameter=diameter, max_seconds=0.999 * expected)
+        assert count_atoms(magnesia, less) < count
+
+
 def test_the_smallest_supercell_that_is_wide_enough() -> None:
     matrix = choose_supercell(SILICON, diameter=6.0)
     np.testing.assert_array_equal(matrix, np.diag([2, 2, 2]))
-    np.testing.assert_array_equal(choose_supercell(SILICON, max_atoms=1), np.eye(3))
+    np.testing.assert_array_equal(choose_supercell(SILICON, max_seconds=0.0), np.eye(3))
 
 
 @pytest.mark.filterwarnings("ignore:Warning. Point group symmetries:UserWarning")
