@@ -322,6 +322,16 @@ CP2K = """\
   &END SUBSYS
 &END FORCE_EVAL
 """
+CASTEP = """\
+%block lattice_abc
+nm
+0.564 0.564 0.564
+90 90 90
+%endblock lattice_abc
+%block positions_abs
+Na 0 0 0
+%endblock positions_abs
+"""
 ABINIT = (
     "natom 1\nntypat 1\ntypat 1\nznucl 11\nacell 3*5.64 angstrom\nrprim 1 0 0 0 1 0 0 0 1\n"
     "xred 0 0 0 # xred 1 1 1\n"
@@ -336,7 +346,7 @@ def test_inputs_as_people_write_them(tmp_path: Path) -> None:
     assert crystal.unitcell.masses[0] == pytest.approx(HYDROGEN)
     assert len(notes) == 1 and "H 2.014" in notes[0] and "--mass" in notes[0]
     assert isinstance(crystal.constraints[0], FixAtoms)
-    for text in (FDF, CP2K, ABINIT):
+    for text in (FDF, CP2K, ABINIT, CASTEP):
         cell = read(tmp_path, text, "some.input")[0].unitcell
         assert cell.symbols == ["Na"]
         np.testing.assert_allclose(cell.cell, 5.64 * np.eye(3), atol=1e-6)
@@ -345,7 +355,8 @@ def test_inputs_as_people_write_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "flag", "phrase"),
     [
-        (QE.replace("ibrav = 0", "ibrav = 2, celldm(1) = 10"), "--qe", "ibrav"),
+        (QE.replace("ibrav = 0", "ibrav = 2, celldm(1) = 10"), "--qe", "write ibrav = 0"),
+        (QE.replace(" H ", " D "), "--qe", "D"),
         (QE.replace("crystal\n", "crystal_sg\n"), "--qe", "crystal_sg"),
         (FDF.replace("Ang", ""), "--siesta", "way of giving the cell"),
         (FDF.replace("LatticeConstant 5.64", "Lattice_Constant 5.64"), "--siesta", "cell"),
@@ -361,7 +372,7 @@ def test_inputs_that_nobody_understands_are_refused(
     tmp_path: Path, text: str, flag: str, phrase: str
 ) -> None:
     line = refused(tmp_path, text, "file.in")
-    assert phrase in line
+    assert phrase in line and "POSCAR" in line
     assert f"phonopy-init {flag} -d -c file.in" in line
 
 
@@ -402,3 +413,11 @@ def test_unknown_formats(tmp_path: Path) -> None:
         line = refused(tmp_path, content, name)
         assert "cannot be read" in line
     assert "give a file that ASE reads" in refused(tmp_path, b"what\n", "a.foo")
+    with pytest.raises(pe.PhonopyEquivariantError, match="does not exist; for .* a.foo --index 3"):
+        read_crystal(tmp_path / "a.foo@3")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8", "utf-8-sig"])
+def test_encodings_of_formats_that_ase_reads(tmp_path: Path, encoding: str) -> None:
+    text = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 by="Müller"\nNa 0 0 0\n'
+    assert read(tmp_path, text.encode(encoding), "a.extxyz")[0].unitcell.symbols == ["Na"]

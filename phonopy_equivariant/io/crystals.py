@@ -118,6 +118,11 @@ def read_crystal(
         else:
             crystal = _as_crystal(path, read_structure(path, index, report), report)
         as_structure(crystal.unitcell)
+        if crystal.unitcell.volume < 0:  # phonopy's files name atoms of supercells by their order
+            raise PhonopyEquivariantError(
+                "has left-handed lattice vectors, which phonopy refuses; exchange two of them and "
+                "make the file again."
+            )
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{path}: {error}") from error
     return crystal
@@ -153,7 +158,11 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise PhonopyEquivariantError(f"The structure file {path} {what}; give an existing file.")
+        remedy = "give an existing file"
+        name, _, index = path.name.rpartition("@")
+        if name and path.with_name(name).is_file():
+            remedy = f"for a structure of {name} say {name} --index {index}"
+        raise PhonopyEquivariantError(f"The structure file {path} {what}; {remedy}.")
     return path
 
 

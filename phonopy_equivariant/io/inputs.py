@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ase.io
 import numpy as np
@@ -40,6 +40,8 @@ class InputFormat(NamedTuple):
     comment: str = r"[!#].*"
     needs: tuple[str, ...] = ()  # statements without which a reader guesses
     unread: str = r"(?!)"  # statements that a reader passes over
+    hint: str = "give lattice vectors and positions plainly"
+    options: Mapping[str, object] = {}  # of ASE's reader
 
 
 FORMATS = (
@@ -48,7 +50,8 @@ FORMATS = (
         "qe",
         (r"^\s*&system", r"^\s*atomic_positions"),
         ase="espresso-in",
-        unread=r"crystal_sg|space_group",
+        unread=r"crystal_sg|space_group|\bibrav\s*=\s*-?[1-9]\d*",
+        hint="write ibrav = 0 with CELL_PARAMETERS",
     ),
     InputFormat(
         "ABINIT",
@@ -68,6 +71,7 @@ FORMATS = (
             r"^\s*%block\s+latticevectors",
             r"^\s*atomiccoordinatesformat\s",
         ),
+        hint="write LatticeConstant, LatticeVectors and AtomicCoordinatesFormat by these names",
         unread=r"%include|<|(?<!%end)block\s+(atomic[-_.]?mass|supercell|z[-_.]?matrix)"
         r"|atomiccoordinatesorigin",
     ),
@@ -82,6 +86,7 @@ FORMATS = (
         "cp2k",
         (r"^\s*&subsys", r"^\s*&coord"),
         ase="cp2k-restart",
+        hint="write the vectors A, B, C and positions in Å",
         unread=r"^\s*(scaled|unit|abc|multiple_unit_cell|mass|@\w+)\b|\$|\[",
     ),
     InputFormat(
@@ -95,8 +100,9 @@ FORMATS = (
         "CASTEP",
         "castep",
         (r"^\s*%block\s+lattice_(cart|abc)", r"^\s*%block\s+positions_(frac|abs)"),
-        unread=r"%block\s+(species_mass|lattice_abc|positions_abs)"
-        r"|%block\s+lattice_cart\s+(?!ang\b|bohr\b)[a-z]",
+        ase="castep-cell",
+        unread=r"%block\s+species_mass",
+        options={"calculator_args": {"keyword_tolerance": 3}},  # or ASE runs CASTEP
     ),
     InputFormat(
         "Elk",
@@ -105,7 +111,7 @@ FORMATS = (
         comment=r"[!:].*",
         unread=r"^\s*atposc\b|^\s*scale\s[^~]*^\s*scale[123]|^\s*scale[123]\s[^~]*^\s*scale\s",
     ),
-    InputFormat("exciting", "exciting", (r"<structure\b", r"<crystal\b"), comment=r"(?!)"),
+    InputFormat("exciting", "exciting", (r"<structure\b", r"<basevect\b"), comment=r"(?!)"),
     InputFormat(
         "Octopus",
         "octopus",
@@ -146,7 +152,8 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
     unread = re.search(kind.unread, plain.lower(), re.MULTILINE)
     lacking = [need for need in kind.needs if not re.search(need, plain.lower(), re.MULTILINE)]
     if unread or lacking:
-        cause = f"{unread.group().split()[-1]!r}" if unread else "its way of giving the cell"
+        statement = " ".join(unread.group().split())[:40] if unread else ""
+        cause = repr(statement) if statement else "its way of giving the cell"
         raise _refusal(kind, name, f"{cause} is understood neither by ASE nor by phonopy")
     structures: list[Atoms] = []
     reasons: list[str] = []
@@ -157,7 +164,7 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
             except (Exception, SystemExit) as error:  # these readers raise anything
                 reasons.append(reason_of(error))
     if not structures:
-        raise _refusal(kind, name, reasons[0])
+        raise _refusal(kind, name, next((r for r in reasons if " " in r), reasons[0]))
     if len(structures) > 1 and not _agree(*structures):
         raise _refusal(kind, name, "ASE and phonopy read it differently")
     if kind.calculator == "qe":
@@ -168,8 +175,10 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
 def _read_ase(text: str, kind: InputFormat, name: str) -> list[Atoms]:
     if not kind.ase:
         return []
-    atoms = ase.io.read(io.StringIO(text), format=kind.ase)
+    options: Any = kind.options
+    atoms = ase.io.read(io.StringIO(text), format=kind.ase, **options)
     assert isinstance(atoms, Atoms)
+    atoms.calc = None
     return [atoms]
 
 
@@ -211,6 +220,6 @@ def _mention_masses(text: str, report: Callable[[str], None]) -> None:
 def _refusal(kind: InputFormat, name: str, cause: str) -> PhonopyEquivariantError:
     flag = calculator_info[kind.calculator]["option"]["name"]
     return PhonopyEquivariantError(
-        f"is an input of {kind.name} that cannot be read ({cause}); give the structure as POSCAR, "
-        f"CIF or extended XYZ, or the phonopy_disp.yaml of phonopy-init {flag} -d -c {name}."
+        f"is an input of {kind.name} that cannot be read ({cause}); {kind.hint}, or give POSCAR, "
+        f"CIF, extended XYZ, or the phonopy_disp.yaml of phonopy-init {flag} -d -c {name}."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -93,22 +95,28 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
         atoms = read_xyz_with_isotopes(_text(path), file_format, index, report)
     elif single:
         _only_one(index)
-        atoms = _frames(str(path), file_format, None)
+        atoms = _frames(path, file_format, None)
     elif index is None:
-        if len(_frames(str(path), file_format, slice(0, 2))) > 1:
+        if len(_frames(path, file_format, slice(0, 2))) > 1:
             report("The file has several structures; the last is taken, the first with --index 0.")
-        atoms = _frames(str(path), file_format, -1)
+        atoms = _frames(path, file_format, -1)
     else:
-        atoms = _frames(str(path), file_format, index)
+        atoms = _frames(path, file_format, index)
     if not isinstance(atoms, Atoms) or not len(atoms):
         raise _unreadable("ASE finds no atoms")
     return atoms
 
 
-def _frames(name: str, file_format: str, index: Any) -> Any:
+def _frames(path: Path, file_format: str, index: Any) -> Any:
+    with get_io_module_to_decompress(path).open(path, "rb") as file:
+        marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     try:
         with quietly():
-            return ase.io.read(name, index, file_format, do_not_split_by_at_sign=True)
+            try:
+                source = io.StringIO(_text(path)) if marked else str(path)
+                return ase.io.read(source, index, file_format, do_not_split_by_at_sign=True)
+            except UnicodeDecodeError:  # ASE reads UTF-8 only, without byte order mark
+                return ase.io.read(io.StringIO(_text(path)), index, file_format)
     except (IndexError, StopIteration) as error:
         if index in (None, -1):
             raise _unreadable("ASE finds no atoms") from error
