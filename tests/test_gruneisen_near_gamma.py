@@ -22,8 +22,6 @@ GIVEN_FROM = {"float64": 1e-5, "float32": 5e-2}
 STRAIN = np.array([[0.3, 0.1, 0.0], [0.1, 0.5, -0.2], [0.0, -0.2, 0.2]])
 
 
-
-
 @pytest.fixture(scope="module", params=["float64", "float32"])
 def potential(request: pytest.FixtureRequest) -> Potential:
     config = type(cli_helpers.potential().config)(**cli_helpers.CONFIG)
