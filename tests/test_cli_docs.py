@@ -92,7 +92,8 @@ def test_one_changed_line_gives_the_same_frozen_phonons(tables: dict[str, np.nda
 def test_one_changed_line_gives_analytic_force_constants(tables: dict[str, np.ndarray]) -> None:
     text = blocks()
     assert changed_lines(text["vasp before"], text["vasp better"]) == 1
-    np.testing.assert_array_equal(tables["vasp better"], tables["session after"])
+    # plain phonopy projects and run does not: that is rounding, at most the last of seven decimals
+    np.testing.assert_allclose(tables["vasp better"], tables["session after"], rtol=0, atol=2e-7)
 
 
 def test_every_line_of_the_session_is_in_the_table() -> None:

@@ -17,8 +17,8 @@ from phonopy_equivariant.structure import inscribed_radius
 # Å, of the sphere inscribed in a supercell chosen here. With the bundled model, frequencies between
 # the q of supercells of 20 Å are off by 0.07 THz at most (ten crystals), of 14 to 16 Å by 0.5 THz.
 DIAMETER = 20.0
-# Processor time (s) that phonopy may take for a supercell chosen here: force constants do not take
-# longer for a larger supercell of the same symmetry, but phonopy does.
+# Processor time (s) that phonopy may take for a supercell chosen here. A larger one costs force
+# constants only a few more q, but phonopy searches its symmetry.
 SETUP_TIME = 15.0
 
 
