@@ -63,11 +63,11 @@ def rotated_voigt(tensor: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     """Return C'_ijkl = R_ia R_jb R_kc R_ld C_abcd, both in Voigt's notation."""
     full = np.empty((3, 3, 3, 3))
     for m, (i, j) in enumerate(VOIGT):
-        for n, (k, l) in enumerate(VOIGT):
+        for n, (c, d) in enumerate(VOIGT):
             for a, b in ((i, j), (j, i)):
-                full[a, b, k, l] = full[a, b, l, k] = tensor[m, n]
+                full[a, b, c, d] = full[a, b, d, c] = tensor[m, n]
     full = np.einsum("ia,jb,kc,ld,abcd->ijkl", *[rotation] * 4, full, optimize=True)
-    return np.array([[full[i, j, k, l] for k, l in VOIGT] for i, j in VOIGT])
+    return np.array([[full[i, j, c, d] for c, d in VOIGT] for i, j in VOIGT])
 
 
 def assert_same_modes(found: GruneisenParameters, expected: list[GruneisenParameters]) -> None:

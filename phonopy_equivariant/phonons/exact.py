@@ -108,7 +108,8 @@ class ExactReport:
             f"range error of grids {grids}",
             self.symmetry.line(),
             f"tolerance            {self.tolerance:g} THz",
-            f"below {LOWEST:g} THz          error of ω² at most {2 * self.tolerance * LOWEST:g} THz²",
+            f"below {LOWEST:g} THz          error of ω² at most "
+            f"{2 * self.tolerance * LOWEST:g} THz²",
             f"cells in use         {last.diameter:.1f} Å across, of at most "
             f"{2 * self.hessian_range:.1f} Å",
             f"residual force       {self.residual_force:.1e} eV/Å",

@@ -152,9 +152,7 @@ def strain_response(
     curvature, pull = response.values[0, 0].real, internal @ strains
     stiffness = float(np.abs(clamped).max())
     displacements = _follow(curvature, pull, noise, potential.cutoff, stiffness)
-    return StrainResponse(
-        np.asarray(clamped, float), internal, displacements, response.equilibrium
-    )
+    return StrainResponse(np.asarray(clamped, float), internal, displacements, response.equilibrium)
 
 
 def crystal_of(primitive: Any) -> Structure:
