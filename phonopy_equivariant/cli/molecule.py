@@ -106,7 +106,11 @@ def add_command(commands: Any) -> None:
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.errors import PhonopyEquivariantError
     from phonopy_equivariant.io.outputs import check_output
-    from phonopy_equivariant.molecules.structure import as_molecule, read_molecule
+    from phonopy_equivariant.molecules.structure import (
+        as_molecule,
+        read_molecule,
+        refuse_constraints,
+    )
 
     if args.relax and args.hessian:
         parser.error(
@@ -121,6 +125,8 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.mass is not None:
         _set_masses(atoms, args.mass)
     as_molecule(atoms)  # a crystal is refused before JAX starts
+    if args.relax:
+        refuse_constraints(atoms)
     for suffix in _SUFFIXES:
         check_output(args.output + suffix)
     result, source = _analyse(args, console, atoms)
@@ -213,7 +219,7 @@ def _report(
     )
 
     gas = result.thermochemistry(args.temperature, args.pressure, args.spin)
-    for remark in remarks(result):
+    for remark in remarks(result, gas.spin):
         console.warn(remark)
     write_yaml(result, f"{args.output}.yaml", gas, source)
     write_xyz(result, f"{args.output}.xyz")

@@ -13,17 +13,17 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.molecules.characters import CharacterTable, character_table
+from phonopy_equivariant.molecules.characters import CharacterTable
+from phonopy_equivariant.molecules.followed import follow_symmetry
 from phonopy_equivariant.molecules.intensities import (
     RamanActivities,
     infrared_intensities,
     raman_activities,
 )
-from phonopy_equivariant.molecules.irreps import Multiplet, assign_irreps
+from phonopy_equivariant.molecules.irreps import Multiplet
 from phonopy_equivariant.molecules.modes import (
     QUANTUM,
     NormalModes,
-    center_of_mass,
     is_linear,
     normal_modes,
 )
@@ -52,6 +52,7 @@ class Thermochemistry(NamedTuple):
     gibbs: float  # eV
     symmetry_number: int
     left_out: int  # imaginary and zero frequencies, which enter nothing
+    spin: float = 0.0  # total electronic spin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,12 @@ class MolecularVibrations:
         Intensities of the modes, km/mol, where dipole derivatives were given.
     raman
         Raman activities of the modes where polarizability derivatives were given.
+    followed
+        The group whose irreps the modes have: that of ``symmetry``, or a smaller one where the
+        Hessian is less symmetric than the atoms.
+    symmetrised
+        Largest change of a frequency (cm⁻¹) by symmetrising the Hessian in this group; zero where
+        the modes are those of the Hessian as computed.
 
     """
 
@@ -91,6 +98,8 @@ class MolecularVibrations:
     max_force: float | None = None
     infrared: Float[ndarray, " modes"] | None = None
     raman: RamanActivities | None = None
+    followed: str = ""
+    symmetrised: float = 0.0
 
     @property
     def frequencies(self) -> Float[ndarray, " modes"]:
@@ -119,13 +128,13 @@ class MolecularVibrations:
         Raises
         ------
         PhonopyEquivariantError
-            A temperature or pressure that is not positive.
+            A temperature or pressure that is not positive, or a spin that is no multiple of 1/2.
 
         """
-        if not (temperature > 0 and pressure > 0 and spin >= 0):
+        if not (temperature > 0 and pressure > 0 and spin >= 0 and float(2 * spin).is_integer()):
             raise PhonopyEquivariantError(
                 f"temperature={temperature}, pressure={pressure}, spin={spin}: temperature and "
-                "pressure must be positive, the spin not negative."
+                "pressure must be positive, the spin 0, 0.5, 1, ..."
             )
         real = self.frequencies[self.frequencies > ZERO] * QUANTUM
         gas = IdealGasThermo(
@@ -147,6 +156,7 @@ class MolecularVibrations:
             float(gas.get_gibbs_energy(temperature, pressure, verbose=False)),
             self.symmetry.rotations,
             len(self.frequencies) - len(real),
+            spin,
         )
 
 
@@ -173,8 +183,7 @@ def vibrations(
     Raises
     ------
     PhonopyEquivariantError
-        Not a molecule, an element the potential does not know, or modes that do not follow the
-        symmetry.
+        Not a molecule, or an element the potential does not know.
 
     """
     from phonopy_equivariant.response.autodiff.hessian import hessian as analytic_hessian
@@ -222,10 +231,11 @@ def analyse_hessian(
     symmetry = find_symmetry(molecule.numbers, molecule.positions, masses, symmetry_tolerance)
     table: CharacterTable | None = None
     multiplets: tuple[Multiplet, ...] = ()
+    followed, symmetrised = symmetry.group, 0.0
     if len(molecule) > 1:
-        centred = molecule.positions - center_of_mass(molecule.positions, masses)
-        table = character_table(symmetry, centred, masses)
-        modes, multiplets = assign_irreps(modes, table)
+        modes, followed, table, multiplets, symmetrised = follow_symmetry(
+            molecule.positions, masses, np.asarray(hessian, float), symmetry
+        )
     infrared = raman = None
     if dipole_derivatives is not None:
         infrared = infrared_intensities(modes.displacements, dipole_derivatives)
@@ -242,4 +252,6 @@ def analyse_hessian(
         max_force,
         infrared,
         raman,
+        followed,
+        symmetrised,
     )

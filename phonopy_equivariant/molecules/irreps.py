@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.molecules.characters import CharacterTable
 from phonopy_equivariant.molecules.modes import NormalModes
 from phonopy_equivariant.molecules.operations import Operation
@@ -42,18 +41,14 @@ class Multiplet(NamedTuple):
 
 def assign_irreps(
     modes: NormalModes, table: CharacterTable
-) -> tuple[NormalModes, tuple[Multiplet, ...]]:
+) -> tuple[NormalModes, tuple[Multiplet, ...]] | None:
     """Return the modes, adapted to symmetry, and their multiplets by rising frequency.
 
     Modes within 0.5 cm⁻¹ of the next are combined so that each belongs to one irrep, which
     separates accidental degeneracies; each then has the mean frequency of what it consists of.
 
-    Raises
-    ------
-    PhonopyEquivariantError
-        The modes do not follow the symmetry: the Hessian does not belong to this structure, or
-        the structure is symmetric only within a large tolerance.
-
+    None where the modes do not follow the symmetry: one belongs to its irrep by less than 90 %,
+    or an irrep of several dimensions lacks a partner.
     """
     if not len(modes.frequencies):
         return modes, ()
@@ -67,12 +62,7 @@ def assign_irreps(
         members = np.flatnonzero(irreps == irrep)
         purity = weights[members, irrep].min(initial=1.0)
         if len(members) % dimension or purity < _PURITY:
-            raise PhonopyEquivariantError(
-                f"The modes do not follow the point group {table.group}: "
-                f"{len(members)} modes of {table.labels[irrep]}, of which the least symmetric "
-                f"belongs to it by {purity:.0%}; lower --symmetry-tolerance, or check that the "
-                "Hessian belongs to this structure."
-            )
+            return None
         for k in range(0, len(members), dimension):
             result.append(_multiplet(members[k : k + dimension], irrep, modes, weights, table))
     return modes, tuple(sorted(result, key=lambda multiplet: multiplet.modes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,7 @@ def find_symmetry(
         return Symmetry("Kh", (), np.zeros(3), 0.0)
     if is_linear(positions, masses):
         return _linear(kinds, centred, tolerance)
-    operations = _largest_group(_candidates(kinds, centred, tolerance))
+    operations = next(nested_groups(_candidates(kinds, centred, tolerance)))
     deviation = max(operation.deviation for operation in operations)
     return Symmetry(group_name(operations), operations, np.zeros(3), deviation)
 
@@ -237,15 +237,19 @@ def _key(operation: Operation) -> tuple[bytes, bool]:
     return operation.permutation.tobytes(), operation.proper
 
 
-def _largest_group(operations: list[Operation]) -> tuple[Operation, ...]:
+def nested_groups(operations: Sequence[Operation]) -> Iterator[tuple[Operation, ...]]:
+    """Yield groups from the largest down, each without the operations of the largest deviation.
+
+    In a group the identity comes first and the rotations before the rest.
+    """
     kept = sorted(operations, key=lambda operation: operation.deviation)
-    while not _is_closed(kept):
+    while kept:
+        if _is_closed(kept):
+            yield tuple(
+                sorted(kept, key=lambda o: (not o.proper, round(float(3 - np.trace(o.matrix)), 3)))
+            )
         worst = kept[-1].deviation
         kept = [operation for operation in kept if operation.deviation < worst]
-    # the identity first, the rotations before the rest
-    return tuple(
-        sorted(kept, key=lambda o: (not o.proper, round(float(3 - np.trace(o.matrix)), 3)))
-    )
 
 
 def _generated(
@@ -268,6 +272,6 @@ def _product(first: Operation, second: Operation) -> tuple[bytes, bool]:
     return permutation.tobytes(), first.proper == second.proper
 
 
-def _is_closed(operations: list[Operation]) -> bool:
+def _is_closed(operations: Sequence[Operation]) -> bool:
     known = {_key(operation) for operation in operations}
     return all(_product(a, b) in known for a, b in itertools.product(operations, repeat=2))

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.molecules.modes import external_motions
-from phonopy_equivariant.molecules.structure import as_molecule
+from phonopy_equivariant.molecules.structure import as_molecule, refuse_constraints
 
 if TYPE_CHECKING:  # brings JAX, which a Hessian from a file does without
     from phonopy_equivariant.potential import Potential
@@ -68,13 +68,15 @@ def relax(
     Raises
     ------
     PhonopyEquivariantError
-        Not a molecule, an element the potential does not know, or no convergence.
+        Not a molecule, an element the potential does not know, atoms with constraints, or no
+        convergence.
 
     """
     from phonopy_equivariant.response.autodiff.hessian import hessian
 
     if not fmax > 0:
         raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
+    refuse_constraints(atoms)
     relaxed = as_molecule(atoms)
     potential.graph(relaxed)  # elements and overlaps, before anything compiles
     state = potential.evaluate(relaxed)

@@ -83,7 +83,7 @@ def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str
         f"zero-point energy    {gas.zero_point_energy:.6f} eV = "
         f"{gas.zero_point_energy / invcm:.1f} cm⁻¹",
         f"ideal gas            {gas.temperature:g} K, {gas.pressure:g} Pa, "
-        f"symmetry number {gas.symmetry_number}",
+        f"symmetry number {gas.symmetry_number}, spin {gas.spin:g}",
         f"  enthalpy H         {gas.enthalpy:.6f} eV",
         f"  entropy S          {1000 * gas.entropy:.6f} meV/K",
         f"  Gibbs energy G     {gas.gibbs:.6f} eV",
@@ -91,8 +91,8 @@ def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str
     return lines
 
 
-def remarks(result: MolecularVibrations) -> list[str]:
-    """Return what deserves a warning."""
+def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
+    """Return what deserves a warning; ``spin`` is that of the thermochemistry."""
     found = []
     moving = result.max_force is not None and result.max_force > LARGE_FORCE
     if moving:
@@ -117,6 +117,24 @@ def remarks(result: MolecularVibrations) -> list[str]:
         found.append(
             f"a translation or rotation has {external:.0f} cm⁻¹ before projection: the Hessian is "
             "not one of a stationary point, or is noisy."
+        )
+    electrons = int(result.atoms.numbers.sum() - round(result.atoms.get_initial_charges().sum()))
+    if (electrons - round(2 * spin)) % 2:
+        found.append(
+            f"{electrons} electrons do not go with spin {spin:g} (charges in the file are counted): "
+            "give --spin, 0.5 for a radical; the entropy contains k ln(2S + 1)."
+        )
+    if result.symmetrised:
+        found.append(
+            f"the modes do not follow {group_text(result.symmetry.group)} exactly: frequencies and "
+            f"irreps are those of the Hessian symmetrised in {group_text(result.followed)}, which "
+            f"changes frequencies by up to {result.symmetrised:.2f} cm⁻¹; relax further."
+        )
+    elif result.followed != result.symmetry.group:
+        found.append(
+            f"the modes do not follow {group_text(result.symmetry.group)}: irreps are those of "
+            f"{group_text(result.followed)}; relax further, lower --symmetry-tolerance, or check "
+            "that the Hessian belongs to this structure."
         )
     splitting = max((multiplet.splitting for multiplet in result.multiplets), default=0.0)
     if splitting > _LARGE_SPLITTING:

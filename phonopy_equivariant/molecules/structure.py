@@ -87,6 +87,24 @@ def as_molecule(atoms: Atoms) -> Atoms:
     return molecule
 
 
+def refuse_constraints(atoms: Atoms) -> None:
+    """Raise before a molecule with constraints is relaxed: all atoms of a free molecule move.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As said.
+
+    """
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise PhonopyEquivariantError(
+            f"{atoms.get_chemical_formula()} has constraints ({kinds}): vibrations are those of a "
+            "free molecule, so all of its atoms relax; remove the constraints (move_mask, "
+            "selective dynamics), or do not relax it."
+        )
+
+
 def count_fragments(molecule: Atoms) -> int:
     """Return into how many parts without bonds between them a molecule falls."""
     return _fragments(len(molecule), _bonds(molecule))[0]

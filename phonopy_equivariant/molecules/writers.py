@@ -43,6 +43,8 @@ def write_yaml(
         "positions": _plain(result.atoms.positions),
         "point_group": result.symmetry.group,
         "point_group_deviation": float(f"{result.symmetry.deviation:.3e}"),
+        "irreps_group": result.followed,
+        "symmetrised": float(f"{result.symmetrised:.3e}"),
         "raw_translations_and_rotations": _plain(result.modes.external),
         "zero_point_energy": result.modes.zero_point_energy,
     }
