@@ -121,7 +121,7 @@ def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
     electrons = int(result.atoms.numbers.sum() - round(result.atoms.get_initial_charges().sum()))
     if (electrons - round(2 * spin)) % 2:
         found.append(
-            f"{electrons} electrons do not go with spin {spin:g} (charges in the file are counted): "
+            f"{electrons} electrons do not go with spin {spin:g} (charges in the file count): "
             "give --spin, 0.5 for a radical; the entropy contains k ln(2S + 1)."
         )
     if result.symmetrised:
