@@ -91,7 +91,7 @@ def test_two_sets_of_labels(tmp_path: Path) -> None:
     path.write_text(frame("energy=-1.0 REF_energy=-1.0"))
     assert read_records(path)[0].energy == -1.0
     path.write_text(frame("energy=-1.0 REF_energy=-2.0"))
-    with pytest.raises(PhonopyEquivariantError, match=r"a.xyz:0: REF_energy and energy.*energy_key"):
+    with pytest.raises(PhonopyEquivariantError, match="REF_energy and energy.*energy_key"):
         read_records(path)
     assert read_records(path, energy_key="REF_energy")[0].energy == -2.0
     assert read_records(path, energy_key="energy")[0].energy == -1.0
