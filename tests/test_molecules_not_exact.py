@@ -1,4 +1,4 @@
-"""Molecules that are not exactly what they stand for: off their symmetry, in parts, with odd spin."""
+"""Molecules not exactly what they stand for: off their symmetry, in parts, with odd spin."""
 
 import numpy as np
 import pytest

@@ -141,7 +141,5 @@ def test_isolated_atoms_set_the_energy_of_a_free_atom(tmp_path: Path) -> None:
 
 def test_masses_of_a_record_are_those_of_its_frequencies() -> None:
     masses = np.array([22.0, 2.014])
-    cell = make_cell(
-        tiny_potential(7, species=(11, 17)), rock_salt()._replace(masses=masses)
-    )
+    cell = make_cell(tiny_potential(7, species=(11, 17)), rock_salt()._replace(masses=masses))
     np.testing.assert_allclose(cell.inverse_root_mass[:6], np.repeat(masses, 3) ** -0.5)
