@@ -68,7 +68,9 @@ def test_no_internal_freedom(rock_salt: Structure) -> None:
         cell = deformed(rock_salt, (np.exp(eta / 3) - 1) * np.eye(3))
         return np.linalg.eigvalsh(pe.dynamical_matrices(potential, cell, QPOINTS))
 
-    expected = -slope(squares, 1e-3) / (2 * squares(0.0))
+    at_rest = squares(0.0)
+    at_rest[0, :3] = np.nan  # of acoustic modes at Γ rounding alone is left, or nothing
+    expected = -slope(squares, 1e-3) / (2 * at_rest)
     assert np.isnan(result.parameters[0, :3]).all() and (result.frequencies[0, :3] == 0).all()
     assert np.isfinite(result.parameters).sum() == result.parameters.size - 3
     np.testing.assert_allclose(result.parameters[0, 3:], expected[0, 3:], rtol=1e-8)
