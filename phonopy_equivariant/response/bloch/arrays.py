@@ -6,6 +6,7 @@ whose shapes may be anything; under ``jax.jit`` they become part of one program.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -40,21 +41,15 @@ def contract(subscripts: str, left: Array, right: Array) -> Array:
 
     def arranged(x: np.ndarray, names: str, *groups: list[str]) -> np.ndarray:
         moved = x.transpose([names.index(name) for group in groups for name in group])
-        return moved.reshape([_product(size[name] for name in group) for group in groups])
+        return moved.reshape([math.prod(size[name] for name in group) for group in groups])
 
     product = np.matmul(
-        arranged(left, of_left, batch, rows, summed), arranged(right, of_right, batch, summed, columns)
+        arranged(left, of_left, batch, rows, summed),
+        arranged(right, of_right, batch, summed, columns),
     )
     names = batch + rows + columns
     product = product.reshape([size[name] for name in names])
     return product.transpose([names.index(name) for name in output])
-
-
-def _product(sizes: Any) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
 
 
 def segment_sum(values: Array, segments: Int[Array, " rows"], count: int) -> Array:

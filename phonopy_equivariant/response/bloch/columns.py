@@ -173,9 +173,7 @@ def _bond_part(
     diagonal = contract("rqi,rvw->qivw", rows, plain.sum(axis=1))
     diagonal = diagonal + contract("qr,rjvw->qjvw", weight, plain)
     local_part = contract("qivw,ij->qivjw", diagonal, eye(atoms, bond))
-    return add_to_real(
-        -(upper + hermitian(upper)), local_part.reshape(-1, 3 * atoms, 3 * atoms)
-    )
+    return add_to_real(-(upper + hermitian(upper)), local_part.reshape(-1, 3 * atoms, 3 * atoms))
 
 
 def _source_part(
@@ -191,9 +189,7 @@ def _source_part(
         own = _row_sums(values, table, atoms).sum(axis=1)  # (i, 3, m, w)
         local_part = contract("izmw,ij->ijzmw", own, receiver_of)
         moved = add_to_real(moved, -local_part[None])
-        result[key] = moved.transpose(2, 0, 1, 3, 4, 5, 6).reshape(
-            receivers, q, s, 3 * atoms, m, w
-        )
+        result[key] = moved.transpose(2, 0, 1, 3, 4, 5, 6).reshape(receivers, q, s, 3 * atoms, m, w)
     return result
 
 
@@ -293,9 +289,7 @@ def _adjoint_part(
         moved = contract("rjqszx,qtdjx->qstrzd", blocks, flat)
         far = moved[:, :, 0]
         if s == 2:
-            far = complex_parts(
-                moved[:, 0, 0] - moved[:, 1, 1], moved[:, 0, 1] + moved[:, 1, 0]
-            )
+            far = complex_parts(moved[:, 0, 0] - moved[:, 1, 1], moved[:, 0, 1] + moved[:, 1, 0])
         far = contract("qsrzd,ri->qsizd", far * weight[:, None, :, None, None], receiver_of)
         total = total + (local_part - far).reshape(q, s, 3 * atoms, columns)
     return total

@@ -8,6 +8,7 @@ Inside ``jax.jit`` the same functions become part of one program: for derivative
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -35,12 +36,44 @@ def host_driven() -> bool:
     return jax.default_backend() == "cpu"
 
 
-class Execution:
+class Execution(abc.ABC):
     """A model with its parameters, and how its local functions are run.
 
     ``edges``, ``atoms`` and ``rows`` run a function of :mod:`.local`: with a static argument,
     arrays that all items share, and arrays whose first axis counts items.
     """
+
+    @abc.abstractmethod
+    def edges(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all edges."""
+
+    @abc.abstractmethod
+    def atoms(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all atoms."""
+
+    @abc.abstractmethod
+    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all rows."""
+
+    @abc.abstractmethod
+    def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
+        """Return values[index]."""
+
+    @abc.abstractmethod
+    def convolve(
+        self, t: int, network: Network, edges: local.Geometry, messages: Features
+    ) -> Features:
+        """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
+
+    @abc.abstractmethod
+    def kernel(
+        self, t: int, key: str, radial: Array, angular: Array, index: Int[Array, " slots"]
+    ) -> Array:
+        """Return K of some edges for one input irrep, (slots, a, b, u)."""
+
+    @abc.abstractmethod
+    def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
+        """Return the first results of every receiver on a leading axis, and summed second ones."""
 
     def __init__(self, model: LayeredModel, params: Params):
         self.model = model
@@ -49,9 +82,9 @@ class Execution:
         self.layers = params["layers"]
         self.kinds = local.kinds(model)
 
-    def of_layer(self, t: int) -> tuple[Params, Params | None]:
-        """Return the parameters of layer t and of the next one."""
-        return self.layers[t], self.layers[t + 1] if t + 1 < len(self.layers) else None
+    def of_layer(self, t: int) -> tuple[Params, Params]:
+        """Return the parameters of layer t and of the next one, none after the last."""
+        return self.layers[t], self.layers[t + 1] if t + 1 < len(self.layers) else {}
 
 
 class Traced(Execution):
@@ -70,7 +103,9 @@ class Traced(Execution):
         """Return a function of all atoms."""
         return function(static, *shared, *items)
 
-    rows = atoms
+    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all rows."""
+        return function(static, *shared, *items)
 
     def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
         """Return values[index]."""
@@ -81,7 +116,9 @@ class Traced(Execution):
     ) -> Features:
         """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
         layer, orbits = self.kinds[t].layer, network.orbits
-        receivers = network.receivers if orbits is None else orbits.receivers[network.receivers]
+        receivers: Any = network.receivers
+        if orbits is not None:
+            receivers = orbits.receivers[receivers]
         sums = convolve(
             layer.layout,
             bind_radial(layer, self.layers[t]),

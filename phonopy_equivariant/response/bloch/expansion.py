@@ -14,7 +14,7 @@ through their derivatives along the vector (see :mod:`.local`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 
@@ -67,19 +67,16 @@ def expand(run: Execution, network: Network) -> Expansion:
     ends = network.edge_species()
     edges = run.edges(local.geometry, run.model, (run.shared,), (network.vectors, *ends))
     states = _forward(run, network, edges)
-    bond, gradient = 0.0, 0.0
+    bond: Any = 0.0
+    gradient: Any = 0.0
     if run.model.pair is not None:
-        bond, gradient = run.edges(
-            local.pair_terms, run.model, (run.shared,), (edges, *ends)
-        )
+        bond, gradient = run.edges(local.pair_terms, run.model, (run.shared,), (edges, *ends))
     adjoints: tuple[Features, Features] = ({}, {})
     layers: list[LayerExpansion] = []
     for t in reversed(range(len(states))):
         messages, features, mixed, updated = states[t]
         items = (features, mixed, updated, adjoints, network.own_species)
-        later, mu, nu, product = run.atoms(
-            local.backward, run.kinds[t], run.of_layer(t), items
-        )
+        later, mu, nu, product = run.atoms(local.backward, run.kinds[t], run.of_layer(t), items)
         sent = {key: run.pick(messages[key], network.senders) for key in mu}
         received = {key: run.pick(x, network.receivers) for key, x in mu.items()}
         terms = run.edges(
@@ -88,19 +85,19 @@ def expand(run: Execution, network: Network) -> Expansion:
         adjoints = (nu, network.sum_at_senders(terms.returned))
         bond, gradient = bond + terms.bond, gradient + terms.gradient
         point = Point(features, mixed, updated, later)
-        rest = ({}, {}, terms.source, {})
+        layer = LayerExpansion(point, {}, {}, terms.source, {}, product)
         if t:
-            rest = (terms.radial, terms.angular, terms.source, terms.adjoint)
-        layers.append(LayerExpansion(point, *rest, product))
+            layer = layer._replace(
+                radial=terms.radial, angular=terms.angular, adjoint=terms.adjoint
+            )
+        layers.append(layer)
     scalars = concatenate([state.updated["0e"][:, 0] for state in states], axis=1)
     return Expansion(tuple(reversed(layers)), bond, gradient, scalars)
 
 
 def _forward(run: Execution, network: Network, edges: Geometry) -> list[_State]:
     """Return the state of every layer."""
-    features, messages = run.atoms(
-        local.start, run.model, (run.params,), (network.species,)
-    )
+    features, messages = run.atoms(local.start, run.model, (run.params,), (network.species,))
     features = {key: network.own(x) for key, x in features.items()}
     states = []
     for t, kind in enumerate(run.kinds):

@@ -183,7 +183,7 @@ def convolution(
 def forward(
     kind: Kind,
     params: Params,
-    next_params: Params | None,
+    next_params: Params,
     sums: Features,
     features: Features,
     species: Int[Array, " atoms"],
@@ -199,7 +199,7 @@ def forward(
 def backward(
     kind: Kind,
     params: Params,
-    next_params: Params | None,
+    next_params: Params,
     features: Features,
     mixed: Features,
     updated: Features,
@@ -302,7 +302,7 @@ def _radial_derivatives(
 def respond(
     kind: Kind,
     params: Params,
-    next_params: Params | None,
+    next_params: Params,
     point: Point,
     product: ProductExpansion | None,
     species: Int[Array, "1"],
@@ -319,9 +319,7 @@ def respond(
     if sums:
         count = len(next(iter(sums.values())))
         mixed = layer.mix(params, sums, features, jnp.broadcast_to(species, (count,)))
-        changed = {
-            key: changed[key] + x if key in changed else x for key, x in mixed.items()
-        }
+        changed = {key: changed[key] + x if key in changed else x for key, x in mixed.items()}
     count = len(next(iter(changed.values())))
     for key, value in point.mixed.items():  # parts of y that no edge of this layer reaches
         changed.setdefault(key, jnp.zeros((count, *value.shape[1:]), value.dtype))

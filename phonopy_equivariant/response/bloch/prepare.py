@@ -73,7 +73,11 @@ def prepare(
     receivers = place[into].astype(np.int32)
     host = motion is None and host_driven()
     # padding edges join atom 0 to itself far beyond the cutoff, where all kernels vanish
-    padding = (1 if host and not len(senders) else 0) if host else edge_bucket(len(senders)) - len(senders)
+    padding = (
+        (1 if host and not len(senders) else 0)
+        if host
+        else edge_bucket(len(senders)) - len(senders)
+    )
     padded_vectors = np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))])
     tangent = None
     if motion is not None:
