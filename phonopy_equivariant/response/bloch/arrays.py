@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Array = Any  # NumPy's or JAX's
+Features = dict[str, Any]  # of such arrays, as in models.irreps
 
 
 def on_host(x: Array) -> bool:

@@ -30,10 +30,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from phonopy_equivariant.models.irreps import Features
 from phonopy_equivariant.response.bloch import local
 from phonopy_equivariant.response.bloch.arrays import (
     Array,
+    Features,
     add_to_real,
     complex_parts,
     contract,

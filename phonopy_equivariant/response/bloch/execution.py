@@ -18,10 +18,10 @@ import numpy as np
 from jaxtyping import Int
 
 from phonopy_equivariant.models.convolution import Edges, convolve, edge_blocks, pick
-from phonopy_equivariant.models.irreps import Features, expand_paths
+from phonopy_equivariant.models.irreps import expand_paths
 from phonopy_equivariant.models.layered import LayeredModel, Params, bind_radial
 from phonopy_equivariant.response.bloch import local
-from phonopy_equivariant.response.bloch.arrays import Array, segment_sum
+from phonopy_equivariant.response.bloch.arrays import Array, Features, segment_sum
 from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.runtime.compilation import compiled
 

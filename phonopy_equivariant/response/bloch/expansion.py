@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Float
 
-from phonopy_equivariant.models.irreps import Features
 from phonopy_equivariant.response.bloch import local
-from phonopy_equivariant.response.bloch.arrays import Array, concatenate
+from phonopy_equivariant.response.bloch.arrays import Array, Features, concatenate
 from phonopy_equivariant.response.bloch.execution import Execution
 from phonopy_equivariant.response.bloch.local import Geometry, Point
 from phonopy_equivariant.response.bloch.network import Network

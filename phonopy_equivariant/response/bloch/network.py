@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
 
-from phonopy_equivariant.models.irreps import Features
-from phonopy_equivariant.response.bloch.arrays import Array, contract, segment_sum
+from phonopy_equivariant.response.bloch.arrays import Array, Features, contract, segment_sum
 from phonopy_equivariant.response.symmetry.little_group import Orbits, irrep_of
 
 
