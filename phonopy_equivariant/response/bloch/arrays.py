@@ -67,7 +67,7 @@ def segment_sum(values: Array, segments: Int[Array, " rows"], count: int) -> Arr
     return result
 
 
-def add_to_real(values: Float[Array, "q s ..."], real: Float[Array, "q ..."]) -> Array:
+def add_to_real(values: Float[Array, "q s ..."], real: Float[Array, "#q ..."]) -> Array:
     """Return values with an array added to their real part; on the host in place."""
     if not on_host(values):
         return values.at[:, 0].add(real)
