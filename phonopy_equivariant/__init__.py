@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant._version import __version__
+from phonopy_equivariant.runtime import source as _source  # noqa: F401  # notes it: before others
 
 if TYPE_CHECKING:
     from phonopy_equivariant import molecules

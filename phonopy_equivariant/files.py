@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +14,17 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` and put what was written there in its place.
+    """Give a temporary file to write, and put it in the place of ``path`` when it is complete.
 
-    If anything interrupts, an older file stays as it was and the temporary file goes.
+    If anything interrupts, an older file stays as it was and the temporary file goes. Content and
+    name are on the disk at the end, so that a power cut later leaves the whole new file. Several
+    threads, processes or computers may write one path at the same time: the last one wins. The
+    file gets the permissions of the one it replaces, or else those of any new file.
+
+    Yields
+    ------
+    Path
+        The temporary file: of the same name, in a new folder beside ``path``.
 
     Raises
     ------
@@ -23,23 +33,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     """
     path = Path(path).expanduser().resolve()  # behind a link, the file and not the link
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")  # suffixes tell ASE the format
-    try:
+    with _beside(path) as temporary:
         yield temporary
+        _write_through(temporary)
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not every system can do this with a folder
+            _write_through(path.parent)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file; it always is either the old one or the whole new one."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def check_writable(path: Path) -> None:
+    """Raise if :func:`replacing` could not write a file."""
+    with _beside(path) as temporary:
+        temporary.touch()
 
 
 def cannot_write(path: Path, error: OSError) -> PhonopyEquivariantError:
@@ -49,3 +62,26 @@ def cannot_write(path: Path, error: OSError) -> PhonopyEquivariantError:
         f"Cannot write {path}: {reason}; free space, check the permissions, "
         "or work in another folder."
     )
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield the file's name in a new folder beside it, which goes in the end."""
+    folder: str | None = None
+    try:
+        folder = tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=path.resolve().parent)
+        yield Path(folder) / path.name
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_through(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk and not only in memory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

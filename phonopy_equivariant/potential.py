@@ -23,6 +23,7 @@ from phonopy_equivariant.graph import build_graph, pad_graph
 from phonopy_equivariant.models.architectures import build_model
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
+from phonopy_equivariant.models.weights import normal_numbers
 from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.runtime.programs import record
 from phonopy_equivariant.structure import as_structure
@@ -88,6 +89,22 @@ class Potential:
         if not present <= set(self.species):
             raise PhonopyEquivariantError(_unknown_elements(self, present))
         return np.searchsorted(self.species, numbers)
+
+    def require_finite(self, force_constants: ndarray) -> ndarray:
+        """Return second derivatives of this potential if all are finite numbers.
+
+        Raises
+        ------
+        PhonopyEquivariantError
+            One is not: no search for symmetry, eigenvalue or sum would say so.
+
+        """
+        if not np.isfinite(force_constants).all():
+            raise PhonopyEquivariantError(
+                f"The potential {self.name} gives force constants that are not finite numbers; "
+                "check the structure, or choose another model."
+            )
+        return force_constants
 
     def graph(self, structure: Any) -> jraph.GraphsTuple:
         """Return the unpadded graph of an ASE, phonopy or own structure."""
@@ -164,8 +181,7 @@ def make_potential(
 
 def random_potential(config: ModelConfig, seed: int = 0, dtype: str = "float64") -> Potential:
     """Return a potential with random weights, where training starts."""
-    with jax.enable_x64(True):
-        params = build_model(config).init(jax.random.key(seed))
+    params = build_model(config).init(normal_numbers(seed))
     return make_potential(config, params, dtype, name="random")
 
 

@@ -17,13 +17,16 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 class Structure(NamedTuple):
     """Atoms in a cell; lengths in Å, cell vectors as rows.
 
-    A direction that is not periodic may have any cell vector, a zero one included.
+    A direction that is not periodic may have any cell vector, a zero one included. ``masses``
+    (amu) are those of isotopes or of a program; None stands for the masses of the elements, and
+    :func:`masses_of` answers in both cases.
     """
 
     numbers: Int[ndarray, " atoms"]
     positions: Float[ndarray, "atoms 3"]
     cell: Float[ndarray, "3 3"]
     pbc: Bool[ndarray, "3"]
+    masses: Float[ndarray, " atoms"] | None = None
 
     @property
     def volume(self) -> float:
@@ -34,18 +37,23 @@ class Structure(NamedTuple):
 def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
     """Return a checked :class:`Structure`; phonopy's cells are periodic in all directions.
 
+    Masses are carried where the object holds them: phonopy's cells always do, ASE's where they
+    were set.
+
     Raises
     ------
     PhonopyEquivariantError
-        No atoms, coordinates that are not finite, or a periodic cell without volume.
+        No atoms, coordinates that are not finite, masses that are not positive, or a periodic
+        cell without volume.
 
     """
     if isinstance(atoms, Structure):
         structure = atoms
     elif isinstance(atoms, PhonopyAtoms):
-        structure = _record(atoms.numbers, atoms.positions, atoms.cell, (True, True, True))
+        periodic = (True, True, True)
+        structure = _record(atoms.numbers, atoms.positions, atoms.cell, periodic, atoms.masses)
     elif isinstance(atoms, Atoms):
-        structure = _record(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
+        structure = unchecked_structure(atoms)
     else:
         raise PhonopyEquivariantError(
             f"Expected ase.Atoms or phonopy's PhonopyAtoms, got {type(atoms).__name__}."
@@ -54,11 +62,30 @@ def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
     return structure
 
 
+def unchecked_structure(atoms: Atoms) -> Structure:
+    """Return the structure of ``ase.Atoms`` as it is, for readers that name what is wrong."""
+    masses = atoms.get_masses() if atoms.has("masses") else None
+    return _record(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, masses)
+
+
 def masses_of(atoms: Atoms | PhonopyAtoms | Structure) -> Float[ndarray, " atoms"]:
-    """Return atomic masses (amu); a :class:`Structure` has those of the elements."""
-    if isinstance(atoms, Structure):
+    """Return atomic masses (amu), those of the elements where a :class:`Structure` has none.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A mass is zero, negative or not a finite number.
+
+    """
+    if isinstance(atoms, Structure) and atoms.masses is None:
         return atomic_masses[atoms.numbers]
-    return np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
+    masses = np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
+    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
+    if len(wrong):
+        raise PhonopyEquivariantError(
+            f"The mass of atom {wrong[0] + 1} is {masses[wrong[0]]:g} amu; give a positive number."
+        )
+    return masses
 
 
 def to_ase(structure: Structure) -> Atoms:
@@ -68,6 +95,7 @@ def to_ase(structure: Structure) -> Atoms:
         positions=structure.positions,
         cell=structure.cell,
         pbc=structure.pbc,
+        masses=structure.masses,
     )
 
 
@@ -89,11 +117,12 @@ def to_phonopy(structure: Structure) -> PhonopyAtoms:
         "numbers": structure.numbers,
         "positions": structure.positions,
         "cell": structure.cell,
+        "masses": structure.masses,
     }
     try:
         return PhonopyAtoms(**values)
     except RuntimeError:  # phonopy gives no mass to plutonium and other short-lived elements
-        return PhonopyAtoms(**values, masses=atomic_masses[structure.numbers])
+        return PhonopyAtoms(**values | {"masses": masses_of(structure)})
 
 
 def inscribed_radius(cell: Float[ndarray, "3 3"]) -> float:
@@ -101,12 +130,13 @@ def inscribed_radius(cell: Float[ndarray, "3 3"]) -> float:
     return float(0.5 / np.linalg.norm(np.linalg.inv(cell), axis=0).max())
 
 
-def _record(numbers: Any, positions: Any, cell: Any, pbc: Any) -> Structure:
+def _record(numbers: Any, positions: Any, cell: Any, pbc: Any, masses: Any) -> Structure:
     return Structure(
         np.array(numbers, dtype=int),
         np.array(positions, dtype=float).reshape(-1, 3),
         np.array(cell, dtype=float),
         np.array(pbc, dtype=bool),
+        None if masses is None else np.array(masses, dtype=float),
     )
 
 
@@ -120,6 +150,14 @@ def _check(structure: Structure) -> None:
         )
     if not np.isfinite(structure.cell).all():
         raise PhonopyEquivariantError("The cell has entries that are not finite numbers.")
+    if structure.masses is not None:
+        positive = np.isfinite(structure.masses) & (structure.masses > 0)
+        if not positive.all():
+            atom = int(positive.argmin())
+            raise PhonopyEquivariantError(
+                f"The mass of atom {atom + 1} is {structure.masses[atom]:g} amu; give a positive "
+                "number."
+            )
     periodic = structure.cell[structure.pbc]
     if len(periodic):
         singular_values = np.linalg.svd(periodic, compute_uv=False)

@@ -1,8 +1,12 @@
 """Traced programs kept on disk: found again, never trusted blindly, never needed."""
 
 import dataclasses
+import gc
+import os
+import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -11,7 +15,7 @@ from phonopy_equivariant import potential as potential_module
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.potential import random_potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
-from phonopy_equivariant.runtime import programs
+from phonopy_equivariant.runtime import compilation, programs, source
 
 CONFIG = NequIPConfig(
     species=(14,),
@@ -27,14 +31,17 @@ QPOINTS = np.array([[0.1, 0.2, 0.3]])
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path):
     if jax.default_backend() != "cpu":
         pytest.skip("programs are kept on the CPU only")
-    old = jax.config.jax_compilation_cache_dir
-    monkeypatch.setattr(potential_module._evaluate, "_kept", {})
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    old = [getattr(jax.config, name) for name in names]
+    jax.clear_caches()
+    for name, value in zip(names, (str(tmp_path), 0), strict=True):
+        jax.config.update(name, value)
     yield tmp_path / "phonopy_equivariant"
-    jax.config.update("jax_compilation_cache_dir", old)
+    for name, value in zip(names, old, strict=True):
+        jax.config.update(name, value)
 
 
 @pytest.fixture
@@ -52,18 +59,12 @@ def traced(monkeypatch):
     return calls
 
 
-def forget(monkeypatch):
-    """Be a new process, as far as kept programs are concerned."""
-    monkeypatch.setattr(potential_module._evaluate, "_kept", {})
-    jax.clear_caches()
-
-
-def test_a_kept_program_is_not_traced_again(folder, traced, monkeypatch):
+def test_a_kept_program_is_not_traced_again(folder, traced):
     potential = random_potential(CONFIG)
     first = potential.evaluate(bulk("Si"))
     assert len(traced) == 1
     assert len(list(folder.iterdir())) == 1
-    forget(monkeypatch)
+    jax.clear_caches()  # as in a new process
     again = potential.evaluate(bulk("Si"))
     assert len(traced) == 1
     np.testing.assert_array_equal(again.forces, first.forces)
@@ -76,6 +77,7 @@ def test_results_are_those_without_a_cache(folder):
     phi = lattice_force_constants(potential, bulk("Si"), QPOINTS)
     assert {path.name.split("-")[0] for path in folder.iterdir()} == {"evaluate", "expand", "bloch"}
     jax.config.update("jax_compilation_cache_dir", None)
+    jax.clear_caches()
     plain = potential.evaluate(bulk("Si").repeat(2))
     np.testing.assert_array_equal(kept.forces, plain.forces)
     np.testing.assert_array_equal(phi, lattice_force_constants(potential, bulk("Si"), QPOINTS))
@@ -90,12 +92,12 @@ def test_other_models_and_sizes_have_programs_of_their_own(folder, traced):
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 5000])
-def test_a_damaged_file_is_traced_again_and_replaced(folder, traced, monkeypatch, damage):
+def test_a_damaged_file_is_traced_again_and_replaced(folder, traced, damage):
     potential = random_potential(CONFIG)
     first = potential.evaluate(bulk("Si"))
     (path,) = folder.iterdir()
     path.write_bytes(damage)
-    forget(monkeypatch)
+    jax.clear_caches()  # as in a new process
     np.testing.assert_array_equal(potential.evaluate(bulk("Si")).forces, first.forces)
     assert len(traced) == 2
     assert programs._read(path)
@@ -107,9 +109,99 @@ def test_a_folder_that_cannot_be_made_is_no_error(folder, traced):
     assert len(traced) == 1
 
 
-def test_the_source_of_the_package_is_part_of_the_name(monkeypatch):
+def test_the_source_of_the_package_is_part_of_the_name():
     args = (np.zeros(3),)
-    name = programs._file_name("evaluate", args)
-    assert name == programs._file_name("evaluate", args)
-    monkeypatch.setattr(programs, "_source", lambda: "other")
-    assert name != programs._file_name("evaluate", args)
+    name = programs._file_name("evaluate", args, "a")
+    assert name == programs._file_name("evaluate", args, "a")
+    assert name != programs._file_name("evaluate", args, "b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """Stands for a model: what a kept program depends on beside its arguments."""
+
+    key: str = "sines"
+
+
+calls: list[int] = []
+
+
+@compilation.compiled(static_argnums=(0,), keep=True)
+def sines(kind, x):
+    """Compile fast, into many memory maps."""
+    calls.append(len(x))
+    for _ in range(20):
+        x = jnp.sin(x @ x.T)[:, : x.shape[1]]
+    return x
+
+
+def run(size):
+    calls.clear()
+    return np.asarray(sines(Kind(), np.full((size, size), 0.1)))
+
+
+def test_programs_of_imported_source_are_not_filed_under_newer_source(folder, monkeypatch):
+    """An upgrade under a running process: its modules are old, or old and new ones mixed."""
+    first = run(3)
+    jax.clear_caches()
+    path = next(path for path in source._AT_IMPORT if path.endswith("graph.py"))
+    before = source._AT_IMPORT | {path: (0, 0, 0)}  # the file has changed since
+    monkeypatch.setattr(source, "_AT_IMPORT", before)
+    np.testing.assert_array_equal(run(3), first)
+    assert calls == [3]  # the filed one is not used, it may be of newer source by now
+    run(4)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_change_of_the_source_is_seen(tmp_path, monkeypatch):
+    path = tmp_path / "room" / "module.py"
+    path.parent.mkdir()
+
+    def install(text):
+        """Replace the file as pip does; the times may be those of an archive."""
+        (tmp_path / "new").write_text(text, "utf-8")
+        os.utime(tmp_path / "new", (1e9, 1e9))
+        os.replace(tmp_path / "new", path)
+
+    def begin():
+        monkeypatch.setattr(source, "_AT_IMPORT", source._states())
+        source._digest.cache_clear()
+        return source.imported_source()
+
+    monkeypatch.setattr(source, "_PACKAGE", tmp_path)
+    assert begin() is None  # a package without files, as in a zip archive
+    install("x = 1")
+    first = begin()
+    assert first is not None
+    assert source.imported_source() == first
+    install("x = 2")
+    assert source.imported_source() is None
+    second = begin()
+    assert second not in (None, first)
+    path.write_text("x = 3", "utf-8")
+    assert source.imported_source() is None
+    assert begin() is not None
+    path.unlink()
+    assert source.imported_source() is None
+    monkeypatch.undo()
+    source._digest.cache_clear()
+    assert source.imported_source() is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory maps are counted on Linux only")
+def test_kept_programs_that_come_back_after_clearing_are_counted(folder, monkeypatch):
+    """Memory maps stay below the limit whoever cleared JAX's caches, and however often."""
+    sizes = range(3, 9)
+    expected = [run(size) for size in sizes]  # all are filed now
+    full = compilation.memory_maps()
+    jax.clear_caches()  # as a user may
+    gc.collect()
+    empty = compilation.memory_maps()
+    assert full - empty > 3 * len(sizes)
+    allowed = (full + empty) // 2
+    monkeypatch.setattr(compilation, "maps_allowed", lambda: allowed / compilation._MAPS_SHARE)
+    for _ in range(2):
+        for size, values in zip(sizes, expected, strict=True):
+            np.testing.assert_array_equal(run(size), values)
+            assert calls == []  # from its file
+            assert compilation.memory_maps() <= allowed

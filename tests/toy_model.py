@@ -13,12 +13,14 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.models.irreps import LayerLayout, dimension, gather_outputs, layer_layouts
 from phonopy_equivariant.models.layered import Layer, LayeredModel
 from phonopy_equivariant.models.radial import bessel_basis, polynomial_envelope
+from phonopy_equivariant.models.weights import Draw, normal_numbers
 from phonopy_equivariant.potential import Potential, make_potential
 
 CONSTANT = 2  # channels of the constant message
@@ -34,9 +36,7 @@ class ToyPotential(Potential):
 
 
 def toy_potential(config: NequIPConfig, seed: int = 0) -> ToyPotential:
-    with jax.enable_x64(True):
-        params = build_toy(config).init(jax.random.key(seed))
-    made = make_potential(config, params)
+    made = make_potential(config, build_toy(config).init(normal_numbers(seed)))
     return ToyPotential(made.config, made.params, made.dtype, name="toy")
 
 
@@ -69,11 +69,10 @@ def build_toy(config: NequIPConfig) -> LayeredModel:
         screened = jnp.exp(-distance) / distance
         return 0.5 * charge * screened * polynomial_envelope(distance, config.cutoff, 6.0)
 
-    def init(key: Array) -> dict:
-        keys = jax.random.split(key, len(layers))
+    def init(draw: Draw) -> dict:
         return {
-            "global": {"energies": jnp.arange(species, dtype=float)},
-            "layers": tuple(layer.init(k) for layer, k in zip(layers, keys, strict=True)),
+            "global": {"energies": np.arange(species, dtype=float)},
+            "layers": tuple(layer.init(draw) for layer in layers),
         }
 
     return LayeredModel(
@@ -89,11 +88,9 @@ def build_toy(config: NequIPConfig) -> LayeredModel:
 
 
 def _layer(species: int, layout: LayerLayout, inputs: dict[str, int], num_basis: int) -> Layer:
-    def init(key: Array) -> dict:
-        draw = iter(jax.random.split(key, 64))
-
+    def init(draw: Draw) -> dict:
         def normal(*shape: int) -> Array:
-            return jax.random.normal(next(draw), shape) / shape[-2] ** 0.5
+            return draw(shape, shape[-2] ** -0.5, 0.0)
 
         return {
             "up": {k: normal(u, u) for k, u in inputs.items()},

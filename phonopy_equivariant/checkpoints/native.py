@@ -34,6 +34,7 @@ from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.models.architectures import ARCHITECTURES, architecture_of
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import Params
+from phonopy_equivariant.models.weights import shapes_only
 from phonopy_equivariant.potential import Potential
 
 FORMAT_VERSION = 1
@@ -203,8 +204,7 @@ def _parse_header(header: dict[str, Any], architecture: str) -> _Header:
     threshold, quantile = float(familiarity["threshold"]), float(familiarity["quantile"])
     if features < 0 or not math.isfinite(threshold):
         raise ValueError(FAMILIARITY)
-    with jax.enable_x64(True):
-        template = jax.eval_shape(kind.build(config).init, jax.random.key(0))
+    template = kind.build(config).init(shapes_only)
     return _Header(config, labels, template, features, threshold, quantile)
 
 

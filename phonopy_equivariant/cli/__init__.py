@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
-from phonopy_equivariant.cli.failures import exit_status
+from phonopy_equivariant.cli.failures import exit_status, process_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
 from phonopy_equivariant.cli.models import add_command as add_models
 from phonopy_equivariant.cli.molecule import add_command as add_molecule
@@ -48,13 +48,24 @@ Exit status: 0 success, 1 an error in the input or on the way, 2 wrong usage, 13
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with ``argv`` (default: the process's arguments); return its status."""
+    """Be the process of the command with ``argv`` (default: its arguments); return its status.
+
+    Memory and signals of the whole process change, and Ctrl-C ends it.
+    """
     keep_freed_memory()
     words = list(sys.argv[1:] if argv is None else argv)
-    return exit_status(lambda: _main(words), verbose="-v" in words or "--verbose" in words)
+    return process_status(lambda: run_command(words))
 
 
-def _main(words: list[str]) -> int:
+def run_command(words: Sequence[str]) -> int:
+    """Run the command with the words after its name; return its exit status.
+
+    An error is one line on standard error and a status. The process stays as it is.
+    """
+    return exit_status(lambda: _run(list(words)), verbose="-v" in words or "--verbose" in words)
+
+
+def _run(words: list[str]) -> int:
     if words[:1] == ["run"]:  # its options are ours and phonopy's
         return run(words[1:])
     args = _parser().parse_args(words)

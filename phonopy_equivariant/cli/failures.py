@@ -24,32 +24,44 @@ _REMEDIES = {
 
 
 def exit_status(function: Callable[[], int], verbose: bool) -> int:
-    """Return the status of ``function``; exceptions become a line and a status of their own.
+    """Return the status of ``function``; errors become a line and a status of their own.
 
-    ``verbose`` shows the traceback as well.
+    ``verbose`` shows the traceback as well. What ends a process passes: Ctrl-C, SIGTERM and a
+    reader of the output that has gone.
     """
-    catch_signals()
     try:
         status = function()
         sys.stdout.flush()
         return status
-    except Terminated:
-        leave(TERMINATED)
     except SystemExit as request:
         return _status_of(request)
-    except KeyboardInterrupt:
-        _say("interrupted")
-        leave(INTERRUPTED)
     except BrokenPipeError:
-        # the reader of a pipe has gone (... | head): nothing to say, nothing to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILURE
+        raise
     except Exception as error:  # the last resort: no traceback at the user
         if verbose:
             import traceback
 
             traceback.print_exc()
         _say(f"error: {describe(error)}")
+        return FAILURE
+
+
+def process_status(function: Callable[[], int]) -> int:
+    """Return the status of ``function`` for a process that is the command and nothing else.
+
+    Ctrl-C and SIGTERM end the process here.
+    """
+    catch_signals()
+    try:
+        return function()
+    except Terminated:
+        leave(TERMINATED)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        leave(INTERRUPTED)
+    except BrokenPipeError:
+        # the reader of a pipe has gone (... | head): nothing to say, nothing to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
 
 

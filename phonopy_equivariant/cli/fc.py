@@ -149,6 +149,8 @@ def _write_force_constants(
     warn_if_far(console, potential, phonon.primitive, report.familiarity)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark.replace("use --relax", "use phonopy-equivariant relax"))
+    for remark in report.symmetry.remarks():
+        console.warn(remark)
     if args.format == "yaml":
         write_params(phonon, output, provenance(potential))
     else:

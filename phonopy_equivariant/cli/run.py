@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import warnings
 from typing import Any
 
 from phonopy_equivariant.cli.console import Console
@@ -148,6 +149,7 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
         provenance,
         select_supercell,
         skips_projection,
+        symmetry_options,
     )
 
     console = Console(args.quiet, args.verbose)
@@ -184,6 +186,9 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
         warn_if_far(console, potential, phonon.primitive, report.familiarity)
         for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
             console.warn(remark)
+        for remark in report.symmetry.remarks():
+            console.warn(remark)
+        options = [*options, *symmetry_options(report.symmetry)]
         write_params(phonon, PARAMS_FILE, provenance(potential))
         console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on.")
         if skips_projection(report, len(phonon.supercell)):
@@ -207,13 +212,21 @@ def _run_exact(
         folded_force_constants,
     )
     from phonopy_equivariant.workflows.script import run_phonopy
-    from phonopy_equivariant.workflows.session import equilibrium_remarks, provenance
+    from phonopy_equivariant.workflows.session import (
+        equilibrium_remarks,
+        provenance,
+        symmetry_options,
+    )
 
-    with console.stage("Exact dynamical matrix"):
+    with console.stage("Exact dynamical matrix"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "isotopes on equivalent sites")  # said below
         report = use_exact_dynamical_matrix(phonon, potential, tolerance)
     warn_if_far(console, potential, phonon.primitive, report.familiarity)
     for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
         console.warn(remark)
+    for remark in report.symmetry.remarks():
+        console.warn(remark)
+    options = [*options, *symmetry_options(report.symmetry)]
     matrix = phonon.dynamical_matrix
     phonon.force_constants = folded_force_constants(phonon, matrix)
     write_params(phonon, PARAMS_FILE, provenance(potential))
@@ -233,5 +246,4 @@ def _print_gamma_modes(phonon: Any, console: Console) -> None:
     result.write("gamma_modes.yaml")
     if console.verbosity:
         print_table(result.columns(), result.rows())
-        print(f"Optical modes at Gamma, point group {result.point_group}:", end=" ")
-        print(result.representation(), flush=True)
+        print(result.heading(), flush=True)

@@ -12,9 +12,10 @@ import ase.db
 import ase.io
 from ase import Atoms
 
-from phonopy_equivariant.data.labels import Keys, atoms_structure, chosen_keys, labelled_record
+from phonopy_equivariant.data.labels import Frame, Keys, atoms_values, labelled_records
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import unchecked_structure
 
 # ASE's formats that execute nothing; others can be converted to extended XYZ with ASE.
 SAFE = ("traj", "vasp-out", "espresso-out", "aims-output", "castep-castep", "cp2k-restart")
@@ -31,8 +32,8 @@ def read(
     """Yield the records of an ASE database (``.db``, ``.json``) or trajectory, or of an output.
 
     In a database second-order data are looked for in a row's ``data``, under the names of
-    :mod:`phonopy_equivariant.data.extxyz`, and ``level`` among its key-value pairs. Where the
-    calculator gives a free energy, which is what forces derive from, it is taken as the energy.
+    :mod:`phonopy_equivariant.data.extxyz`, and ``level`` among its key-value pairs. Names of labels
+    are those of :mod:`phonopy_equivariant.data.labels`.
 
     Parameters
     ----------
@@ -41,7 +42,8 @@ def read(
     selection
         ASE's query for a database, such as ``"Si,energy<0"``.
     energy_key, forces_key, stress_key
-        Names in a row's ``data`` or key-value pairs, in place of the calculator's results.
+        Names among the calculator's results, in ``info`` or, in a database, in a row's ``data`` or
+        key-value pairs. A stress_key with "virial" in it names a virial.
     level
         Level of theory of records that name none.
 
@@ -51,53 +53,47 @@ def read(
         A file or configuration that cannot be read; a name given here is not there.
 
     """
-    keys = chosen_keys(energy_key, forces_key, stress_key)
-    if path.suffix in (".db", ".json"):
-        yield from _rows(path, selection, keys, level)
-        return
+    keys = Keys(energy_key, forces_key, stress_key)
+    return labelled_records(frames(path, selection), keys, level)
+
+
+def frames(path: Path, selection: str = "") -> Iterator[Frame]:
+    """Yield the rows or configurations of a file with all that stands beside them.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A file or configuration that cannot be read.
+
+    """
     source = f"{path}:0"
+    images = _rows(path, selection) if path.suffix in (".db", ".json") else _images(path)
     try:
-        file_format = ase.io.formats.filetype(str(path))
-        if file_format not in SAFE:
-            raise PhonopyEquivariantError(
-                f"ASE takes it for {file_format!r}, which is not read here; convert it with "
-                "ASE to extended XYZ."
-            )
-        for index, atoms in enumerate(ase.io.iread(str(path), index=":", format=file_format)):
+        for index, (atoms, values) in enumerate(images):
             source = f"{path}:{index}"
-            known = atoms_labels(atoms)
-            yield labelled_record(atoms_structure(atoms), known, keys, level, source)
+            yield Frame(unchecked_structure(atoms), atoms_values(atoms) | values, source)
     except GeneratorExit:
         raise
     except Exception as error:  # ASE's readers raise anything on garbage
         raise _refusal(source, error) from error
 
 
-def atoms_labels(atoms: Atoms) -> dict[str, Any]:
-    """Return what an ``Atoms`` knows, the free energy in place of the energy."""
-    known: dict[str, Any] = dict(atoms.info)
-    if atoms.calc is not None:
-        known |= atoms.calc.results
-        if known.get("free_energy") is not None:
-            known["energy"] = known["free_energy"]
-    return known
+def _images(path: Path) -> Iterator[tuple[Atoms, dict[str, Any]]]:
+    file_format = ase.io.formats.filetype(str(path))
+    if file_format not in SAFE:
+        raise PhonopyEquivariantError(
+            f"ASE takes it for {file_format!r}, which is not read here; convert it with "
+            "ASE to extended XYZ."
+        )
+    for atoms in ase.io.iread(str(path), index=":", format=file_format):
+        yield atoms, {}
 
 
-def _rows(path: Path, selection: str, keys: Keys, level: str) -> Iterator[Record]:
-    source = f"{path}:0"
-    try:
-        if path.suffix == ".db":
-            _check_sqlite(path)
-        rows = ase.db.connect(path, append=True).select(selection)
-        for index, row in enumerate(rows):
-            source = f"{path}:{index}"
-            atoms: Any = row.toatoms()
-            known = atoms_labels(atoms) | dict(row.data) | dict(row.key_value_pairs)
-            yield labelled_record(atoms_structure(atoms), known, keys, level, source)
-    except GeneratorExit:
-        raise
-    except Exception as error:  # ASE's databases raise anything on garbage
-        raise _refusal(source, error) from error
+def _rows(path: Path, selection: str) -> Iterator[tuple[Atoms, dict[str, Any]]]:
+    if path.suffix == ".db":
+        _check_sqlite(path)
+    for row in ase.db.connect(path, append=True).select(selection):
+        yield row.toatoms(), dict(row.data) | dict(row.key_value_pairs)
 
 
 def _check_sqlite(path: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from phonopy_equivariant.data.consistency import inconsistencies
+from phonopy_equivariant.data.consistency import WorkTable
+from phonopy_equivariant.data.duplicates import Marks, MarkTable
 from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.data.statistics import EnergyTable, is_isolated
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.structure import as_structure
 
-LABELS = ("energy", "forces", "stress")
+FIRST_ORDER = ("energy", "forces", "stress")
+# eV/Å, the length of a force; beyond, a calculation has failed or forces are in another unit.
+MAX_FORCE = 1000.0
 # eV/Å³ (160 GPa); beyond, a whole set of stresses is in GPa or kbar rather than under pressure.
 MAX_STRESS = 1.0
 # eV/atom off the fit by composition: other units or another reference.
@@ -25,13 +30,15 @@ class Problem(NamedTuple):
     source: str
     text: str
     place: int | None  # among the records given; None for the set as a whole
+    certain: bool = True  # False where a record is odd, but may be right
 
 
 def unsoundness(record: Record) -> str:
     """Return why no model can use a record, or "".
 
-    Structures without atoms or volume, numbers that are not finite, labels of a wrong shape, and
-    records without any label but a structure count as sound: they may be labelled later.
+    These are structures without atoms or volume, numbers that are not finite, labels of a wrong
+    shape or that the file contradicts. Records without any label but a structure count as sound:
+    they may be labelled later.
     """
     try:
         as_structure(record.structure)
@@ -58,7 +65,7 @@ def unsoundness(record: Record) -> str:
         columns = None if width is None else arrays[name].shape[-1]  # type: ignore[union-attr]
         if columns not in (None, 3 * atoms):
             return f"{name} of {columns} columns for {atoms} atoms"
-    return ""
+    return next(iter(record.contradictions.values()), "")
 
 
 def overlap(record: Record) -> str:
@@ -72,99 +79,138 @@ def overlap(record: Record) -> str:
     return ""
 
 
-def check_records(records: Sequence[Record], require: Iterable[str] | None = None) -> list[Problem]:
-    """Return everything that is wrong with a set of records.
+def faults(record: Record) -> Iterator[str]:
+    """Yield what is wrong with one record: what :func:`unsoundness` and :func:`overlap` find,
+    forces beyond any structure, and force constants that are not Hermitian.
+    """
+    text = unsoundness(record)
+    if text:
+        yield text
+        return
+    text = overlap(record)
+    if text:
+        yield text
+    if record.forces is not None:
+        largest = float(np.linalg.norm(record.forces, axis=1).max())
+        if largest > MAX_FORCE:
+            yield f"a force of {largest:.3g} eV/Å: a failed calculation, or another unit"
+    if record.force_constants is not None:
+        values = record.force_constants.values
+        deviation = np.abs(values - values.conj().transpose(0, 2, 1)).max()
+        if deviation > 0.01 * np.abs(values).max():
+            yield f"force constants that are not Hermitian, by {deviation:.2g} eV/Å²"
 
-    One by one: what :func:`unsoundness` finds, atoms closer than 0.3 Å, force constants that are
-    not Hermitian, labels that are missing. As a set: energies that do not fit the work of the
-    forces, or the stress, between configurations (units, signs, energies per atom); energies far
-    off the fit by composition; curvatures and stresses beyond those of any solid.
+
+def check_records(records: Iterable[Record], require: Iterable[str] | None = None) -> list[Problem]:
+    """Return everything that is wrong with a set of records, as :class:`Survey` finds it.
 
     Parameters
     ----------
     records
-        Of one set: one level of theory, one source.
+        Of one set: one level of theory, one source. They are seen once.
+    require
+        As of :class:`Survey`.
+
+    """
+    survey = Survey(require)
+    for record in records:
+        survey.add(record)
+    return survey.problems()
+
+
+class Survey:
+    """Everything that is wrong with a set of records, which are seen once and not kept.
+
+    One by one: what :func:`faults` finds, labels that are missing. Of equal structures: labels that
+    differ. As a set: energies that do not fit the work of the forces, or the stress, between
+    configurations (units, signs, energies per atom); energies far off the fit by composition;
+    curvatures and stresses beyond those of any solid.
+
+    Parameters
+    ----------
     require
         Labels that each record must have, of "energy", "forces", "stress"; by default those that
         most records have. Records with second-order data alone need none.
 
     """
-    problems = list(_single(records, require))
-    bad = {problem.place for problem in problems}
-    sound = [record for k, record in enumerate(records) if k not in bad]
-    if sound:
-        source = sound[0].source
-        problems += [Problem(source, text, None) for text in inconsistencies(sound)]
-        problems += _stresses(sound)
-        problems += _deviations(records, bad)
-    return problems
 
+    def __init__(self, require: Iterable[str] | None = None):
+        self._require = None if require is None else list(require)
+        self.sources: list[str] = []
+        self._single: list[Problem] = []
+        self._labels = array("b")  # a bit for each of FIRST_ORDER; -1 where nothing is required
+        self._stresses, self._places = array("d"), array("q")
+        self._energies, self._work, self._marks = EnergyTable(), WorkTable(), MarkTable()
+        self._first = ""
 
-def _single(records: Sequence[Record], require: Iterable[str] | None) -> Iterator[Problem]:
-    first_order = [r for r in records if set(r.labels) & set(LABELS)]
-    wanted = (
-        [name for name in LABELS if 2 * sum(name in r.labels for r in records) > len(first_order)]
-        if require is None
-        else list(require)
-    )
-    for k, record in enumerate(records):
-        text = unsoundness(record)
-        if text:
-            yield Problem(record.source, text, k)
-            continue
-        text = overlap(record)
-        if text:
-            yield Problem(record.source, text, k)
-        if record.force_constants is not None:
-            values = record.force_constants.values
-            deviation = np.abs(values - values.conj().transpose(0, 2, 1)).max()
-            if deviation > 0.01 * np.abs(values).max():
-                yield Problem(
-                    record.source,
-                    f"force constants that are not Hermitian, by {deviation:.2g} eV/Å²",
-                    k,
+    def add(self, record: Record) -> None:
+        """Take in the next record."""
+        place, labels = len(self.sources), record.labels
+        self.sources.append(record.source)
+        texts = list(faults(record))
+        self._single += [Problem(record.source, text, place) for text in texts]
+        free = bool(texts) or "force_constants" in labels or "spectrum" in labels
+        self._labels.append(-1 if free else sum((x in labels) << k for k, x in _BITS))
+        self._marks.add(None if texts else record)
+        if texts:
+            return
+        self._first = self._first or record.source
+        self._work.add(record)
+        if record.stress is not None:
+            self._stresses.append(np.abs(record.stress).max())
+        if record.energy is not None and not is_isolated(record.structure):
+            self._energies.add(record)
+            self._places.append(place)
+
+    @property
+    def marks(self) -> Marks:
+        """Marks of the records' structures, to find equal ones in another set."""
+        return self._marks.marks
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong with the records so far: one by one, then as a set."""
+        single = [*self._single, *self._missing(), *self._contradictions()]
+        single.sort(key=lambda problem: problem.place or 0)
+        whole = [Problem(self._first, text, None) for text in self._work.inconsistencies()]
+        return [*single, *whole, *self._of_stresses(), *self._deviations()]
+
+    def _missing(self) -> Iterator[Problem]:
+        labels, wanted = np.array(self._labels), self._require
+        if wanted is None:
+            labelled = labels[labels > 0]
+            wanted = [x for k, x in _BITS if 2 * np.count_nonzero(labelled >> k & 1) > len(labelled)]
+        for place, bits in enumerate(labels.tolist()):
+            missing = [x for k, x in _BITS if x in wanted and not bits >> k & 1]
+            if bits >= 0 and missing:
+                yield Problem(self.sources[place], f"no {' and no '.join(missing)}", place)
+
+    def _contradictions(self) -> Iterator[Problem]:
+        for place, (other, how) in self._marks.contradictions().items():
+            text = f"the same structure as {self.sources[other]}, but {how}: one of them is wrong"
+            yield Problem(self.sources[place], text, place)
+
+    def _of_stresses(self) -> Iterator[Problem]:
+        median = float(np.median(self._stresses)) if self._stresses else 0.0
+        if median > MAX_STRESS:
+            text = (
+                f"the stress is {median:.3g} eV/Å³ in most records, more than in any experiment: "
+                "perhaps GPa, kbar, or a virial in eV"
+            )
+            yield Problem(self._first, text, None)
+
+    def _deviations(self) -> Iterator[Problem]:
+        if len(self._energies) < 5:
+            return
+        off = self._energies.deviations()
+        off -= np.median(off)
+        spread = 10 * float(np.median(np.abs(off)))
+        for place, value in zip(self._places, off, strict=True):
+            if abs(value) > max(MAX_DEVIATION, spread):
+                text = (
+                    f"the energy is {value:+.1f} eV/atom off the others by composition: other "
+                    "units, another level of theory, or a failed calculation"
                 )
-        if set(record.labels) & {"force_constants", "spectrum"}:
-            continue
-        missing = [name for name in wanted if name not in record.labels]
-        if missing:
-            yield Problem(record.source, f"no {' and no '.join(missing)}", k)
+                yield Problem(self.sources[place], text, place, certain=False)
 
 
-def _stresses(records: Sequence[Record]) -> list[Problem]:
-    largest = [np.abs(record.stress).max() for record in records if record.stress is not None]
-    if not largest or np.median(largest) < MAX_STRESS:
-        return []
-    return [
-        Problem(
-            records[0].source,
-            f"the stress is {np.median(largest):.3g} eV/Å³ in most records, more than in any "
-            "experiment: perhaps GPa, kbar, or a virial in eV",
-            None,
-        )
-    ]
-
-
-def _deviations(records: Sequence[Record], bad: set[int | None]) -> list[Problem]:
-    from phonopy_equivariant.data.statistics import reference_energies
-
-    places = [k for k, r in enumerate(records) if k not in bad and r.energy is not None]
-    if len(places) < 5:
-        return []
-    chosen = [records[k] for k in places]
-    fit = reference_energies(chosen)
-    off = np.array(
-        [(r.energy or 0.0) - sum(fit[int(z)] for z in r.structure.numbers) for r in chosen]
-    ) / np.array([len(r.structure.numbers) for r in chosen])
-    off -= np.median(off)
-    spread = 10 * float(np.median(np.abs(off)))
-    return [
-        Problem(
-            records[k].source,
-            f"the energy is {value:+.1f} eV/atom off the others by composition: other units, "
-            "another level of theory, or a failed calculation",
-            k,
-        )
-        for k, value in zip(places, off, strict=True)
-        if abs(value) > max(MAX_DEVIATION, spread)
-    ]
+_BITS = tuple(enumerate(FIRST_ORDER))

@@ -31,6 +31,8 @@ def plain_name(path: Path) -> str:
 def open_text(path: Path, mode: str = "rt", compression: str | None = None) -> io.TextIOWrapper:
     """Open a text file by the compression that its name (or ``compression``) stands for.
 
+    A byte order mark is no part of what is read.
+
     Raises
     ------
     PhonopyEquivariantError
@@ -38,10 +40,9 @@ def open_text(path: Path, mode: str = "rt", compression: str | None = None) -> i
 
     """
     suffix = path.suffix.lower() if compression is None else compression
+    encoding = "utf-8-sig" if "r" in mode else "utf-8"
     try:
-        if suffix in _OPENERS:
-            return cast(io.TextIOWrapper, _OPENERS[suffix](path, mode, encoding="utf-8"))
-        return cast(io.TextIOWrapper, open(path, mode, encoding="utf-8"))
+        return cast(io.TextIOWrapper, _OPENERS.get(suffix, open)(path, mode, encoding=encoding))
     except OSError as error:
         raise PhonopyEquivariantError(
             f"{path}: {error.strerror or type(error).__name__}; give a file that can be opened."

@@ -9,8 +9,7 @@ strongly anharmonic ones, BaTiO3 and KCl).
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 from ase import units
@@ -18,8 +17,9 @@ from numpy import ndarray
 
 from phonopy_equivariant.data.record import Record
 
-# Pairs of configurations looked at, all compositions together.
+# Pairs of configurations looked at, all compositions together; and those they are chosen from.
 MAX_PAIRS = 2000
+MAX_ROWS = 10 * MAX_PAIRS
 # Configurations further apart than this (Å along an axis; strain) are not compared.
 MAX_MOVE = 1.0
 MAX_STRAIN = 0.1
@@ -41,50 +41,54 @@ _FACTORS = {
 }
 
 
-def inconsistencies(records: Sequence[Record]) -> list[str]:
-    """Return what the work of forces and stress between configurations says of units and signs.
+class WorkTable:
+    """What the work of forces and stress between configurations says of units and signs.
 
-    Pairs of records of one composition are compared. A set whose configurations are far apart, or
-    that has one of each composition, says nothing.
-
-    Parameters
-    ----------
-    records
-        Sound ones, of one level of theory.
-
+    Records are seen once; each is compared with the one before it of the same composition. A set
+    whose configurations are far apart, or that has one of each composition, says nothing.
     """
-    table = np.array(list(itertools.islice(_pair_rows(records), MAX_PAIRS)), float)
-    if len(table) < 3:
-        return []
-    energy, work, strain, curvature, atoms, has_energy = table.T
-    problems: list[str] = []
-    on_work, on_strain = _slopes(*table[has_energy > 0, :3].T)
-    if on_work is not None:
-        problems += _energy_problem(on_work, float(atoms.mean()))
-    if on_strain is not None and not problems:
-        problems += _stress_problem(on_strain)
-    known = curvature[np.isfinite(curvature)]
-    if len(known) and np.median(known) > MAX_CURVATURE:
-        problems.append(
-            f"forces change by {np.median(known):.0f} eV/Å per Å of displacement, more than in any "
-            "solid or molecule: forces are in other units than eV/Å (kcal/mol/Å, "
-            "hartree/bohr?), or positions in others than Å"
-        )
-    return problems
 
+    def __init__(self) -> None:
+        self._last: OrderedDict[object, Record] = OrderedDict()
+        self._rows: dict[object, list[tuple[float, ...]]] = defaultdict(list)
+        self._count = 0
 
-def _pair_rows(records: Sequence[Record]) -> Iterator[tuple[float, ...]]:
-    groups: dict[object, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.forces is not None:
-            key = (record.structure.numbers.tobytes(), record.structure.pbc.tobytes(), record.level)
-            groups[key].append(record)
-    columns = [itertools.pairwise(group) for group in groups.values()]
-    for pair in itertools.chain.from_iterable(itertools.zip_longest(*columns)):
-        if pair is not None:
-            row = _pair_row(*pair)
-            if row is not None:
-                yield row
+    def add(self, record: Record) -> None:
+        """Take in a sound record of the set's level of theory."""
+        if record.forces is None or self._count >= MAX_ROWS:
+            return
+        key = (record.structure.numbers.tobytes(), record.structure.pbc.tobytes(), record.level)
+        before = self._last.pop(key, None)
+        self._last[key] = record
+        if len(self._last) > MAX_PAIRS:
+            self._last.popitem(last=False)
+        row = None if before is None else _pair_row(before, record)
+        if row is not None:
+            self._rows[key].append(row)
+            self._count += 1
+
+    def inconsistencies(self) -> list[str]:
+        """Return what is wrong, in a line each."""
+        turns = itertools.zip_longest(*self._rows.values())  # every composition has its turn
+        rows = (row for row in itertools.chain.from_iterable(turns) if row is not None)
+        table = np.array(list(itertools.islice(rows, MAX_PAIRS)), float)
+        if len(table) < 3:
+            return []
+        energy, work, strain, curvature, atoms, has_energy = table.T
+        problems: list[str] = []
+        on_work, on_strain = _slopes(*table[has_energy > 0, :3].T)
+        if on_work is not None:
+            problems += _energy_problem(on_work, float(atoms.mean()))
+        if on_strain is not None and not problems:
+            problems += _stress_problem(on_strain)
+        known = curvature[np.isfinite(curvature)]
+        if len(known) and np.median(known) > MAX_CURVATURE:
+            problems.append(
+                f"forces change by {np.median(known):.0f} eV/Å per Å of displacement, more than in "
+                "any solid or molecule: forces are in other units than eV/Å (kcal/mol/Å, "
+                "hartree/bohr?), or positions in others than Å"
+            )
+        return problems
 
 
 def _pair_row(one: Record, two: Record) -> tuple[float, ...] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 import numpy as np
+from ase import units
 from ase.data import atomic_numbers
 from jaxtyping import Float
 from numpy import ndarray
@@ -27,6 +28,8 @@ from phonopy_equivariant.data.record import ForceConstantsData, Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.structure import Structure, to_phonopy
 
+# amu per Rydberg unit of mass, which is twice the electron's
+_MASS = 2 * units._me / units._amu
 _NUMBER = r"[-+]?\d+\.\d*(?:[DEde][-+]?\d+)?"
 
 
@@ -142,12 +145,15 @@ def _header(file: io.TextIOBase) -> _Header:
     else:
         alat = celldm[0] * bohr
         cell = _lattice(ibrav, celldm) * alat
-    symbols = []
+    symbols, masses = [], []
     for k in range(types):
-        symbols.append(line.split("'")[1].strip())
+        _, symbol, mass = line.split("'")
+        symbols.append(symbol.strip())
+        masses.append(_floats(mass)[0] * _MASS)
         line = file.readline() if k + 1 < types else ""
     table = [_floats(file.readline()) for _ in range(atoms)]
-    return _Header(_structure(table, symbols, np.asarray(cell, float), float(alat)), float(alat))
+    structure = _structure(table, symbols, masses, np.asarray(cell, float), float(alat))
+    return _Header(structure, float(alat))
 
 
 def _lattice(ibrav: int, celldm: list[float]) -> Float[ndarray, "3 3"]:
@@ -173,12 +179,18 @@ def _lattice(ibrav: int, celldm: list[float]) -> Float[ndarray, "3 3"]:
 
 
 def _structure(
-    table: list[list[float]], symbols: list[str], cell: Float[ndarray, "3 3"], alat: float
+    table: list[list[float]],
+    symbols: list[str],
+    masses: list[float],
+    cell: Float[ndarray, "3 3"],
+    alat: float,
 ) -> Structure:
     rows = np.array(table)
-    labels = [re.split(r"[^A-Za-z]", symbols[int(kind) - 1])[0] for kind in rows[:, 1]]
+    kinds = rows[:, 1].astype(int) - 1
+    labels = [re.split(r"[^A-Za-z]", symbols[kind])[0] for kind in kinds]
     numbers = np.array([atomic_numbers[label.capitalize()] for label in labels])
-    return Structure(numbers, rows[:, 2:5] * alat, cell, np.ones(3, bool))
+    positions = rows[:, 2:5] * alat
+    return Structure(numbers, positions, cell, np.ones(3, bool), np.array(masses)[kinds])
 
 
 def _floats(line: str) -> list[float]:

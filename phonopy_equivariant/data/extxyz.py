@@ -1,8 +1,10 @@
 """Extended XYZ: read with ASE, written here with every digit.
 
-Per configuration, in the comment line: ``energy`` (eV), ``stress`` (9 numbers, eV/Å³) or
-``virial`` (eV, -V times the stress), ``level``. Per atom: ``forces`` (eV/Å). Second-order data,
-all of them JSON arrays in the comment line (``name="_JSON [[...], ...]"``):
+Per configuration, in the comment line: ``energy`` (eV), ``stress`` (9 numbers, or 6 in ASE's order,
+eV/Å³) or ``virial`` (eV, -V times the stress), ``level``. Per atom: ``forces`` (eV/Å), ``masses``
+(amu). Names of the lattice and of the columns may be in any case, as NEP's files have them; names of
+labels are those of :mod:`phonopy_equivariant.data.labels`. Second-order data, all of them JSON arrays
+in the comment line (``name="_JSON [[...], ...]"``):
 
 ``hessian``
     (3n, 3n), eV/Å²: second derivatives at Γ, or of a molecule.
@@ -17,24 +19,35 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from numpy import ndarray
 
 from phonopy_equivariant.data.compressed import open_text
 from phonopy_equivariant.data.labels import (
-    atoms_structure,
-    chosen_keys,
-    labelled_record,
+    Frame,
+    Keys,
+    atoms_values,
+    labelled_records,
     second_order,
 )
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import unchecked_structure
+
+# Words of the comment line, and names of columns, as ASE wants them.
+_STRUCTURAL = {"lattice": "Lattice", "properties": "Properties", "pbc": "pbc"}
+_COLUMNS = {"species": "species", "pos": "pos", "z": "Z", "mass": "masses", "masses": "masses"}
+_PLAIN = "species:S:1:pos:R:3"
+# ASE refuses these with other than nine numbers; under another name they are numbers like others.
+_NINE = re.compile(r"(?<!\S)(stress|virial)(?=\s*=)")
 
 
 def read(
@@ -51,7 +64,8 @@ def read(
     path
         ``.extxyz`` or ``.xyz``, also with ``.gz``, ``.bz2`` or ``.xz``.
     energy_key, forces_key, stress_key
-        Names of the data in the file; by default the usual ones are tried.
+        Names of the data in the file; by default the usual ones are tried. A stress_key with
+        "virial" in it names a virial.
     level
         Level of theory of records that name none.
 
@@ -61,21 +75,29 @@ def read(
         A configuration that cannot be read, by its index; a name given here is not in the file.
 
     """
-    keys = chosen_keys(energy_key, forces_key, stress_key)
+    return labelled_records(frames(path), Keys(energy_key, forces_key, stress_key), level)
+
+
+def frames(path: Path) -> Iterator[Frame]:
+    """Yield the configurations of a file with all that stands beside them.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A configuration that cannot be read, by its index.
+
+    """
     with open_text(path) as file:
         for index in itertools.count():
             source = f"{path}:{index}"
             try:
-                frame = _next_frame(file)
-                if not frame:
+                text = _next_frame(file)
+                if not text:
                     return
-                atoms = next(read_xyz(io.StringIO(frame), index=slice(None)))
-                known: dict[str, Any] = dict(atoms.arrays) | dict(atoms.info)
-                known |= {} if atoms.calc is None else atoms.calc.results
-                record = labelled_record(atoms_structure(atoms), known, keys, level, source)
+                atoms, values = _read_frame(text)
             except Exception as error:  # ASE's parser raises anything on garbage
                 raise PhonopyEquivariantError(f"{source}: {_reason(error)}") from error
-            yield record
+            yield Frame(unchecked_structure(atoms), atoms_values(atoms) | values, source)
 
 
 def write(records: Iterable[Record], file: io.TextIOBase) -> None:
@@ -83,7 +105,10 @@ def write(records: Iterable[Record], file: io.TextIOBase) -> None:
     for record in records:
         structure = record.structure
         columns = [structure.positions]
-        properties = "species:S:1:pos:R:3"
+        properties = _PLAIN
+        if structure.masses is not None:
+            columns.append(structure.masses[:, None])
+            properties += ":masses:R:1"
         if record.forces is not None:
             columns.append(record.forces)
             properties += ":forces:R:3"
@@ -106,6 +131,42 @@ def _next_frame(file: io.TextIOBase) -> str:
             f"the file ends after {max(0, len(lines) - 2)} of {count} atoms; it is cut short."
         )
     return "".join(lines)
+
+
+def _read_frame(text: str) -> tuple[Atoms, dict[str, Any]]:
+    """Return a configuration as ASE reads it, and the values of its comment line.
+
+    ASE sees the lattice and the columns only: of labels it would refuse some and change others.
+    """
+    first, comment, *rows = text.rstrip("\n").split("\n")
+    values: dict[str, Any] = {}
+    parsed = key_val_str_to_dict(_NINE.sub(r"\1__", comment)) if comment.strip() else {}
+    for name, value in parsed.items():
+        in_columns = name in ("stress__", "virial__") and np.size(value) == 9
+        name = _STRUCTURAL.get(name.lower(), name.removesuffix("__"))
+        values[name] = np.reshape(value, (3, 3), order="F") if in_columns else value
+    layout = {name: values.pop(name) for name in _STRUCTURAL.values() if name in values}
+    if "Lattice" in layout:
+        layout["Lattice"] = np.reshape(np.array(layout["Lattice"], float), (3, 3), order="F")
+    layout["Properties"] = _columns(str(layout.get("Properties", _PLAIN)))
+    width = sum(int(count) for count in layout["Properties"].split(":")[2::3])
+    if rows and len(rows[0].split()) != width:
+        raise PhonopyEquivariantError(
+            f"an atom has {len(rows[0].split())} columns where Properties="
+            f"{layout['Properties']} names {width}; name every column there."
+        )
+    # without a word in the comment line ASE would not ask for the layout
+    frame = "\n".join([first, "layout", *rows])
+    reader = read_xyz(io.StringIO(frame), slice(None), properties_parser=lambda _: dict(layout))
+    return next(reader), values
+
+
+def _columns(properties: str) -> str:
+    """Return a description of columns with ASE's names for species, positions and masses."""
+    words = properties.split(":")
+    return ":".join(
+        _COLUMNS.get(word.lower(), word) if k % 3 == 0 else word for k, word in enumerate(words)
+    )
 
 
 def _comment(record: Record, properties: str) -> str:

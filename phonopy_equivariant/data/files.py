@@ -6,7 +6,7 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,30 @@ def read_records(path: str | os.PathLike[str], **options: Any) -> list[Record]:
     Raises
     ------
     PhonopyEquivariantError
-        No such file, a format that is not known, an option that the format does not take, or
-        content that cannot be read, by its index.
+        No such file, a format that is not known, an option that the format does not take, content
+        that cannot be read, by its index, or no record at all.
 
     """
     return list(iter_records(path, **options))
+
+
+def open_records(path: str | os.PathLike[str], **options: Any) -> Sequence[Record]:
+    """Return the records of a file as a sequence, whatever is wrong with them.
+
+    Those of HDF5 stay in the file and are read when they are asked for; all others are in memory.
+
+    Parameters
+    ----------
+    path, options
+        As in :func:`read_records`, without ``unsound``.
+
+    """
+    path, read = _prepared(path, options)
+    if read.__module__.endswith(".hdf5"):
+        from phonopy_equivariant.data.hdf5 import RecordFile
+
+        return RecordFile(path, **options)
+    return list(_intact(read(path, **options), path))
 
 
 def iter_records(
@@ -77,22 +96,19 @@ def iter_records(
     path, options
         As in :func:`read_records`.
     unsound
-        What becomes of a record with numbers that are not finite, labels of a wrong shape or a
-        structure without atoms or volume: ``"raise"``, ``"skip"`` or ``"keep"``.
+        What becomes of a record with numbers that are not finite, labels of a wrong shape or that
+        contradict each other, or a structure without atoms or volume: ``"raise"``, ``"skip"`` or
+        ``"keep"``.
     report
         Is told of each record that is skipped, in one line.
 
     """
     from phonopy_equivariant.data.checks import unsoundness
 
-    path = Path(path).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise PhonopyEquivariantError(f"{path} {what}; give an existing file.")
     if unsound not in UNSOUND:
         raise PhonopyEquivariantError(f"unsound={unsound!r}: choose one of {', '.join(UNSOUND)}.")
-    file_format = options.pop("format", None) or detect_format(path)
-    for record in _intact(_reader(file_format, options)(path, **options), path):
+    path, read = _prepared(path, options)
+    for record in _intact(read(path, **options), path):
         problem = unsoundness(record) if unsound != "keep" else ""
         if not problem:
             yield record
@@ -123,7 +139,7 @@ def write_records(
     Raises
     ------
     PhonopyEquivariantError
-        Another name, or a file that cannot be written.
+        Another name, a file that cannot be written, or no records.
 
     """
     from phonopy_equivariant.files import replacing
@@ -141,6 +157,8 @@ def write_records(
         else:
             with open_text(temporary, "wt", compression=path.suffix.lower()) as file:
                 module.write(counted, file)
+        if not counted.count:
+            raise PhonopyEquivariantError(f"{path}: no record is left to write; nothing was written.")
     return counted.count
 
 
@@ -184,14 +202,37 @@ def detect_format(path: Path) -> str:
     )
 
 
+def data_names(path: str | os.PathLike[str], **options: Any) -> list[str]:
+    """Return what the first record of a file calls its data, where its format has names."""
+    path, read = _prepared(path, options)
+    module = importlib.import_module(read.__module__)
+    if not hasattr(module, "frames"):
+        return []
+    return next((frame.names for frame in module.frames(path)), [])
+
+
+def _prepared(
+    path: str | os.PathLike[str], options: dict[str, Any]
+) -> tuple[Path, Callable[..., Iterator[Record]]]:
+    """Return the file and the reader it needs; ``options`` keeps those of the reader."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise PhonopyEquivariantError(f"{path} {what}; give an existing file.")
+    return path, _reader(options.pop("format", None) or detect_format(path), options)
+
+
 def _intact(records: Iterator[Record], path: Path) -> Iterator[Record]:
+    counted = _Counted(records)
     try:
-        yield from records
+        yield from counted
     except DAMAGED as error:
         text = " ".join(str(error).split())[:120] or type(error).__name__
         raise PhonopyEquivariantError(
             f"{path}: cannot be read ({text}); the file is damaged or not what its name says."
         ) from error
+    if not counted.count:
+        raise PhonopyEquivariantError(f"{path}: has no records; give a file with structures.")
 
 
 class _Counted:

@@ -1,12 +1,13 @@
 """Records in HDF5: many of them, read one at a time and in any order.
 
-Attributes ``format`` = "phonopy_equivariant records", ``version`` = 1. N records, M atoms of all
+Attributes ``format`` = "phonopy_equivariant records", ``version`` = 2. N records, M atoms of all
 records one after another; eV, Å:
 
 ==================== =============== =============================================================
 ``offsets``          (N + 1,)        record k has the atoms offsets[k] : offsets[k + 1]
 ``numbers``          (M,)            atomic numbers
 ``positions``        (M, 3)
+``masses``           (M,)            amu; NaN stands for the mass of the element; not in version 1
 ``cell``, ``pbc``    (N, 3, 3), (N, 3)
 ``has``              (N, 3)          whether there are energy, forces, stress
 ``energy``           (N,)
@@ -36,8 +37,10 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.structure import Structure
 
 FORMAT = "phonopy_equivariant records"
-VERSION = 1
+VERSION = 2
 _BLOCK = 512  # records written or iterated over together
+_PER_ATOM = ("numbers", "positions", "forces", "masses")
+_PER_RECORD = ("cell", "stress")
 _GROUPS = {"force_constants": complex, "spectrum": float}
 
 
@@ -67,21 +70,38 @@ class RecordFile(Sequence[Record]):
     """
 
     def __init__(self, path: Path, level: str = ""):
-        self.path, self.level = path, level
+        self.path = path
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
             raise PhonopyEquivariantError(
                 f"{path}: cannot be opened as HDF5 ({' '.join(str(error).split())[:120]})."
             ) from error
-        if self._file.attrs.get("format") != FORMAT or self._file.attrs.get("version") != VERSION:
-            self._file.close()
-            raise PhonopyEquivariantError(
-                f"{path}: is HDF5, but not of the layout {FORMAT!r}, version {VERSION}; "
-                "write it with 'phonopy-equivariant dataset convert'."
-            )
-        self._offsets = self._file["offsets"][:]
-        self._places = {name: self._file[name]["record"][:] for name in _GROUPS}
+        self._check()
+        file = self._file
+        # the few bytes of each record that need not be looked for in the file again
+        self._offsets, self._has = file["offsets"][:], file["has"][:]
+        self._energies, self._pbc = file["energy"][:], file["pbc"][:].astype(bool)
+        levels, self._level_of = np.unique(file["level"].asstr()[:], return_inverse=True)
+        self._levels = [str(text) or level for text in levels]
+        self._places = {name: file[name]["record"][:] for name in _GROUPS}
+        # h5py takes longer to find an array by its name than to read a record of it
+        self._arrays = {name: file[name] for name in (*_PER_ATOM, *_PER_RECORD) if name in file}
+
+    def _check(self) -> None:
+        """Refuse a file of another layout."""
+        kind, version = (self._file.attrs.get(name) for name in ("format", "version"))
+        if kind == FORMAT and version in range(1, VERSION + 1):
+            return
+        names = ", ".join(sorted(self._file)[:8]) or "nothing"
+        self._file.close()
+        raise PhonopyEquivariantError(
+            f"{self.path}: version {version} of these files is not known here; update the package."
+            if kind == FORMAT
+            else f"{self.path}: HDF5 of another program (it has {names}); write its structures and "
+            "labels as extended XYZ, with ASE for instance, or say --format phonopy for force "
+            "constants of phonopy."
+        )
 
     def __enter__(self) -> RecordFile:
         return self
@@ -114,29 +134,29 @@ class RecordFile(Sequence[Record]):
 
     def _block(self, start: int, stop: int) -> Iterator[Record]:
         first, last = self._offsets[start], self._offsets[stop]
-        names = ("cell", "pbc", "has", "energy", "stress")
-        per_record: dict[str, ndarray] = {name: self._file[name][start:stop] for name in names}
-        per_atom: dict[str, ndarray] = {
-            name: self._file[name][first:last] for name in ("numbers", "positions", "forces")
-        }
-        levels = self._file["level"].asstr()[start:stop]
-        for k in range(stop - start):
-            atoms = slice(self._offsets[start + k] - first, self._offsets[start + k + 1] - first)
-            has = per_record["has"][k]
+        per_atom = {n: self._arrays[n][first:last] for n in _PER_ATOM if n in self._arrays}
+        per_record = {name: self._arrays[name][start:stop] for name in _PER_RECORD}
+        for k in range(start, stop):
+            atoms = slice(self._offsets[k] - first, self._offsets[k + 1] - first)
+            # copies, so that a record that is kept does not keep its block
+            array = {name: values[atoms].copy() for name, values in per_atom.items()}
+            masses = array.get("masses", np.array([np.nan]))
+            has = self._has[k]
             yield Record(
                 Structure(
-                    per_atom["numbers"][atoms].astype(int),
-                    per_atom["positions"][atoms],
-                    per_record["cell"][k],
-                    per_record["pbc"][k].astype(bool),
+                    array["numbers"].astype(int),
+                    array["positions"],
+                    per_record["cell"][k - start].copy(),
+                    self._pbc[k],
+                    None if np.isnan(masses).all() else masses,
                 ),
-                energy=float(per_record["energy"][k]) if has[0] else None,
-                forces=per_atom["forces"][atoms] if has[1] else None,
-                stress=per_record["stress"][k] if has[2] else None,
-                force_constants=self._second_order("force_constants", start + k),
-                spectrum=self._second_order("spectrum", start + k),
-                level=str(levels[k]) or self.level,
-                source=f"{self.path}:{start + k}",
+                energy=float(self._energies[k]) if has[0] else None,
+                forces=array["forces"] if has[1] else None,
+                stress=per_record["stress"][k - start].copy() if has[2] else None,
+                force_constants=self._second_order("force_constants", k),
+                spectrum=self._second_order("spectrum", k),
+                level=self._levels[self._level_of[k]],
+                source=f"{self.path}:{k}",
             )
 
     def _second_order(self, name: str, record: int) -> Any:
@@ -170,6 +190,7 @@ def _create(file: h5py.File) -> None:
     shapes: dict[str, tuple[Any, ...]] = {
         "numbers": (np.int16,),
         "positions": (float, 3),
+        "masses": (float,),
         "cell": (float, 3, 3),
         "pbc": (bool, 3),
         "has": (bool, 3),
@@ -193,8 +214,10 @@ def _create(file: h5py.File) -> None:
 
 
 def _dataset(group: Any, name: str, kind: Any, *rest: int) -> Any:
+    # of matrices one record has thousands of elements
+    chunk = 16 * _BLOCK if name == "values" else _BLOCK
     return group.create_dataset(
-        name, (0, *rest), kind, maxshape=(None, *rest), chunks=True, compression="lzf"
+        name, (0, *rest), kind, maxshape=(None, *rest), chunks=(chunk, *rest), compression="lzf"
     )
 
 
@@ -211,6 +234,9 @@ def _append_block(file: h5py.File, records: list[Record]) -> None:
     _append(file["offsets"], int(file["offsets"][-1]) + np.cumsum(counts))
     _append(file["numbers"], np.concatenate([s.numbers for s in structures]))
     _append(file["positions"], np.concatenate([s.positions for s in structures]))
+    unset = [np.full(count, np.nan) for count in counts]
+    masses = [m if s.masses is None else s.masses for m, s in zip(unset, structures, strict=True)]
+    _append(file["masses"], np.concatenate(masses))
     _append(file["cell"], np.array([s.cell for s in structures]))
     _append(file["pbc"], np.array([s.pbc for s in structures]))
     labels = [(r.energy is not None, r.forces is not None, r.stress is not None) for r in records]

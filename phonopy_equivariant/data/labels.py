@@ -1,8 +1,16 @@
-"""From what a file calls its data to the fields of a record."""
+"""From what a file calls its data to the fields of a record.
+
+A file may hold two sets of labels, such as ``energy`` of a calculator and ``REF_energy`` of the
+reference. A name with a word of :data:`WORDS` before or after it is meant for training and wins.
+The free energy, from which forces derive, wins over the energy beside it. All other names of one
+label must agree, or the record says that they do not (:attr:`.Record.contradictions`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,37 +21,78 @@ from phonopy_equivariant.data.record import ForceConstantsData, Record, Spectrum
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.structure import Structure
 
+# Words by which users of MACE, GAP, NequIP and of ab initio codes mark labels to train on.
+WORDS = ("ref", "reference", "dft", "qm", "vasp", "castep", "aims", "orca", "qe", "cp2k")
+# What a name means, in lower case; earlier ones win.
+_MEANING = {
+    "free_energy": "energy",
+    "energy": "energy",
+    "forces": "forces",
+    "force": "forces",
+    "stress": "stress",
+    "virial": "stress",
+    "virials": "stress",
+}
+_UNITS = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+_NAME = re.compile(
+    rf"(?:({'|'.join(WORDS)})[_-])?({'|'.join(_MEANING)})(?:[_-]({'|'.join(WORDS)}))?", re.I
+)
+# Two values of one label (eV, eV/Å, eV/Å³) differ beyond this, or a relative 1e-7 (float32).
+_SAME = 1e-5
+
 
 class Keys(NamedTuple):
-    """Names under which programs write the same quantity; the first that is there counts."""
+    """Names that were asked for; None stands for the usual ones."""
 
-    energy: tuple[str, ...] = ("energy", "REF_energy", "dft_energy", "DFT_energy", "Energy")
-    forces: tuple[str, ...] = ("forces", "REF_forces", "dft_forces", "DFT_forces", "force")
-    stress: tuple[str, ...] = ("stress", "REF_stress", "dft_stress", "DFT_stress")
-    virial: tuple[str, ...] = ("virial", "REF_virial", "dft_virial", "DFT_virial", "virials")
-
-
-def chosen_keys(
-    energy_key: str | None = None, forces_key: str | None = None, stress_key: str | None = None
-) -> Keys:
-    """Return the usual names, or in their place the one that is asked for."""
-    given = {"energy": energy_key, "forces": forces_key, "stress": stress_key}
-    return Keys()._replace(**{name: (key,) for name, key in given.items() if key is not None})
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None  # a virial (eV) where its name says so
 
 
-def atoms_structure(atoms: Atoms) -> Structure:
-    """Return the structure as it is in the file; :func:`iter_records` checks it."""
-    return Structure(
-        np.array(atoms.numbers, int),
-        np.array(atoms.positions, float),
-        np.array(atoms.cell.array, float),
-        np.array(atoms.pbc, bool),
-    )
+class Frame(NamedTuple):
+    """One configuration of a file and everything that stands beside it, by name."""
+
+    structure: Structure
+    values: Mapping[str, Any]
+    source: str
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the data."""
+        return sorted({*self.values} - {"numbers", "positions", "masses"})
 
 
-def labelled_record(
-    structure: Structure, known: Mapping[str, Any], keys: Keys, level: str, source: str
-) -> Record:
+class _Value(NamedTuple):
+    name: str
+    word: str  # of WORDS; empty in a plain name
+    meaning: str  # a key of _MEANING
+    array: ndarray
+
+
+def labelled_records(frames: Iterable[Frame], keys: Keys, level: str) -> Iterator[Record]:
+    """Yield a record for each frame.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Data of a wrong shape; or a name that was asked for and is in no frame.
+
+    """
+    absent = {label: key for label, key in keys._asdict().items() if key is not None}
+    first = None
+    for frame in frames:
+        first = first or frame
+        absent = {label: key for label, key in absent.items() if not _given(frame.values, key)}
+        yield labelled_record(frame, keys, level)
+    for label, key in absent.items() if first else ():
+        assert first is not None
+        raise PhonopyEquivariantError(
+            f"{first.source}: no {key!r} for the {label}, here or in a later record; the names "
+            f"here are {', '.join(first.names) or 'none'}."
+        )
+
+
+def labelled_record(frame: Frame, keys: Keys, level: str) -> Record:
     """Return a record from named data in eV and Å.
 
     Second-order data are those of :mod:`phonopy_equivariant.data.extxyz`.
@@ -51,30 +100,40 @@ def labelled_record(
     Raises
     ------
     PhonopyEquivariantError
-        Data of a wrong shape, or a name that was asked for and is not there.
+        Data of a wrong shape.
 
     """
-    energy = _first(known, keys.energy)
-    forces = _first(known, keys.forces)
-    columns = 3 * len(structure.numbers)
-    record = Record(
-        structure,
+    columns = 3 * len(frame.structure.numbers)
+    labels: dict[str, ndarray | None] = {}
+    contradictions = {}
+    try:
+        for label, key in keys._asdict().items():
+            found = _values(frame, label, key)
+            labels[label] = _known(found[0].array) if found else None
+            text = _contradiction(found, label) if labels[label] is not None else ""
+            if text:
+                contradictions[label] = text
+        force_constants = _force_constants(frame.values, columns)
+        spectrum = _spectrum(frame.values, columns)
+    except PhonopyEquivariantError as error:
+        raise PhonopyEquivariantError(f"{frame.source}: {error}") from error
+    energy = labels["energy"]
+    return Record(
+        frame.structure,
         energy=None if energy is None else float(energy),
-        forces=None if forces is None else _per_atom(forces, len(structure.numbers)),
-        stress=_stress(known, keys, structure),
-        force_constants=_force_constants(known, columns),
-        spectrum=_spectrum(known, columns),
-        level=str(known.get("level") or level),
-        source=source,
+        forces=labels["forces"],
+        stress=labels["stress"],
+        force_constants=force_constants,
+        spectrum=spectrum,
+        level=str(frame.values.get("level") or level),
+        source=frame.source,
+        contradictions=contradictions,
     )
-    for label in ("energy", "forces", "stress"):
-        names = getattr(keys, label)
-        if len(names) == 1 and getattr(record, label) is None:
-            there = sorted({*known} - {"numbers", "positions"})
-            raise PhonopyEquivariantError(
-                f"no {names[0]!r} for the {label}; the names here are {', '.join(there) or 'none'}."
-            )
-    return record
+
+
+def atoms_values(atoms: Atoms) -> dict[str, Any]:
+    """Return all data of an ``Atoms`` by name; a calculator's results come before the rest."""
+    return dict(atoms.arrays) | dict(atoms.info) | ({} if atoms.calc is None else atoms.calc.results)
 
 
 def full_stress(values: Any) -> ndarray:
@@ -94,27 +153,86 @@ def full_stress(values: Any) -> ndarray:
     return array.reshape(3, 3)
 
 
-def _first(known: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((known[name] for name in names if known.get(name) is not None), None)
+def _given(values: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a name has a value; a word alone in a comment line is True for ASE."""
+    value = values.get(name)
+    return not (
+        value is None
+        or isinstance(value, bool | np.bool_)
+        or (isinstance(value, str) and value.strip().lower() in ("", "none"))
+    )
 
 
-def _per_atom(values: Any, atoms: int) -> ndarray:
-    array = np.array(values, float)
-    if array.size != 3 * atoms:
-        raise PhonopyEquivariantError(
-            f"{array.size} force components where {atoms} atoms need {3 * atoms}."
-        )
-    return array.reshape(atoms, 3)
+def _values(frame: Frame, label: str, key: str | None) -> list[_Value]:
+    """Return what a frame says of a label, the value that wins first."""
+    found = []
+    for name in frame.values if key is None else [key]:
+        match = _NAME.fullmatch(name)
+        if key is not None:
+            word, meaning = "", "virial" if "virial" in key.lower() else label
+        elif match and _MEANING[match[2].lower()] == label:
+            word, meaning = (match[1] or match[3] or "").lower(), match[2].lower()
+        else:
+            continue
+        if not _given(frame.values, name):
+            continue
+        array = _converted(name, frame.values[name], label, meaning, frame.structure)
+        if array is not None:
+            found.append(_Value(name, word, meaning, array))
+    order = list(_MEANING)
+    return sorted(found, key=lambda value: (not value.word, order.index(value.meaning)))
 
 
-def _stress(known: Mapping[str, Any], keys: Keys, structure: Structure) -> ndarray | None:
-    stress = _first(known, keys.stress)
-    if stress is not None:
-        return full_stress(stress)
-    virial = _first(known, keys.virial)
-    if virial is None or structure.volume == 0.0:
-        return None
-    return -full_stress(virial) / structure.volume
+def _converted(
+    name: str, value: Any, label: str, meaning: str, structure: Structure
+) -> ndarray | None:
+    """Return a value as eV, eV/Å (atoms, 3) or eV/Å³ (3, 3); None for a virial without volume."""
+    try:
+        array = np.array(value, float)
+    except (TypeError, ValueError) as error:
+        raise PhonopyEquivariantError(f"{name} is no number: {str(value)[:40]!r}.") from error
+    if label == "energy":
+        if array.size != 1:
+            raise PhonopyEquivariantError(f"{name} has {array.size} numbers where one is needed.")
+        return array.reshape(())
+    if label == "forces":
+        atoms = len(structure.numbers)
+        if array.size != 3 * atoms:
+            raise PhonopyEquivariantError(
+                f"{array.size} force components where {atoms} atoms need {3 * atoms}."
+            )
+        return array.reshape(atoms, 3)
+    stress = full_stress(array)
+    if not meaning.startswith("virial"):
+        return stress
+    return -stress / structure.volume if structure.volume else None
+
+
+def _known(array: ndarray) -> ndarray | None:
+    """Return None for forces or a stress of nothing but NaN, which stands for unknown."""
+    return None if array.ndim and np.isnan(array).all() else array
+
+
+def _contradiction(found: Sequence[_Value], label: str) -> str:
+    """Return which other value of a label differs from the one that wins, or ""."""
+    best = found[0]
+    groups: dict[str, list[_Value]] = defaultdict(list)
+    for value in found[1:]:
+        superseded = label == "energy" and value.word == best.word and value.meaning != best.meaning
+        if not superseded and _known(value.array) is not None:
+            groups[value.word].append(value)
+    for word, values in groups.items():
+        differing = [v for v in values if not np.allclose(v.array, best.array, 1e-7, _SAME)]
+        # REF_energy may be the energy or the free energy of the calculator
+        one_agrees = label == "energy" and word != best.word and len(differing) < len(values)
+        if differing and not one_agrees:
+            other = differing[0]
+            off = np.abs(other.array - best.array).max()
+            return (
+                f"{best.name} and {other.name} differ by {off:.3g} {_UNITS[label]}: choose one with "
+                f"{label}_key"
+            )
+    return ""
 
 
 def _force_constants(known: Mapping[str, Any], columns: int) -> ForceConstantsData | None:

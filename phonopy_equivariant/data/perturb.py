@@ -61,7 +61,7 @@ def perturbed(structure: Structure, options: Perturbation, count: int) -> Iterat
         change = options.cell * rng.standard_normal((3, 3)) * periodic
         moves = options.positions * rng.standard_normal(start.positions.shape)
         positions = fractions @ (complete + change) + moves
-        yield Structure(start.numbers, positions, start.cell + change, start.pbc)
+        yield start._replace(positions=positions, cell=start.cell + change)
 
 
 def perturbed_records(

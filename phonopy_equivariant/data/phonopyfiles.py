@@ -34,7 +34,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml, read_crystal
 from phonopy_equivariant.phonons.cells import supercell_images, supercell_of_primitive
-from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.structure import as_structure
 
 # Where the cells of FORCE_SETS or FORCE_CONSTANTS are looked for, beside them.
 CELL_FILES = tuple(
@@ -254,7 +254,7 @@ def _supercells(
         zip(dataset["displacements"], dataset["forces"], strict=True)
     ):
         yield Record(
-            Structure(rest.numbers, rest.positions + moves, rest.cell, rest.pbc),
+            rest._replace(positions=rest.positions + moves),
             energy=None if energies is None else float(energies[index]),
             forces=np.array(forces, float),
             level=level,

@@ -6,11 +6,14 @@ Units: eV, Å; forces eV/Å, stress eV/Å³, force constants eV/Å², frequencie
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 
 from jaxtyping import Complex, Float
 from numpy import ndarray
 
 from phonopy_equivariant.structure import Structure
+
+LABELS = ("energy", "forces", "stress", "force_constants", "spectrum")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +71,9 @@ class Record:
         Level of theory, such as "PBE".
     source
         "file:index", for messages.
+    contradictions
+        Of each label that the file says in two ways which differ: what they are, and what chooses
+        between them. A reader puts it there; it is not written.
 
     """
 
@@ -79,9 +85,15 @@ class Record:
     spectrum: Spectrum | None = None
     level: str = ""
     source: str = ""
+    contradictions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the data that the record has."""
-        names = ("energy", "forces", "stress", "force_constants", "spectrum")
-        return tuple(name for name in names if getattr(self, name) is not None)
+        return tuple(name for name in LABELS if getattr(self, name) is not None)
+
+    def only(self, labels: Collection[str]) -> Record:
+        """Return the record without the labels that are not named."""
+        gone = {name: None for name in LABELS if name not in labels}
+        kept = {name: text for name, text in self.contradictions.items() if name in labels}
+        return dataclasses.replace(self, **gone, contradictions=kept)

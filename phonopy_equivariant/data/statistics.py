@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import Structure
+
+# Å: further than neighbours in any crystal under tension, nearer than images in a box of vacuum.
+ISOLATED = 8.0
 
 
 class Summary(NamedTuple):
@@ -70,9 +77,57 @@ def summarise(records: Iterable[Record]) -> Summary:
     )
 
 
-def reference_energies(records: Sequence[Record]) -> dict[int, float]:
-    """Return an energy per element (eV), by least squares over the compositions.
+class EnergyTable:
+    """Compositions and energies of records, which are seen once and not kept."""
 
+    def __init__(self) -> None:
+        self._energies, self._isolated = array("d"), array("b")
+        # one entry for each element of each record
+        self._places, self._elements, self._counts = array("q"), array("h"), array("q")
+
+    def __len__(self) -> int:
+        return len(self._energies)
+
+    def add(self, record: Record) -> None:
+        """Take in a record that has an energy."""
+        assert record.energy is not None
+        elements, counts = np.unique(record.structure.numbers, return_counts=True)
+        self._places.extend([len(self)] * len(elements))
+        self._elements.extend(elements.tolist())
+        self._counts.extend(counts.tolist())
+        self._energies.append(record.energy)
+        self._isolated.append(is_isolated(record.structure))
+
+    def fit(self) -> dict[int, float]:
+        """Return an energy per element (eV), see :func:`reference_energies`."""
+        elements, counts, energies, alone = self._arrays()
+        values = np.zeros(len(elements))
+        fixed = counts[alone].any(axis=0)
+        for k in np.flatnonzero(fixed):
+            values[k] = energies[alone & (counts[:, k] > 0)].mean()
+        if not fixed.all():
+            rest = (energies - counts @ values)[~alone]
+            values[~fixed] = np.linalg.lstsq(counts[~alone][:, ~fixed], rest, rcond=None)[0]
+        return dict(zip(elements.tolist(), values.tolist(), strict=True))
+
+    def deviations(self) -> Float[ndarray, " records"]:
+        """Return the energies (eV/atom) off a fit by composition, isolated atoms like others."""
+        _, counts, energies, _ = self._arrays()
+        fit = np.linalg.lstsq(counts, energies, rcond=None)[0]
+        return (energies - counts @ fit) / counts.sum(axis=1)
+
+    def _arrays(self) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+        """Return elements, how many atoms of each a record has, energies, and who is isolated."""
+        elements, columns = np.unique(np.array(self._elements), return_inverse=True)
+        counts = np.zeros((len(self), len(elements)))
+        counts[np.array(self._places), columns] = self._counts
+        return elements, counts, np.array(self._energies), np.array(self._isolated, bool)
+
+
+def reference_energies(records: Iterable[Record]) -> dict[int, float]:
+    """Return an energy per element (eV).
+
+    An element with isolated atoms among the records has their mean energy. For the others
     min ‖E_k - sum_z n_kz E0_z‖² over the records with energies. Where the compositions do not
     tell elements apart (one formula only), it is the solution of smallest norm, which gives all
     atoms the same share.
@@ -83,16 +138,24 @@ def reference_energies(records: Sequence[Record]) -> dict[int, float]:
         No record has an energy.
 
     """
-    chosen = [record for record in records if record.energy is not None]
-    if not chosen:
+    table = EnergyTable()
+    for record in records:
+        if record.energy is not None:
+            table.add(record)
+    if not len(table):
         raise PhonopyEquivariantError(
             "No record has an energy, so there are no reference energies; give them by hand."
         )
-    elements = np.unique(np.concatenate([record.structure.numbers for record in chosen]))
-    counts = np.array([(r.structure.numbers[:, None] == elements).sum(axis=0) for r in chosen])
-    energies = np.array([record.energy for record in chosen])
-    solution = np.linalg.lstsq(counts.astype(float), energies, rcond=None)[0]
-    return {int(z): float(energy) for z, energy in zip(elements, solution, strict=True)}
+    return table.fit()
+
+
+def is_isolated(structure: Structure) -> bool:
+    """Tell whether a structure is one atom without neighbours within :data:`ISOLATED`."""
+    from phonopy_equivariant.graph import neighbour_pairs
+
+    if len(structure.numbers) > 1:
+        return False
+    return not structure.pbc.any() or len(neighbour_pairs(structure, ISOLATED)[0]) == 0
 
 
 def average_neighbours(records: Iterable[Record], cutoff: float) -> float:

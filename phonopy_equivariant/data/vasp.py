@@ -12,10 +12,10 @@ from ase.io.vasp import read_vasp_xml
 from phonopy.file_IO import get_io_module_to_decompress
 from phonopy.interface.vasp import Vasprun
 
-from phonopy_equivariant.data.asefiles import atoms_labels
-from phonopy_equivariant.data.labels import Keys, atoms_structure, labelled_record
+from phonopy_equivariant.data.labels import Frame, Keys, atoms_values, labelled_record
 from phonopy_equivariant.data.record import ForceConstantsData, Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import unchecked_structure
 
 # The tags GGA and METAGGA of INCAR, as far as they name a functional.
 _GGA = {"PE": "PBE", "PS": "PBEsol", "91": "PW91", "CA": "LDA", "RE": "revPBE", "RP": "RPBE"}
@@ -49,9 +49,9 @@ def read(path: Path, level: str | None = None) -> Iterator[Record]:
                 if atoms.calc is None:
                     break
                 theory = _level(atoms.calc.parameters) if level is None else level
-                structure, source = atoms_structure(atoms), f"{path}:{count}"
-                known = atoms_labels(atoms)
-                record = labelled_record(structure, known, Keys(), theory, source)
+                source = f"{path}:{count}"
+                frame = Frame(unchecked_structure(atoms), atoms_values(atoms), source)
+                record = labelled_record(frame, Keys(), theory)
                 if count == 0 and hessian is not None:
                     record = dataclasses.replace(record, force_constants=hessian)
                 yield record

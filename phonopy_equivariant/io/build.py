@@ -18,6 +18,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 from phonopy_equivariant.io.memory import check_memory
+from phonopy_equivariant.phonons.cells import require_charges, require_sound
 
 
 def build_phonon(
@@ -28,7 +29,8 @@ def build_phonon(
     Raises
     ------
     PhonopyEquivariantError
-        A supercell that does not fit into memory, or cells or masses that phonopy refuses.
+        A supercell that does not fit into memory, cells or masses that phonopy refuses, or what
+        would give wrong phonons (see :func:`.phonons.cells.require_sound`).
 
     """
     settings = PhonopySettings(load_phonopy_yaml=True) if settings is None else settings
@@ -51,13 +53,11 @@ def build_phonon(
             )
         if settings.masses is not None:
             phonon.masses = settings.masses
-        elif not _same_masses(phonon):
-            raise PhonopyEquivariantError(
-                f"{crystal.path}: atoms that a translation of the primitive cell relates have "
-                "different masses; take the unit cell as the primitive one (--pa P)."
-            )
-    except (MemoryError, PhonopyEquivariantError):
+        require_sound(phonon)
+    except MemoryError:
         raise
+    except PhonopyEquivariantError as error:
+        raise PhonopyEquivariantError(f"{crystal.path}: {error}") from error
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise PhonopyEquivariantError(
@@ -78,7 +78,7 @@ def set_born_charges(
     Raises
     ------
     PhonopyEquivariantError
-        ``BORN`` cannot be read, or belongs to another cell.
+        ``BORN`` cannot be read, belongs to another cell, or means nothing.
 
     """
     if settings is not None and not settings.is_nac:
@@ -105,6 +105,7 @@ def set_born_charges(
             f"cell has {len(phonon.primitive)}; take the primitive cell they belong to (--pa), or "
             "pass --nonac."
         )
+    require_charges(parameters, f"The Born charges of {source}")
     values: dict[str, Any] = dict(parameters)
     if crystal.calculator is not None or values.get("factor") is None:
         values["factor"] = factor  # ours are eV and Å, whatever the file's units
@@ -122,12 +123,6 @@ def _masses_of_iupac(cell: PhonopyAtoms) -> Float[ndarray, " atoms"]:
     plain = PhonopyAtoms(numbers=cell.numbers, cell=cell.cell, positions=cell.positions)
     masses = ase.data.atomic_masses_iupac2016[cell.numbers]
     return np.where(np.asarray(cell.masses) == plain.masses, masses, cell.masses)
-
-
-def _same_masses(phonon: Phonopy) -> bool:
-    """Tell whether all images of an atom have the mass that the primitive cell took."""
-    owner = [phonon.primitive.p2p_map[image] for image in phonon.primitive.s2p_map]
-    return np.allclose(phonon.supercell.masses, phonon.primitive.masses[owner])
 
 
 def _primitive_matrix(crystal: Crystal, settings: PhonopySettings) -> Any:

@@ -1,14 +1,14 @@
-"""Crystals from files of any format: phonopy's YAML, and all that ASE reads."""
+"""Crystals from files: phonopy's YAML, and structures of any format."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ase.io
+import numpy as np
 from ase import Atoms
 from jaxtyping import Int
 from numpy import ndarray
@@ -18,10 +18,13 @@ from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.foreign import reason_of
+from phonopy_equivariant.io.frames import take_frame
+from phonopy_equivariant.io.species import unusual_masses
+from phonopy_equivariant.io.structures import COMPRESSED, read_structure
 from phonopy_equivariant.structure import as_structure, to_phonopy
 
 _YAML_SUFFIXES = (".yaml", ".yml")
-_COMPRESSED = (".xz", ".lzma", ".gz", ".bz2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Crystal:
         Displacements, in the file's own unit of length.
     calculator
         The calculator whose units the file has; None stands for eV and Å.
+    constraints
+        ASE's constraints of atoms that the file holds fixed.
 
     """
 
@@ -50,6 +55,7 @@ class Crystal:
     nac_params: Mapping[str, Any] | None = None
     dataset: Mapping[str, Any] | None = None
     calculator: str | None = None
+    constraints: tuple[Any, ...] = ()
 
     @property
     def length_unit(self) -> float:
@@ -72,45 +78,84 @@ class Crystal:
         return self.force_unit / self.length_unit
 
 
-def read_crystal(path: str | os.PathLike[str]) -> Crystal:
-    """Read a crystal from a file of any format that ASE reads, or from phonopy's YAML.
+def read_crystal(
+    path: str | os.PathLike[str],
+    index: int | None = None,
+    report: Callable[[str], None] = lambda _line: None,
+) -> Crystal:
+    """Read a crystal from phonopy's YAML, CIF, POSCAR, inputs of other codes, or with ASE.
+
+    Parameters
+    ----------
+    path
+        The file; its format is told by its content where that can be.
+    index
+        Which structure of a file with several, from 0, or from the end if negative; None is the
+        last one.
+    report
+        Called with a line for every choice that was made: the structure taken from several, the
+        space group that rounded coordinates stand for, vectors turned round.
 
     Raises
     ------
     PhonopyEquivariantError
-        No such file, a file that cannot be read, or no sound crystal inside: without atoms,
-        volume or three periodic directions, with coordinates that are not numbers, or with
-        partly occupied sites.
+        No such file, a file that cannot be read or contradicts itself, or no sound crystal inside:
+        without atoms, volume or three periodic directions, with coordinates that are not numbers,
+        or with partly occupied sites.
 
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise PhonopyEquivariantError(f"The structure file {path} {what}; give an existing file.")
+    path = existing_file(path)
     try:
-        crystal = _read_yaml(path) if looks_like_yaml(path) else Crystal(path, _read_ase(path))
+        if looks_like_yaml(path):
+            take_frame([path], index, report)
+            crystal = _read_yaml(path)
+        else:
+            crystal = _as_crystal(path, read_structure(path, index, report), report)
         as_structure(crystal.unitcell)
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{path}: {error}") from error
     return crystal
 
 
-def read_atoms(path: str | os.PathLike[str]) -> Atoms:
-    """Read a crystal as :func:`read_crystal` does, as ``ase.Atoms``."""
-    cell = read_crystal(path).unitcell
-    return Atoms(
-        numbers=cell.numbers,
-        scaled_positions=cell.scaled_positions,
-        cell=cell.cell,
-        masses=cell.masses,
-        pbc=True,
+def read_atoms(
+    path: str | os.PathLike[str],
+    index: int | None = None,
+    report: Callable[[str], None] = lambda _line: None,
+) -> Atoms:
+    """Read a crystal as :func:`read_crystal` does, as ``ase.Atoms`` with its constraints."""
+    crystal = read_crystal(path, index, report)
+    cell = crystal.unitcell
+    atoms = Atoms(
+        numbers=cell.numbers, scaled_positions=cell.scaled_positions, cell=cell.cell, pbc=True
     )
+    standard = to_phonopy(as_structure(cell)).masses
+    isotopes = np.abs(cell.masses - standard) > 1e-6
+    if isotopes.any():
+        atoms.set_masses(np.where(isotopes, cell.masses, atoms.get_masses()))
+    atoms.set_constraint(list(crystal.constraints))
+    return atoms
+
+
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a structure file.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        It is no file.
+
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise PhonopyEquivariantError(f"The structure file {path} {what}; give an existing file.")
+    return path
 
 
 def looks_like_yaml(path: Path) -> bool:
     """Tell by its name whether a file is YAML, compressed or not."""
     suffixes = path.suffixes
-    if suffixes and suffixes[-1] in _COMPRESSED:
+    if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return bool(suffixes) and suffixes[-1] in _YAML_SUFFIXES
 
@@ -125,7 +170,7 @@ def _read_yaml(path: Path) -> Crystal:
         raise PhonopyEquivariantError("cannot be read; check its permissions.") from error
     except Exception as error:  # whatever a damaged file makes the parser raise
         raise PhonopyEquivariantError(
-            f"cannot be read ({_short(error)}); write it again."
+            f"cannot be read ({reason_of(error)}); write it again."
         ) from error
     if not sound or content.unitcell is None:
         raise PhonopyEquivariantError(
@@ -148,23 +193,16 @@ def _read_yaml(path: Path) -> Crystal:
     )
 
 
-def _read_ase(path: Path) -> PhonopyAtoms:
-    try:
-        atoms: Any = ase.io.read(path)
-    except PermissionError as error:
-        raise PhonopyEquivariantError("cannot be read; check its permissions.") from error
-    except Exception as error:  # ASE's readers raise anything on garbage
-        raise PhonopyEquivariantError(
-            f"cannot be read as a structure ({_short(error)}); give a file that ASE reads "
-            "(POSCAR, .cif, .extxyz, ...) or phonopy's YAML."
-        ) from error
-    occupancies = (atoms.info.get("occupancy") or {}).values()
-    if any(len(site) > 1 or min(site.values()) < 1 - 1e-6 for site in occupancies):
-        raise PhonopyEquivariantError("has partly occupied sites; give an ordered structure.")
+def _as_crystal(path: Path, atoms: Atoms, report: Callable[[str], None]) -> Crystal:
+    as_structure(atoms)
+    if atoms.pbc.all() and np.linalg.det(atoms.cell.array) < 0:
+        # phonopy wants a right-handed cell; turned round, the axes keep their order for --dim
+        report("The lattice vectors are left-handed: all three are turned round.")
+        atoms.set_cell(0.0 - atoms.cell.array)
     cell = to_phonopy(as_structure(atoms))
-    if atoms.has("masses"):
-        cell.masses = atoms.get_masses()
-    return cell
+    isotopes = unusual_masses(atoms)
+    cell.masses = np.where(np.isnan(isotopes), cell.masses, isotopes)
+    return Crystal(path, cell, constraints=tuple(atoms.constraints))
 
 
 def _scaled(cell: PhonopyAtoms, factor: float) -> PhonopyAtoms:
@@ -179,8 +217,3 @@ def _scaled(cell: PhonopyAtoms, factor: float) -> PhonopyAtoms:
         masses=cell.masses,
         magnetic_moments=cell.magnetic_moments,
     )
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else f"{text[:117]}..."

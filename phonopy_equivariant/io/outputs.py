@@ -19,7 +19,7 @@ from phonopy.file_IO import (
 from phonopy.physical_units import get_calculator_physical_units
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.files import cannot_write, replacing
+from phonopy_equivariant.files import check_writable, replacing
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 
 PARAMS_FILE = "phonopy_params.yaml"
@@ -42,12 +42,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "a device"
         raise PhonopyEquivariantError(f"{path} is {kind}; give the name of a file.")
-    probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    check_writable(path)
     found = _others_results(path) if path.is_file() and looks_like_yaml(path) else ""
     if found:
         raise PhonopyEquivariantError(

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.convolution import Edges, convolve, pick
 from phonopy_equivariant.models.irreps import Features, LayerLayout, harmonics
+from phonopy_equivariant.models.weights import Draw
 
 # {"global": haiku parameters, "layers": (haiku parameters of layer 0, ...)}
 Params = dict[str, Any]
@@ -54,7 +55,7 @@ class Layer:
     """
 
     layout: LayerLayout
-    init: Callable[[Array], Params]
+    init: Callable[[Draw], Params]
     message: Callable[[Params, Features, Array], Features]
     radial: Callable[[Params, Array, Array, Array], Array]
     mix: Callable[[Params, Features | None, Features | None, Array], Features]
@@ -85,7 +86,7 @@ class LayeredModel:
 
     layers: tuple[Layer, ...]
     cutoff: float
-    init: Callable[[Array], Params]
+    init: Callable[[Draw], Params]
     embed: Callable[[Params, Array], Features]
     # (params, distance, z_i, z_j) -> (edges, k); all that depends on the distance
     basis: Callable[[Params, Array, Array, Array], Array]

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import e3nn_jax as e3nn
-import haiku as hk
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -41,6 +40,7 @@ from phonopy_equivariant.models.networks import (
     Readout,
 )
 from phonopy_equivariant.models.product_basis import ProductBasis, reachable
+from phonopy_equivariant.models.weights import Draw, transform, weight
 
 # the message 1, whose sum over neighbours is their density
 DENSITY = "0e:density"
@@ -114,11 +114,10 @@ def build_mace(config: MACEConfig) -> LayeredModel:
 
     def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
         def energies() -> Array:
-            return hk.get_parameter("atomic_energies", (num_species,), init=jnp.zeros)
+            return weight("atomic_energies", (num_species,), float)
 
         def embedding() -> Array:
-            shape = (num_species, config.channels)
-            return hk.get_parameter("embedding", shape, init=hk.initializers.RandomNormal())
+            return weight("embedding", (num_species, config.channels), float, 1.0)
 
         def embed(species: Array) -> Features:
             return {"0e": embedding()[species][:, None]}
@@ -128,13 +127,10 @@ def build_mace(config: MACEConfig) -> LayeredModel:
 
         return lambda: (energies(), embedding()), (embed, offset)
 
-    transformed = hk.without_apply_rng(hk.multi_transform(functions))
-    embed, offset = transformed.apply
+    shared, (embed, offset) = transform(functions)
 
-    def init(key: Array) -> Params:
-        keys = jax.random.split(key, len(layers) + 1)
-        some = tuple(layer.init(k) for layer, k in zip(layers, keys, strict=False))
-        return {"global": transformed.init(keys[-1]), "layers": some}
+    def init(draw: Draw) -> Params:
+        return {"global": shared(draw), "layers": tuple(layer.init(draw) for layer in layers)}
 
     return LayeredModel(
         tuple(layers),
@@ -272,11 +268,11 @@ def _layer(config: MACEConfig, shape: LayerShape, readout_kind: str) -> Layer:
         parts = (message, radial_functions, mix, activate, readout, before, product, after)
         return touch_all, parts
 
-    transformed = hk.without_apply_rng(hk.multi_transform(functions))
-    message, radial_functions, mix, activate, readout, before, product, after = transformed.apply
+    init, parts = transform(functions)
+    message, radial_functions, mix, activate, readout, before, product, after = parts
     return Layer(
         layout,
-        transformed.init,
+        init,
         message,
         radial_functions,
         mix,
@@ -331,8 +327,8 @@ def _before(shape: LayerShape, num_species: int) -> Callable[[Features, Array], 
         if shape.has_density:
             density = mixed["density"]
             if nonlinear:
-                alpha = hk.get_parameter("alpha", (), density.dtype, hk.initializers.Constant(20.0))
-                beta = hk.get_parameter("beta", (), density.dtype, jnp.zeros)
+                alpha = weight("alpha", (), density.dtype, mean=20.0)
+                beta = weight("beta", (), density.dtype)
                 inverse = 1 / (alpha + beta * density)
             else:
                 inverse = 1 / (1 + density)

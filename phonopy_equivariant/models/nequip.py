@@ -20,6 +20,7 @@ from phonopy_equivariant.models.irreps import (
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
 from phonopy_equivariant.models.networks import IrrepsLinear, RadialNetwork
+from phonopy_equivariant.models.weights import Draw, transform, weight
 
 NORM_EPSILON = 1e-12
 
@@ -38,7 +39,7 @@ class RMSNorm(hk.Module):
         ) / len(features)
         inverse = jax.lax.rsqrt(mean_square + NORM_EPSILON)
         return {
-            key: x * inverse * hk.get_parameter(key, x.shape[-1:], x.dtype, jnp.ones)
+            key: x * inverse * weight(key, x.shape[-1:], x.dtype, mean=1.0)
             for key, x in features.items()
         }
 
@@ -74,7 +75,7 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
 
     def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
         def energies() -> Array:
-            return hk.get_parameter("atomic_energies", (num_species,), init=jnp.zeros)
+            return weight("atomic_energies", (num_species,), float)
 
         def embed(species: Array) -> Features:
             return {"0e": jax.nn.one_hot(species, num_species, dtype=energies().dtype)[:, None]}
@@ -84,8 +85,7 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
 
         return energies, (embed, offset)
 
-    transformed = hk.without_apply_rng(hk.multi_transform(functions))
-    embed, offset = transformed.apply
+    shared, (embed, offset) = transform(functions)
 
     def basis(params: Params, distance: Array, z_i: Array, z_j: Array) -> Array:
         envelope = radial.polynomial_envelope(distance, config.cutoff, config.envelope_exponent)
@@ -93,10 +93,8 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
             distance, config.num_radial_basis, config.cutoff
         )
 
-    def init(key: Array) -> Params:
-        keys = jax.random.split(key, len(layers) + 1)
-        some = tuple(layer.init(k) for layer, k in zip(layers, keys, strict=False))
-        return {"global": transformed.init(keys[-1]), "layers": some}
+    def init(draw: Draw) -> Params:
+        return {"global": shared(draw), "layers": tuple(layer.init(draw) for layer in layers)}
 
     return LayeredModel(tuple(layers), config.cutoff, init, embed, basis, offset, key=repr(config))
 
@@ -151,11 +149,11 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
 
         return touch_all, (up, radial_functions, mix, activate, readout)
 
-    transformed = hk.without_apply_rng(hk.multi_transform(functions))
-    message, radial_functions, mix, activate, readout = transformed.apply
+    init, parts = transform(functions)
+    message, radial_functions, mix, activate, readout = parts
     return Layer(
         layout,
-        transformed.init,
+        init,
         message,
         radial_functions,
         mix,

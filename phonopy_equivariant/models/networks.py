@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from phonopy_equivariant.models.irreps import Features
+from phonopy_equivariant.models.weights import weight
 
 LAYER_NORM_EPSILON = 1e-5
 
@@ -32,11 +33,10 @@ class IrrepsLinear(hk.Module):
         shape: tuple[int, ...] = (x.shape[-1], self.outputs[key])
         if self.num_species is not None:
             shape = (self.num_species, *shape)
-        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
-        weight = hk.get_parameter(key, shape, x.dtype, initial)
+        matrix = weight(key, shape, x.dtype, x.shape[-1] ** -0.5)
         if self.num_species is None:
-            return x @ weight
-        return jnp.einsum("nau,nuw->naw", x, weight[species])
+            return x @ matrix
+        return jnp.einsum("nau,nuw->naw", x, matrix[species])
 
 
 class RadialNetwork(hk.Module):
@@ -53,8 +53,7 @@ class RadialNetwork(hk.Module):
             last = depth == len(self.widths) - 1
             # a hidden SiLU layer loses about half the second moment per unit of variance
             spread = (1.0 if last else 2.0) / x.shape[-1] ** 0.5
-            initial = hk.initializers.RandomNormal(spread)
-            x = x @ hk.get_parameter(f"w{depth}", (x.shape[-1], width), x.dtype, initial)
+            x = x @ weight(f"w{depth}", (x.shape[-1], width), x.dtype, spread)
             if not last:
                 x = jax.nn.silu(x)
         return x
@@ -77,24 +76,22 @@ class NormedRadialNetwork(hk.Module):
         x = self._linear(0, basis)
         for name, species in (("receiver", z_i), ("sender", z_j)):
             shape = (self.num_species, self.widths[0])
-            small = hk.initializers.RandomNormal(0.1)
-            x = x + hk.get_parameter(name, shape, basis.dtype, small)[species]
+            x = x + weight(name, shape, basis.dtype, 0.1)[species]
         for depth in range(1, len(self.widths)):
             x = jax.nn.silu(self._norm(depth, x))
-            bias = hk.get_parameter(f"b{depth}", self.widths[depth : depth + 1], x.dtype, jnp.zeros)
+            bias = weight(f"b{depth}", self.widths[depth : depth + 1], x.dtype)
             x = self._linear(depth, x) + bias
         return x
 
     def _linear(self, depth: int, x: Array) -> Array:
         shape = (x.shape[-1], self.widths[depth])
-        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
-        return x @ hk.get_parameter(f"w{depth}", shape, x.dtype, initial)
+        return x @ weight(f"w{depth}", shape, x.dtype, x.shape[-1] ** -0.5)
 
     def _norm(self, depth: int, x: Array) -> Array:
         centred = x - x.mean(axis=-1, keepdims=True)
         inverse = jax.lax.rsqrt((centred**2).mean(axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
-        scale = hk.get_parameter(f"norm{depth}_scale", x.shape[-1:], x.dtype, jnp.ones)
-        offset = hk.get_parameter(f"norm{depth}_offset", x.shape[-1:], x.dtype, jnp.zeros)
+        scale = weight(f"norm{depth}_scale", x.shape[-1:], x.dtype, mean=1.0)
+        offset = weight(f"norm{depth}_offset", x.shape[-1:], x.dtype)
         return centred * inverse * scale + offset
 
 
@@ -115,12 +112,10 @@ class Readout(hk.Module):
         if not self.kind.endswith("-bias"):
             return self._linear("w1", hidden, 1)[:, 0]
         biases = [
-            hk.get_parameter(name, (width,), hidden.dtype, jnp.zeros)
-            for name, width in (("b1", self.width), ("b2", 1))
+            weight(name, (width,), hidden.dtype) for name, width in (("b1", self.width), ("b2", 1))
         ]
         hidden = activation(self._linear("w1", hidden, self.width) + biases[0])
         return (self._linear("w2", hidden, 1) + biases[1])[:, 0]
 
     def _linear(self, name: str, x: Array, width: int) -> Array:
-        initial = hk.initializers.RandomNormal(x.shape[-1] ** -0.5)
-        return x @ hk.get_parameter(name, (x.shape[-1], width), x.dtype, initial)
+        return x @ weight(name, (x.shape[-1], width), x.dtype, x.shape[-1] ** -0.5)

@@ -22,6 +22,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.models.irreps import Features, dimension
 from phonopy_equivariant.models.symmetric_basis import equivariant_polynomials, monomials
+from phonopy_equivariant.models.weights import weight
 
 
 class Order(NamedTuple):
@@ -130,6 +131,5 @@ class ProductBasis(hk.Module):
         for position, key in enumerate(self.outputs):
             basis = sum(order.sizes[position] for order in self.orders)
             shape = (self.num_species or 1, basis, x.shape[2])
-            initial = hk.initializers.RandomNormal(basis**-0.5)
-            weights[key] = hk.get_parameter(key, shape, x.dtype, initial)[index]
+            weights[key] = weight(key, shape, x.dtype, basis**-0.5)[index]
         return contract(x, weights, self.orders)

@@ -1,16 +1,42 @@
-"""phonopy's cells in our terms: units, space group, supercell vectors, images of atoms."""
+"""phonopy's cells in our terms: units, masses, space group, supercell vectors, images of atoms."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.physical_units import get_calculator_physical_units
+from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.response.symmetry.star import Operations, operations
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.response.symmetry.operations import Operations, obeyed, operations
+from phonopy_equivariant.structure import Structure, as_structure, masses_of
+
+# Å. Images of an atom may be this far from where the primitive cell repeats it: coordinates of
+# eight digits. Force constants are those of the repeated primitive cell.
+REPEAT = 1e-7
+
+
+def require_sound(phonon: Phonopy) -> None:
+    """Refuse an object whose phonons would be wrong whatever the force constants are.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The units of a calculator that has not eV and Å; masses that are zero, negative or no
+        numbers; Born charges or a dielectric tensor that mean nothing; a primitive cell that
+        does not repeat in the supercell, or whose images have other masses.
+
+    """
+    require_angstrom(phonon)
+    masses_of(phonon.primitive)
+    if phonon.nac_params is not None:
+        require_charges(phonon.nac_params, "phonon.nac_params")
+    require_repeated(phonon)
 
 
 def require_angstrom(phonon: Phonopy) -> None:
@@ -31,10 +57,98 @@ def require_angstrom(phonon: Phonopy) -> None:
         )
 
 
-def primitive_operations(phonon: Phonopy) -> Operations:
-    """Return the space group that phonopy found for the primitive cell."""
+def require_charges(parameters: Mapping[str, Any], source: str) -> None:
+    """Refuse Born charges and dielectric tensors that are no finite numbers, or no insulator's.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As said; the line begins with ``source``.
+
+    """
+    remedy = "mend it, or leave the charges out (--nonac, or nac_params = None)."
+    dielectric = np.asarray(parameters["dielectric"], float)
+    if not (np.isfinite(dielectric).all() and np.isfinite(parameters["born"]).all()):
+        raise PhonopyEquivariantError(
+            f"{source}: a Born charge or an element of the dielectric tensor is not a finite "
+            f"number; {remedy}"
+        )
+    smallest = np.linalg.eigvalsh((dielectric + dielectric.T) / 2).min()
+    if not smallest > 0:
+        raise PhonopyEquivariantError(
+            f"{source}: the dielectric tensor has the eigenvalue {smallest:g}, and those of a "
+            f"crystal are positive; {remedy}"
+        )
+
+
+def require_repeated(phonon: Phonopy) -> None:
+    """Refuse a primitive cell that the supercell repeats only within the tolerance of phonopy.
+
+    phonopy takes positions and masses of one image for all.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Images of an atom have different masses, or lie elsewhere by more than 1e-7 Å.
+
+    """
+    remedy = 'take the unit cell as the primitive one (primitive_matrix="P", --pa P)'
+    owner, _ = supercell_images(phonon)
+    if not np.allclose(phonon.supercell.masses, phonon.primitive.masses[owner]):
+        raise PhonopyEquivariantError(
+            "atoms that a translation of the primitive cell relates have different masses; "
+            f"{remedy}."
+        )
+    distance = repeat_deviation(phonon)
+    if distance > REPEAT:
+        raise PhonopyEquivariantError(
+            f"the primitive cell that phonopy found repeats only within {distance:.1e} Å, and "
+            "force constants of the structure given need it to repeat exactly; lower the "
+            f"tolerance (symprec=, --tolerance) below that, or {remedy}."
+        )
+
+
+def repeat_deviation(phonon: Phonopy) -> float:
+    """Return the largest distance (Å) of a supercell's atom from where the primitive has it."""
+    offset = phonon.supercell.positions - repeated_primitive(phonon).positions
+    return float(np.linalg.norm(offset, axis=1).max())
+
+
+def repeated_primitive(phonon: Phonopy) -> Structure:
+    """Return the supercell made of exact images of the primitive cell's atoms."""
+    owner, cells = supercell_images(phonon)
+    positions = phonon.primitive.positions[owner] + cells @ phonon.primitive.cell
+    return as_structure(phonon.supercell)._replace(positions=positions)
+
+
+def found_operations(phonon: Phonopy) -> Operations:
+    """Return the space group that phonopy found for the primitive cell, to its tolerance."""
     found = phonon.primitive_symmetry.symmetry_operations
     return operations(as_structure(phonon.primitive), found["rotations"], found["translations"])
+
+
+def primitive_operations(phonon: Phonopy) -> Operations:
+    """Return the part of phonopy's space group that the primitive cell obeys to rounding.
+
+    Only these may relate forces or force constants: see :mod:`.response.symmetry.operations`.
+    """
+    return obeyed(found_operations(phonon))
+
+
+def masses_break_symmetry(phonon: Phonopy) -> bool:
+    """Tell whether phonopy's space group exchanges atoms of different masses (isotopes).
+
+    phonopy finds its group without masses. Its mesh, group velocities and irreps then are those
+    of another crystal, unless it is told to use no symmetry.
+    """
+    masses = phonon.primitive.masses
+    return not np.allclose(masses[found_operations(phonon).image], masses)
+
+
+def kinds_of_atoms(cell: PhonopyAtoms) -> Int[ndarray, " atoms"]:
+    """Return a number for every atom, the same for atoms of one element and one mass."""
+    same = (cell.numbers[:, None] == cell.numbers) & np.isclose(cell.masses[:, None], cell.masses)
+    return np.unique(same.argmax(axis=1), return_inverse=True)[1] + 1
 
 
 def supercell_of_primitive(phonon: Phonopy) -> Int[ndarray, "3 3"]:

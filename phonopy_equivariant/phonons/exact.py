@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 
 import numpy as np
 from ase.units import GPa
@@ -13,13 +14,15 @@ from phonopy import Phonopy
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity
-from phonopy_equivariant.phonons.cells import require_angstrom
+from phonopy_equivariant.phonons.cells import require_sound
 from phonopy_equivariant.phonons.exact_range import Attempt, converged_matrix
-from phonopy_equivariant.phonons.force_constants import familiarity_at
+from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry_report
+from phonopy_equivariant.phonons.report import ISOTOPES, SymmetryReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, respond
 from phonopy_equivariant.response.bloch.prepare import Lattice, equilibrium_of, prepare
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
+from phonopy_equivariant.response.symmetry.star import real_q
 
 # THz; in single precision rounding alone moves frequencies by some 1e-6 THz
 TOLERANCE = {"float64": 1e-6, "float32": 1e-4}
@@ -54,6 +57,8 @@ class ExactReport:
         Largest component of the stress, GPa.
     seconds
         Wall time, compilation included.
+    symmetry
+        How well the structure obeys the symmetry that phonopy found.
     familiarity
         How far the crystal is from the training structures; None if the potential cannot tell.
 
@@ -67,6 +72,7 @@ class ExactReport:
     residual_force: float
     residual_stress: float
     seconds: float
+    symmetry: SymmetryReport
     familiarity: Familiarity | None = None
 
     @property
@@ -86,6 +92,7 @@ class ExactReport:
             f"potential            {label}",
             f"method               exact D(q), {computed} q computed, {self.seconds:.2f} s",
             f"range error of grids {grids}",
+            self.symmetry.line(),
             f"tolerance            {self.tolerance:g} THz",
             f"cells in use         {last.diameter:.1f} Å across, of at most "
             f"{2 * self.hessian_range:.1f} Å",
@@ -125,10 +132,10 @@ def use_exact_dynamical_matrix(
     ------
     PhonopyEquivariantError
         Born charges are set; the tolerance is not positive, or cannot be met; an element the
-        potential does not know.
+        potential does not know; what :func:`.cells.require_sound` refuses.
 
     """
-    require_angstrom(phonon)
+    require_sound(phonon)
     if phonon.nac_params is not None:
         raise PhonopyEquivariantError(NAC_REFUSED)
     start = time.perf_counter()
@@ -152,6 +159,9 @@ def use_exact_dynamical_matrix(
     phonon.force_constants = None  # clears whatever was derived from it
     # the only private attribute of phonopy that is written; there is no setter
     phonon._dynamical_matrix = matrix  # type: ignore[assignment]
+    symmetry = symmetry_report(phonon)
+    if symmetry.isotopes:
+        warnings.warn(ISOTOPES, stacklevel=2)
     return ExactReport(
         model=potential.name,
         sha256=potential.sha256,
@@ -161,6 +171,7 @@ def use_exact_dynamical_matrix(
         residual_force=float(np.linalg.norm(equilibrium.forces, axis=1).max()),
         residual_stress=float(np.abs(equilibrium.stress).max() / GPa),
         seconds=time.perf_counter() - start,
+        symmetry=symmetry,
         familiarity=familiarity_at(potential, primitive.numbers, equilibrium),
     )
 
@@ -172,8 +183,7 @@ def in_equal_blocks(
     atoms = len(lattice.species)
     size = max(8, 64 // atoms)
     result = np.empty((len(qpoints), 3 * atoms, 3 * atoms), complex)
-    doubled = 2 * qpoints
-    real = np.abs(doubled - np.rint(doubled)).max(axis=1) < 1e-12
+    real = real_q(qpoints)
     if atoms <= SMALL_CELL:
         real[:] = False
     chosen = np.flatnonzero(real)

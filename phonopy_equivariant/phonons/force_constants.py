@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import numpy as np
 from ase.units import GPa
 from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
-from phonopy.harmonic.force_constants import compact_fc_to_full_fc
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity, compare
 from phonopy_equivariant.phonons.cells import (
+    found_operations,
+    masses_break_symmetry,
     primitive_operations,
-    require_angstrom,
+    repeat_deviation,
+    repeated_primitive,
+    require_sound,
     supercell_images,
     supercell_of_primitive,
 )
-from phonopy_equivariant.phonons.report import ForceConstantsReport
+from phonopy_equivariant.phonons.report import ISOTOPES, ForceConstantsReport, SymmetryReport
+from phonopy_equivariant.phonons.residuals import permutation_residual, sum_rule_residual
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.autodiff.hessian import structure_hessian_rows
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
@@ -29,7 +34,7 @@ from phonopy_equivariant.response.symmetry.star import (
     compact_force_constants,
     fill_star,
 )
-from phonopy_equivariant.structure import as_structure, inscribed_radius
+from phonopy_equivariant.structure import inscribed_radius
 
 METHODS = ("bloch", "autodiff")
 
@@ -44,6 +49,8 @@ def force_constants(
 
     Second derivatives of the potential energy of the periodic supercell, as computed: neither
     symmetrised nor projected. Row i belongs to supercell atom ``phonon.primitive.p2s_map[i]``.
+    Of phonopy's space group only operations that the structure obeys to rounding (1e-11 Å) are
+    used, whatever ``symprec`` is.
 
     Parameters
     ----------
@@ -63,7 +70,9 @@ def force_constants(
     Raises
     ------
     PhonopyEquivariantError
-        An element the potential does not know, overlapping atoms, or an unknown method.
+        An element the potential does not know, overlapping atoms, or an unknown method; masses
+        or Born charges that mean nothing; a primitive cell that repeats in the supercell only
+        within the tolerance of phonopy's search; numbers that are not finite.
 
     """
     return _force_constants(phonon, potential, method, max_memory)[0]
@@ -86,6 +95,17 @@ def set_force_constants(
     method
         As in :func:`force_constants`.
 
+    Warns
+    -----
+    UserWarning
+        Isotopes break the symmetry that phonopy found without regard to masses: phonopy would
+        reduce a mesh by it.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`force_constants`.
+
     """
     start = time.perf_counter()
     compact, equilibrium = _force_constants(phonon, potential, method, MAX_MEMORY)
@@ -95,6 +115,8 @@ def set_force_constants(
     # phonopy's setter copies; it would let a wrong second axis pass and fail in its kernel
     phonon.force_constants = compact
     report = _report(phonon, potential, compact, equilibrium, method, seconds)
+    if report.symmetry.isotopes:
+        warnings.warn(ISOTOPES, stacklevel=2)
     if symmetrize:
         phonon.symmetrize_force_constants(use_symfc_projector=True)
     return report
@@ -104,12 +126,12 @@ def _force_constants(
     phonon: Phonopy, potential: Potential, method: str, max_memory: int
 ) -> tuple[Float[ndarray, "prim super 3 3"], Equilibrium | None]:
     """Return compact force constants, and forces and stress where the method knows them."""
-    require_angstrom(phonon)
+    require_sound(phonon)
     if method not in METHODS:
         raise PhonopyEquivariantError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
     rows = np.array(phonon.primitive.p2s_map)
     if method == "autodiff":
-        return structure_hessian_rows(potential, as_structure(phonon.supercell), rows), None
+        return structure_hessian_rows(potential, repeated_primitive(phonon), rows), None
     symmetry = primitive_operations(phonon)
     grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
     response = lattice_response(
@@ -130,6 +152,17 @@ def familiarity_at(
     return compare(potential.reference, equilibrium.features, species)
 
 
+def symmetry_report(phonon: Phonopy) -> SymmetryReport:
+    """Return how well the structure obeys the symmetry that phonopy found."""
+    found = found_operations(phonon)
+    return SymmetryReport(
+        used=len(primitive_operations(phonon).rotations),
+        found=len(found.rotations),
+        deviation=max(float(found.deviation.max()), repeat_deviation(phonon)),
+        isotopes=masses_break_symmetry(phonon),
+    )
+
+
 def _evaluated(phonon: Phonopy, potential: Potential) -> Equilibrium:
     found = potential.evaluate(phonon.primitive)
     atoms = np.arange(len(phonon.primitive))
@@ -144,13 +177,15 @@ def _report(
     method: str,
     seconds: float,
 ) -> ForceConstantsReport:
-    full = compact_fc_to_full_fc(phonon.primitive, compact)
-    sums = max(np.abs(full.sum(axis=axis)).max() for axis in (0, 1))
+    owner, cells = supercell_images(phonon)
+    rows = np.array(phonon.primitive.p2s_map)
     return ForceConstantsReport(
         model=potential.name,
         sha256=potential.sha256,
-        sum_rule=float(sums),
-        permutation=float(np.abs(full - full.transpose(1, 0, 3, 2)).max()),
+        sum_rule=sum_rule_residual(compact, owner),
+        permutation=permutation_residual(
+            compact, cells, owner, rows, supercell_of_primitive(phonon)
+        ),
         residual_force=float(np.linalg.norm(equilibrium.forces, axis=1).max()),
         residual_stress=float(np.abs(equilibrium.stress).max() / GPa),
         hessian_range=potential.hessian_range,
@@ -158,4 +193,5 @@ def _report(
         familiarity=familiarity_at(potential, phonon.primitive.numbers, equilibrium),
         method=method,
         seconds=seconds,
+        symmetry=symmetry_report(phonon),
     )

@@ -13,10 +13,15 @@ from jaxtyping import Float
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.phonon.irreps import IrReps
+from phonopy.structure.atoms import PhonopyAtoms
+from phonopy.structure.symmetry import Symmetry
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import replacing
+from phonopy_equivariant.phonons.cells import kinds_of_atoms, masses_break_symmetry
 from phonopy_equivariant.response.dipoles import dipole_gradients
+from phonopy_equivariant.response.symmetry.operations import operations
+from phonopy_equivariant.structure import as_structure
 
 # Modes are taken for degenerate within these (THz), the first that leaves no label open: analytic
 # force constants give 1e-7, those of a file with few digits less.
@@ -24,6 +29,9 @@ _TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2)
 _THZ = 1e12 / (100 * units._c)  # in cm⁻¹
 # Part of a mode that translations of the crystal must carry for it to be acoustic.
 _ACOUSTIC = 0.5
+# Part of a vector or tensor that active modes must carry: 1 if the modes are an irrep, 1/d for each
+# of d modes that a structure symmetric within a tolerance splits, 0 else.
+_ACTIVE = 0.1
 
 
 class GammaMode(NamedTuple):
@@ -40,8 +48,9 @@ class GammaMode(NamedTuple):
 class GammaModes(NamedTuple):
     """The optical modes of a crystal at Γ, without the LO-TO splitting."""
 
-    point_group: str  # Hermann-Mauguin
+    point_group: str  # Hermann-Mauguin, of the group that positions and masses have
     modes: tuple[GammaMode, ...]
+    deviation: float  # Å, by which the structure misses that group
 
     def representation(self) -> str:
         """Return the optical representation as text, say A1g + 3 Eu."""
@@ -69,9 +78,16 @@ class GammaModes(NamedTuple):
         return rows
 
     def columns(self) -> list[str]:
-        """Return the headings of the table."""
+        """Return the column headings of the table."""
         strengths = any(mode.oscillator_strength is not None for mode in self.modes)
         return ["BANDS", "THz", "cm⁻¹", "IRREP", "IR", "RAMAN"] + ["e²/AMU"] * strengths
+
+    def heading(self) -> str:
+        """Return one line: the point group, how well it is obeyed, the representation."""
+        return (
+            f"Optical modes at Gamma, point group {self.point_group} (obeyed to "
+            f"{self.deviation:.0e} Å): {self.representation()}"
+        )
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the table as YAML."""
@@ -82,8 +98,10 @@ class GammaModes(NamedTuple):
             "units": {
                 "frequency": "THz, negative if imaginary",
                 "oscillator_strength": "e^2/amu",
+                "symmetry_deviation": "angstrom",
             },
             "point_group": self.point_group,
+            "symmetry_deviation": self.deviation,
             "optical_representation": self.representation(),
             "modes": modes,
         }
@@ -100,7 +118,7 @@ def check_primitive(phonon: Phonopy) -> None:
         phonopy's primitive cell is not the smallest.
 
     """
-    rotations = phonon.primitive_symmetry.symmetry_operations["rotations"]
+    rotations = _symmetry(phonon).symmetry_operations["rotations"]
     if len(np.unique(rotations, axis=0)) != len(rotations):
         raise PhonopyEquivariantError(
             "--irreps-table needs the primitive cell, and this one holds several; pass --pa auto."
@@ -110,7 +128,9 @@ def check_primitive(phonon: Phonopy) -> None:
 def gamma_modes(phonon: Phonopy) -> GammaModes:
     """Return the optical modes at Γ with labels and activities.
 
-    Labels are phonopy's (Mulliken symbols in the conventional setting of spglib). With χ the
+    Labels are phonopy's (Mulliken symbols in the conventional setting of spglib), of the group
+    that the crystal has within the tolerance of phonopy's search and that keeps its masses; where
+    the structure misses the group, modes of an irrep may be split and have no label. With χ the
     character of modes under the rotations R of the point group, modes are infrared active if χ
     contains a part of the vector, χ_v(R) = tr R, and Raman active if it contains a part of its
     symmetric square, ½[(tr R)² + tr R²]. The three translations are left out by their
@@ -124,10 +144,11 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
         No force constants, or a cell that phonopy's irreps refuse.
 
     """
-    if phonon.force_constants is None:
+    if phonon.dynamical_matrix is None:
         raise PhonopyEquivariantError("The phonon object has no force constants; set them first.")
     check_primitive(phonon)
-    irreps, labels, sets = _labelled(phonon)
+    symmetry = _symmetry(phonon)
+    irreps, labels, sets = _labelled(phonon, symmetry)
     rotations = np.asarray(irreps.conventional_rotations, float)
     trace = np.trace(rotations, axis1=1, axis2=2)
     square = (trace**2 + np.trace(rotations @ rotations, axis1=1, axis2=2)) / 2
@@ -136,7 +157,7 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
     for index in sets:
         bands = [int(band) for band in irreps.band_indices[index]]
         character = np.asarray(irreps.characters[index])
-        active = [abs(np.mean(character.conj() * other)) > 0.5 for other in (trace, square)]
+        active = [abs(np.mean(character.conj() * part)) > _ACTIVE for part in (trace, square)]
         strength = None if gradients is None else float((gradients[bands] ** 2).sum())
         modes.append(
             GammaMode(
@@ -148,16 +169,38 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
                 strength,
             )
         )
-    return GammaModes(str(phonon.primitive_symmetry.pointgroup_symbol), tuple(modes))
+    found = operations(as_structure(phonon.primitive), **symmetry.symmetry_operations)
+    return GammaModes(str(symmetry.pointgroup_symbol), tuple(modes), float(found.deviation.max()))
 
 
-def _labelled(phonon: Phonopy) -> tuple[IrReps, list[str | None], list[int]]:
+def _symmetry(phonon: Phonopy) -> Symmetry:
+    """Return phonopy's symmetry of the primitive cell, with isotopes as different atoms."""
+    if not masses_break_symmetry(phonon):
+        return phonon.primitive_symmetry
+    primitive = phonon.primitive
+    labelled = PhonopyAtoms(
+        numbers=kinds_of_atoms(primitive),
+        masses=primitive.masses,
+        cell=primitive.cell,
+        scaled_positions=primitive.scaled_positions,
+    )
+    return Symmetry(labelled, phonon.primitive_symmetry.tolerance)
+
+
+def _labelled(phonon: Phonopy, symmetry: Symmetry) -> tuple[IrReps, list[str | None], list[int]]:
     """Return phonopy's irreps, their labels, and which sets of modes are optical."""
+    matrix = phonon.dynamical_matrix
+    assert matrix is not None
     best: tuple[int, tuple[IrReps, list[str | None], list[int]]] | None = None
     for tolerance in _TOLERANCES:
         try:
-            irreps = phonon.run_irreps([0, 0, 0], degeneracy_tolerance=tolerance)
-            irreps = phonon.irreps if irreps is None else irreps
+            irreps = IrReps(
+                matrix,
+                [0, 0, 0],
+                symmetry,
+                factor=phonon.unit_conversion_factor,
+                degeneracy_tolerance=tolerance,
+            )
         except RuntimeError as error:
             raise PhonopyEquivariantError(
                 f"phonopy finds no irreps ({error}); try another --tolerance."

@@ -3,8 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 from phonopy_equivariant.features import Familiarity
+
+# phonopy's default tolerance (Å): its own results on a structure this close to symmetric are right
+# to fewer digits than its files have.
+CLOSE = 1e-5
+
+ISOTOPES = (
+    "isotopes on equivalent sites: phonopy's mesh, group velocities and irreps would use a symmetry "
+    "that these masses break; pass is_symmetry=False to Phonopy (phonopy --nosym), which changes "
+    "no force constant"
+)
+
+
+class SymmetryReport(NamedTuple):
+    """How well a structure obeys the symmetry that phonopy found within its tolerance."""
+
+    used: int  # operations that the structure obeys to rounding: only these fill force constants
+    found: int  # operations of phonopy's space group
+    deviation: float  # Å, by which the worst of them misses an atom, a cell vector or an image
+    isotopes: bool  # whether masses break phonopy's space group
+
+    def remarks(self) -> list[str]:
+        """Return what to tell a user who goes on with phonopy, if anything."""
+        remarks = [ISOTOPES + "."] if self.isotopes else []
+        if self.deviation > CLOSE:
+            remarks.append(
+                f"the symmetry found within the tolerance misses atoms by up to "
+                f"{self.deviation:.1e} Å: force constants are those of the structure given, but "
+                "phonopy's mesh and irreps use that symmetry; lower the tolerance (symprec=, "
+                "--tolerance)."
+            )
+        return remarks
+
+    def line(self) -> str:
+        """Return one line of text."""
+        if self.used == self.found:
+            return f"symmetry             {self.used} operations, obeyed to {self.deviation:.0e} Å"
+        return (
+            f"symmetry             {self.used} of {self.found} operations used; the others miss "
+            f"atoms by up to {self.deviation:.1e} Å"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +72,8 @@ class ForceConstantsReport:
         Which road gave the numbers, ``bloch`` or ``autodiff``.
     seconds
         Wall time, compilation included.
+    symmetry
+        How well the structure obeys the symmetry that phonopy found.
     familiarity
         How far the crystal is from the training structures; None if the potential cannot tell.
 
@@ -46,7 +89,13 @@ class ForceConstantsReport:
     inscribed_radius: float
     method: str
     seconds: float
+    symmetry: SymmetryReport
     familiarity: Familiarity | None = None
+
+    @property
+    def deviation(self) -> float:
+        """Distance (Å) by which the structure misses the symmetry that phonopy found."""
+        return self.symmetry.deviation
 
     @property
     def exact_everywhere(self) -> bool:
@@ -65,6 +114,7 @@ class ForceConstantsReport:
         return [
             f"potential            {label}",
             f"method               {self.method}, {self.seconds:.2f} s",
+            self.symmetry.line(),
             f"sum rule residual    {self.sum_rule:.1e} eV/Å²",
             f"permutation residual {self.permutation:.1e} eV/Å²",
             f"residual force       {self.residual_force:.1e} eV/Å",

@@ -36,7 +36,6 @@ class Compiled:
         self._function = function
         self._static = tuple(static_argnums)
         self._keep = keep
-        self._kept: dict[Any, Callable[..., Any]] = {}
         self._jitted: Any = None
         self._traced = 0
         self.__doc__ = function.__doc__
@@ -45,7 +44,7 @@ class Compiled:
         """Run the compiled function, compiling it for new shapes or static arguments."""
         before = self._traced
         with jax.enable_x64(True):
-            result = self._run(args)
+            result = self.jitted(*args)
         if self._traced > before and memory_maps() > _MAPS_SHARE * maps_allowed():
             jax.clear_caches()
             gc.collect()
@@ -56,25 +55,30 @@ class Compiled:
         """The function ``jax.jit`` made, for ``lower`` and the like inside 64-bit mode."""
         if self._jitted is None:
             self._jitted = jax.jit(
-                self._counted(), static_argnums=self._static, compiler_options=_options()
+                self._traceable(), static_argnums=self._static, compiler_options=_options()
             )
         return self._jitted
 
-    def _run(self, args: tuple[Any, ...]) -> Any:
-        """Run the program for these arguments: the kept one, if it is filed or can be."""
-        static = tuple(args[k] for k in self._static)
-        arrays = tuple(x for k, x in enumerate(args) if k not in self._static)
-        keys = [getattr(x, "key", "") for x in static]
-        folder = programs.folder() if self._keep and all(keys) else None
-        if folder is None:
-            return self.jitted(*args)
-        place = (static, programs.signature(arrays))
-        if place not in self._kept:
-            self._traced += 1  # whether from a file or not, it will take memory maps
+    def _traceable(self) -> Callable[..., Any]:
+        """Return the function for JAX to trace.
+
+        JAX's caches are the only ones: this runs whenever they lack a program, so that programs
+        that come back after clearing are counted too, and none outlives its place there.
+        """
+
+        @functools.wraps(self._function)
+        def function(*args: Any) -> Any:
+            self._traced += 1
+            static = tuple(args[k] for k in self._static)
+            keys = [getattr(x, "key", "") for x in static]
+            folder = programs.folder() if self._keep and all(keys) else None
+            if folder is None:
+                return self._function(*args)
+            arrays = tuple(x for k, x in enumerate(args) if k not in self._static)
             name = " ".join([self._function.__name__.strip("_"), self._function.__module__, *keys])
-            partial = jax.jit(self._with(static), compiler_options=_options())
-            self._kept[place] = programs.load_or_trace(folder, partial, name, arrays, _options())
-        return self._kept[place](*arrays)
+            return programs.load_or_trace(folder, jax.jit(self._with(static)), name, arrays)
+
+        return function
 
     def _with(self, static: tuple[Any, ...]) -> Callable[..., Any]:
         """Return the function of its array arguments alone."""
@@ -85,16 +89,6 @@ class Compiled:
             return self._function(
                 *(next(fixed if k in self._static else rest) for k in range(count))
             )
-
-        return function
-
-    def _counted(self) -> Callable[..., Any]:
-        """Return the function as it is, counting how often JAX traces it."""
-
-        @functools.wraps(self._function)
-        def function(*args: Any) -> Any:
-            self._traced += 1
-            return self._function(*args)
 
         return function
 

@@ -3,16 +3,16 @@
 JAX's cache spares the compilation of a program but not the tracing that leads to it, which takes
 a second for each program of a usual potential. Here the traced program itself, StableHLO from
 ``jax.export``, is filed under everything that it depends on: the function, the architecture, the
-shapes of all arguments, the versions of the packages and the source of this one. A file is used
-only if its content has the hash that stands in front of it.
+shapes of all arguments, the versions of the packages and the source of this one, all of them as
+they were imported. A file is used only if its content has the hash that stands in front of it.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,9 @@ import jax
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import write_atomically
+from phonopy_equivariant.runtime.source import imported_source
 
-_TRACED_BY = ("jax", "jaxlib", "dm-haiku", "e3nn-jax", "jraph")
+_TRACED_BY = ("jax", "jaxlib", "haiku", "e3nn_jax", "jraph")
 _FOLDER = "phonopy_equivariant"
 _HASH = 32  # bytes of SHA-256
 
@@ -48,10 +49,10 @@ def folder() -> Path | None:
     return Path(chosen) / _FOLDER
 
 
-def load_or_trace(
-    where: Path, jitted: Any, name: str, args: Sequence[Any], options: dict[str, Any] | None
-) -> Callable[..., Any]:
-    """Return a compiled function of arrays from its file, or trace it and write the file.
+def load_or_trace(where: Path, jitted: Any, name: str, args: Sequence[Any]) -> Any:
+    """Return the result of a program from its file, or trace the program and write the file.
+
+    Called while JAX traces, so that the program becomes part of what is traced.
 
     Parameters
     ----------
@@ -63,25 +64,28 @@ def load_or_trace(
         Of the function and of all in it that is no argument.
     args
         Arguments of the shapes wanted.
-    options
-        For XLA.
 
     """
     from jax import export
 
+    source = imported_source()
+    if source is None:
+        return jitted(*args)
     _register(export)
-    path = where / _file_name(name, args)
+    path = where / _file_name(name, args, source)
     content = _read(path)
     if content is None:
-        exported = export.export(jitted)(*args)
-        _write(path, bytes(exported.serialize()))
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tuple(args))
+        exported = export.export(jitted)(*shapes)
+        if imported_source() == source:  # tracing may have imported more of the source
+            _write(path, bytes(exported.serialize()))
     else:
         exported = export.deserialize(bytearray(content))
-    return jax.jit(exported.call, compiler_options=options)
+    return exported.call(*args)
 
 
-def signature(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Return structure, shapes and dtypes of arguments, hashable."""
+def _signature(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Return structure, shapes and dtypes of arguments."""
     leaves, structure = jax.tree.flatten(args)
     return structure, tuple((leaf.shape, leaf.dtype.str) for leaf in leaves)
 
@@ -93,23 +97,15 @@ def _register(export: Any) -> None:
             _registered.add(name)
 
 
-def _file_name(name: str, args: Sequence[Any]) -> str:
-    words = [name, *(str(part) for part in signature(args)), _source(), *_versions()]
+def _file_name(name: str, args: Sequence[Any], source: str) -> str:
+    words = [name, *(str(part) for part in _signature(args)), source, *_versions()]
     return f"{name.split(' ')[0]}-{hashlib.sha256(chr(10).join(words).encode()).hexdigest()}"
 
 
 @functools.cache
 def _versions() -> tuple[str, ...]:
-    return tuple(f"{name} {importlib.metadata.version(name)}" for name in _TRACED_BY)
-
-
-@functools.cache
-def _source() -> str:
-    """Return a hash of the source of this package."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    modules = [importlib.import_module(name) for name in _TRACED_BY]
+    return tuple(f"{module.__name__} {module.__version__}" for module in modules)
 
 
 def _read(path: Path) -> bytes | None:

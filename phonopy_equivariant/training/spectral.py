@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import atomic_masses
 from jaxtyping import Array, Bool, Complex, Float, Int
 from numpy import ndarray
 from phonopy.physical_units import get_physical_units
@@ -32,7 +31,8 @@ from phonopy_equivariant.response.bloch.execution import Traced
 from phonopy_equivariant.response.bloch.expansion import expand
 from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.bloch.prepare import pair_slots
-from phonopy_equivariant.structure import Structure
+from phonopy_equivariant.response.symmetry.star import real_q
+from phonopy_equivariant.structure import Structure, masses_of
 from phonopy_equivariant.training.config import HessianTerm, LossConfig, SpectrumTerm
 from phonopy_equivariant.training.losses import Metrics, rho, sums
 
@@ -95,7 +95,7 @@ def make_cell(potential: Potential, structure: Structure, padded: int | None = N
     wide = bucket_size(slots.shape[1]) - slots.shape[1]
     zeros = np.zeros(padding, np.int32)
     masses = np.zeros(3 * padded)
-    masses[: 3 * atoms] = np.repeat(atomic_masses[structure.numbers], 3) ** -0.5
+    masses[: 3 * atoms] = np.repeat(masses_of(structure), 3) ** -0.5
     return Cell(
         atoms,
         np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))]),
@@ -123,7 +123,7 @@ def make_batch(
     padded = np.concatenate([qpoints[chosen], np.zeros((-count % multiple, 3))])
     angles = 2 * np.pi * (padded @ cell.shifts.T)
     # of all q, so that every choice from them has the same shape
-    parts = 1 if all_real(qpoints) else 2
+    parts = 1 if real_q(qpoints).all() else 2
     phases = np.stack([np.cos(angles), np.sin(angles)][:parts], axis=1)
     phases = np.concatenate(  # slots of padding edges are never filled
         [phases, np.zeros((*phases.shape[:2], len(cell.senders) - len(cell.shifts)))], axis=2
@@ -149,11 +149,6 @@ def make_batch(
         matrices,
         values,
     )
-
-
-def all_real(qpoints: Float[ndarray, "q 3"]) -> bool:
-    """Tell whether every 2q is a reciprocal lattice vector, where Φ is real."""
-    return bool(np.abs(2 * qpoints - np.rint(2 * qpoints)).max(initial=0) < 1e-12)
 
 
 def group_means(

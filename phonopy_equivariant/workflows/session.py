@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from phonopy_equivariant.io.supercells import (
     dim_text,
     parse_dim,
 )
-from phonopy_equivariant.phonons.report import ForceConstantsReport
+from phonopy_equivariant.phonons.report import ForceConstantsReport, SymmetryReport
 
 if TYPE_CHECKING:  # the potential brings JAX: not before input has been checked
     from phonopy_equivariant.potential import Potential
@@ -83,18 +84,19 @@ def compute_force_constants(phonon: Phonopy, potential: Potential) -> ForceConst
     """
     from phonopy_equivariant.phonons.force_constants import set_force_constants
 
-    report = set_force_constants(phonon, potential)
-    if not np.isfinite(np.asarray(phonon.force_constants)).all():
-        raise PhonopyEquivariantError(
-            f"The potential {potential.name} gives force constants that are not finite numbers; "
-            "check the structure, or choose another model."
-        )
-    return report
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "isotopes on equivalent sites")  # in the report, too
+        return set_force_constants(phonon, potential)
 
 
 def skips_projection(report: ForceConstantsReport, supercell_atoms: int) -> bool:
     """Tell whether phonopy's script should leave the force constants as they are."""
     return report.sum_rule < NEGLIGIBLE_DRIFT and supercell_atoms > MAX_PROJECTED_ATOMS
+
+
+def symmetry_options(symmetry: SymmetryReport) -> list[str]:
+    """Return phonopy's options without which isotopes on equivalent sites give wrong numbers."""
+    return ["--nosym"] if symmetry.isotopes else []
 
 
 def provenance(potential: Potential) -> dict[str, str]:

@@ -52,6 +52,11 @@ def structure_hessian_rows(
     -------
     ndarray, shape=(chosen, atoms, 3, 3), indices (i, J, axis of i, axis of J)
 
+    Raises
+    ------
+    PhonopyEquivariantError
+        Numbers that are not finite.
+
     """
     graph = potential.graph(structure)
     count = int(graph.n_node[0])
@@ -60,7 +65,8 @@ def structure_hessian_rows(
     padded_rows = np.concatenate([rows, np.full(padding, rows[-1])])
     result = _rows(potential.model, potential.params, pad_graph(graph), padded_rows)
     blocks = np.asarray(result, float)[: len(rows), :count]
-    return blocks.reshape(len(atoms), 3, count, 3).transpose(0, 2, 1, 3)
+    rows_of_atoms = blocks.reshape(len(atoms), 3, count, 3).transpose(0, 2, 1, 3)
+    return potential.require_finite(rows_of_atoms)
 
 
 def hessian(potential: Potential, structure: Any) -> Float[ndarray, "atoms 3 atoms 3"]:

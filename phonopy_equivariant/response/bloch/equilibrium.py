@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from phonopy_equivariant.response.symmetry.star import Operations
+from phonopy_equivariant.response.symmetry.operations import Operations
 
 
 class Equilibrium(NamedTuple):

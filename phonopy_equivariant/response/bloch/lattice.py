@@ -27,7 +27,8 @@ from phonopy_equivariant.response.symmetry.little_group import (
     pick_q,
     sum_over_group,
 )
-from phonopy_equivariant.response.symmetry.star import Operations
+from phonopy_equivariant.response.symmetry.operations import Operations
+from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.runtime.compilation import compiled
 
 # Bytes that one block of q may take unless the caller says otherwise.
@@ -113,6 +114,12 @@ def respond(
 
     With the little groups of all q only one atom of every orbit is computed; the crystal was
     prepared for at least those.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Numbers that are not finite.
+
     """
     columns = 3 * len(lattice.species)
     orders = 1 if lattice.slope is None else 2
@@ -129,7 +136,7 @@ def respond(
         for q, group in enumerate(groups):
             for order in result:
                 order[q] = sum_over_group(symmetry, qpoints[q], group, order[q])
-    return result
+    return potential.require_finite(result)
 
 
 def _useful_groups(
@@ -184,8 +191,7 @@ def _batches(
     Where 2q is a reciprocal lattice vector everything is real. A program of its own for such q,
     or for q that need few receivers, costs more in a small cell than it saves.
     """
-    doubled = 2 * qpoints
-    real = np.abs(doubled - np.rint(doubled)).max(axis=1, initial=0) < 1e-12
+    real = real_q(qpoints)
     kind = np.zeros(len(qpoints), bool)
     if groups:
         counts = np.array([len(group.representatives) for group in groups])

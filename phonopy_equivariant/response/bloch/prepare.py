@@ -21,7 +21,7 @@ from phonopy_equivariant.response.bloch.execution import Host, Traced, host_driv
 from phonopy_equivariant.response.bloch.expansion import Expansion, expand
 from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.symmetry.little_group import Orbits
-from phonopy_equivariant.response.symmetry.star import Operations
+from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.runtime.compilation import compiled
 
 

@@ -24,7 +24,8 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
 
-from phonopy_equivariant.response.symmetry.star import Operations
+from phonopy_equivariant.response.symmetry.operations import Operations
+from phonopy_equivariant.response.symmetry.star import equivalent_q
 from phonopy_equivariant.runtime.programs import record
 
 # {irrep: (..., 2l+1, 2l+1)}
@@ -115,17 +116,12 @@ def little_groups(symmetry: Operations, qpoints: Float[ndarray, "q 3"]) -> list[
     images = np.einsum("oab,qb->qoa", inverse_transposed, qpoints)
     groups = []
     for q, moved in zip(qpoints, images, strict=True):
-        kept, reversed_ = _equivalent(moved, q), _equivalent(moved, -q)
+        kept, reversed_ = equivalent_q(moved, q), equivalent_q(moved, -q)
         members = np.concatenate([np.flatnonzero(kept), np.flatnonzero(reversed_)])
         conjugate = np.arange(len(members)) >= kept.sum()
         # members form a group: the images of an atom are its whole orbit
         groups.append(LittleGroup(members, conjugate, symmetry.image[members].min(axis=0)))
     return groups
-
-
-def _equivalent(points: Float[ndarray, "ops 3"], q: Float[ndarray, "3"]) -> Bool[ndarray, " ops"]:
-    difference = points - q
-    return np.asarray(np.abs(difference - np.rint(difference)).max(axis=1) < 1e-9)
 
 
 def orbits(

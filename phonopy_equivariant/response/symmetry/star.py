@@ -1,7 +1,7 @@
 """Symmetry of q and the transform from Φ(q) on a commensurate grid to force constants.
 
-An operation {R|τ} takes atom j to R x_j + τ = x_j' + T_j, T_j an integer cell vector, and q to
-q' = R^{-T} q (fractional coordinates). In the lattice gauge, R_c being R in Cartesian axes,
+An operation {R|τ} takes atom j to x_j' + T_j (see :mod:`.operations`) and q to q' = R^{-T} q
+(fractional coordinates). In the lattice gauge, R_c being R in Cartesian axes,
 
     Φ_{i'j'}(q') = e^{2πi q'·(T_j - T_i)} R_c Φ_ij(q) R_c^T,    Φ(-q) = Φ(q)^*.
 """
@@ -11,21 +11,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 
-from phonopy_equivariant.structure import Structure
+from phonopy_equivariant.response.symmetry.operations import Operations
 
-
-class Operations(NamedTuple):
-    """Space-group operations of a primitive cell and what they do to its atoms."""
-
-    rotations: Int[ndarray, "ops 3 3"]  # fractional, x -> R x + τ
-    cartesian: Float[ndarray, "ops 3 3"]
-    image: Int[ndarray, "ops atoms"]  # j'
-    translation: Int[ndarray, "ops atoms 3"]  # T_j
-    deviation: float  # largest distance (Å) between an atom's image and the atom there
+# Difference of fractional coordinates of q that is rounding: 2π times the number of cells that
+# force constants reach times this is what Φ(q) changes by, relative to itself.
+Q_ROUNDING = 1e-12
 
 
 class Grid(NamedTuple):
@@ -38,26 +32,17 @@ class Grid(NamedTuple):
     conjugate: ndarray  # (q,) bool: time reversal after the operation
 
 
-def operations(
-    structure: Structure, rotations: Int[ndarray, "ops 3 3"], translations: Float[ndarray, "ops 3"]
-) -> Operations:
-    """Return what space-group operations do to the atoms of a primitive cell."""
-    lattice = structure.cell.T
-    inverse = np.linalg.inv(lattice)
-    fractional = structure.positions @ inverse.T
-    moved = np.einsum("oab,jb->oja", rotations, fractional) + translations[:, None]
-    difference = moved[:, :, None] - fractional
-    lengths = np.linalg.norm((difference - np.rint(difference)) @ lattice.T, axis=-1)
-    lengths[:, structure.numbers[:, None] != structure.numbers] = np.inf
-    image = lengths.argmin(axis=2)
-    translation = np.rint(moved - fractional[image]).astype(int)
-    return Operations(
-        np.asarray(rotations, int),
-        lattice @ rotations @ inverse,
-        image,
-        translation,
-        float(lengths.min(axis=2).max()),
-    )
+def equivalent_q(
+    first: Float[ndarray, "... 3"], second: Float[ndarray, "... 3"]
+) -> Bool[ndarray, "..."]:
+    """Tell whether two q differ by a reciprocal lattice vector; Φ is the same there."""
+    difference = np.asarray(first) - second
+    return np.asarray(np.abs(difference - np.rint(difference)).max(axis=-1) < Q_ROUNDING)
+
+
+def real_q(qpoints: Float[ndarray, "... 3"]) -> Bool[ndarray, "..."]:
+    """Tell where 2q is a reciprocal lattice vector: there Φ(q) is real."""
+    return equivalent_q(qpoints, -qpoints)
 
 
 def commensurate_grid(matrix: Int[ndarray, "3 3"], symmetry: Operations) -> Grid:

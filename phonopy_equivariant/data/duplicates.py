@@ -1,0 +1,141 @@
+"""Equal structures in a set, or in two, and labels of theirs that contradict each other.
+
+A structure is known by projections of its positions and cell vectors on three fixed random
+directions of the space of all coordinates: equal structures have equal projections, others by
+chance only. So a set of any size is compared without being kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from phonopy_equivariant.data.record import Record
+
+# Å: a file with eight decimals leaves 1e-7 in the projection of a hundred atoms.
+_SAME = 1e-6
+# What is kept of labels, how many numbers of each, and by how much those of one structure may
+# differ, as convergence makes them: eV/atom; projections of eV/Å and of eV/Å³.
+_TOLERANCES = {
+    "its energy differs by {:.2g} eV/atom": (1, 2e-3),
+    "its forces differ by about {:.2g} eV/Å": (3, 0.05),
+    "its stress differs by about {:.2g} eV/Å³": (3, 3e-3),
+}
+_WIDTH = 3 + sum(count for count, _ in _TOLERANCES.values())
+
+
+class Marks(NamedTuple):
+    """What is kept of records to compare them."""
+
+    kinds: Int[ndarray, " records"]  # of the elements, in order, and the periodicity
+    projections: Float[ndarray, "records 3"]  # Å
+
+    def take(self, places: Sequence[int] | ndarray) -> Marks:
+        """Return the marks of some records."""
+        return Marks(self.kinds[places], self.projections[places])
+
+
+class MarkTable:
+    """Marks of records, and of their labels; the records are seen once and not kept."""
+
+    def __init__(self) -> None:
+        self._kinds, self._numbers, self._levels = array("q"), array("d"), array("q")
+
+    def add(self, record: Record | None) -> None:
+        """Take in a record; None stands for one that equals no other."""
+        if record is None:
+            self._kinds.append(0)
+            self._levels.append(0)
+            self._numbers.extend([np.nan] * _WIDTH)
+            return
+        numbers, positions, cell, pbc, _ = record.structure
+        self._kinds.append(_hash(numbers.tobytes() + pbc.tobytes()))
+        self._levels.append(_hash(record.level.encode()))
+        self._numbers.extend(_projected(np.vstack([positions, cell])))
+        energy, atoms = record.energy, len(numbers)
+        self._numbers.append(np.nan if energy is None else energy / atoms)
+        for label in (record.forces, record.stress):
+            self._numbers.extend([np.nan] * 3 if label is None else _projected(label))
+
+    @property
+    def marks(self) -> Marks:
+        """The marks of all records so far."""
+        return Marks(np.array(self._kinds), self._table()[:, :3])
+
+    def contradictions(self) -> dict[int, tuple[int, str]]:
+        """Return the records whose structure another has with other labels: that one, and how."""
+        told: dict[int, tuple[int, str]] = {}
+        levels, labels = np.array(self._levels), self._table()[:, 3:]
+        for group in _groups(self.marks):
+            for level in np.unique(levels[group]):
+                places, column = group[levels[group] == level], 0
+                for text, (count, tolerance) in _TOLERANCES.items():
+                    values = labels[places, column : column + count]
+                    column += count
+                    for place, other, off in _far_apart(places, values, tolerance):
+                        told.setdefault(place, (other, text.format(off)))
+        return dict(sorted(told.items()))
+
+    def _table(self) -> Float[ndarray, "records numbers"]:
+        return np.array(self._numbers).reshape(-1, _WIDTH)
+
+
+def shared_structures(one: Marks, two: Marks) -> list[tuple[int, int]]:
+    """Return the places of equal structures in two sets, each of the second once."""
+    both = Marks(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
+    border = len(one.kinds)
+    pairs = []
+    for group in _groups(both):
+        if group[0] < border <= group[-1]:
+            pairs += [(int(group[0]), int(k) - border) for k in group if k >= border]
+    return sorted(pairs, key=lambda pair: pair[1])
+
+
+def _groups(marks: Marks) -> Iterator[ndarray]:
+    """Yield the places, ascending, of structures that are equal."""
+    order = np.lexsort((marks.projections[:, 0], marks.kinds))
+    first, kinds = marks.projections[order, 0], marks.kinds[order]
+    apart = (np.diff(kinds) != 0) | (np.diff(first) > _SAME)
+    for run in np.split(order, 1 + np.flatnonzero(apart)):
+        while len(run) > 1:
+            away = np.abs(marks.projections[run] - marks.projections[run[0]]).max(axis=1)
+            if np.count_nonzero(away < _SAME) > 1:
+                yield np.sort(run[away < _SAME])
+            run = run[away >= _SAME]
+
+
+def _far_apart(
+    places: Int[ndarray, " records"], values: Float[ndarray, "records marks"], tolerance: float
+) -> Iterator[tuple[int, int, float]]:
+    """Yield each record that is further than the tolerance from another, and the furthest."""
+    labelled = ~np.isnan(values).any(axis=1)
+    places, values = places[labelled], values[labelled]
+    if len(values) < 2:
+        return
+    ends = np.concatenate([values.argmin(axis=0), values.argmax(axis=0)])
+    for place, row in zip(places, values, strict=True):
+        off = np.abs(values[ends] - row).max(axis=1)
+        if off.max() > tolerance:
+            yield int(place), int(places[ends[off.argmax()]]), float(off.max())
+
+
+def _hash(content: bytes) -> int:
+    digest = hashlib.blake2b(content, digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _projected(vectors: Float[ndarray, "rows 3"]) -> Float[ndarray, "3"]:
+    projected: ndarray = _directions(vectors.size) @ vectors.ravel()
+    return projected
+
+
+@functools.lru_cache(maxsize=256)
+def _directions(size: int) -> Float[ndarray, "3 size"]:
+    return np.random.default_rng(size).normal(size=(3, size))

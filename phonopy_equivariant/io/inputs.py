@@ -1,0 +1,223 @@
+"""Inputs of first-principles codes, told by their content and read by ASE or phonopy.
+
+Neither knows all of a code's language. What a reader would pass over without a word is looked for
+first, and where both read a file they must agree.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_masses, atomic_numbers
+from phonopy.interface.calculator import calculator_info, read_crystal_structure
+from phonopy.physical_units import get_calculator_physical_units
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.io.species import element_of
+
+# Outputs repeat the input; the structure at the end of the run may be another one.
+_OUTPUT = r"siesta: |outvars: |\bof abinit\b|program pwscf|invoking fhi-aims|cp2k\||castep version"
+# Lattice vectors and positions (Å) of two readers agree to this.
+_AGREE = 1e-4
+
+
+class InputFormat(NamedTuple):
+    """How the input of a code is told and read; patterns are of lower-case text."""
+
+    name: str
+    calculator: str  # phonopy's name of the code
+    marks: tuple[str, ...]  # all of them occur
+    ase: str = ""  # ASE's name of the format, if ASE reads it
+    comment: str = r"[!#].*"
+    needs: tuple[str, ...] = ()  # statements without which a reader guesses
+    unread: str = r"(?!)"  # statements that a reader passes over
+
+
+FORMATS = (
+    InputFormat(
+        "Quantum ESPRESSO",
+        "qe",
+        (r"^\s*&system", r"^\s*atomic_positions"),
+        ase="espresso-in",
+        unread=r"crystal_sg|space_group",
+    ),
+    InputFormat(
+        "ABINIT",
+        "abinit",
+        (r"\bznucl\b", r"\btypat\b", r"\bntypat\b"),
+        ase="abinit-in",
+        unread=r"\b(angdeg|ndtset|spgroup|natrd|nimage|include|structure|amu|(acell|xred|xcart)\d)\b"
+        r"|\b(xred|xcart)[-+\d.*/de\s]+\b(ang|nm|bohr)",
+    ),
+    InputFormat(
+        "SIESTA",
+        "siesta",
+        (r"^\s*%block\s+(chemical[-_.]?species[-_.]?label|lattice[-_.]?vectors)",),
+        comment=r"#.*",
+        needs=(
+            r"^\s*latticeconstant\s+\S+\s+(ang|bohr)\b",
+            r"^\s*%block\s+latticevectors",
+            r"^\s*atomiccoordinatesformat\s",
+        ),
+        unread=r"%include|<|(?<!%end)block\s+(atomic[-_.]?mass|supercell|z[-_.]?matrix)"
+        r"|atomiccoordinatesorigin",
+    ),
+    InputFormat(
+        "ABACUS",
+        "abacus",
+        (r"^\s*atomic_species", r"^\s*lattice_constant", r"^\s*atomic_positions"),
+        comment=r"(#|//).*",
+    ),
+    InputFormat(
+        "CP2K",
+        "cp2k",
+        (r"^\s*&subsys", r"^\s*&coord"),
+        ase="cp2k-restart",
+        unread=r"^\s*(scaled|unit|abc|multiple_unit_cell|mass|@\w+)\b|\$|\[",
+    ),
+    InputFormat(
+        "FHI-aims",
+        "aims",
+        (r"^\s*lattice_vector\s", r"^\s*atom(_frac)?\s"),
+        ase="aims",
+        comment=r"#.*",
+    ),
+    InputFormat(
+        "CASTEP",
+        "castep",
+        (r"^\s*%block\s+lattice_(cart|abc)", r"^\s*%block\s+positions_(frac|abs)"),
+        unread=r"%block\s+(species_mass|lattice_abc|positions_abs)"
+        r"|%block\s+lattice_cart\s+(?!ang\b|bohr\b)[a-z]",
+    ),
+    InputFormat(
+        "Elk",
+        "elk",
+        (r"^\s*avec\b", r"^\s*atoms\b"),
+        comment=r"[!:].*",
+        unread=r"^\s*atposc\b|^\s*scale\s[^~]*^\s*scale[123]|^\s*scale[123]\s[^~]*^\s*scale\s",
+    ),
+    InputFormat("exciting", "exciting", (r"<structure\b", r"<crystal\b"), comment=r"(?!)"),
+    InputFormat(
+        "Octopus",
+        "octopus",
+        (r"^\s*%\s*latticevectors", r"^\s*%\s*reducedcoordinates"),
+        comment=r"#.*",
+    ),
+    InputFormat(
+        "PWmat", "pwmat", (r"^\s*lattice vector", r"^\s*position.*move"), comment=r"(?!)"
+    ),
+    InputFormat("Questaal", "qlm", (r"^\s*%\s*site-data\b",), comment=r"(?!)"),
+    InputFormat(
+        "LAMMPS", "lammps", (r"\bxlo\s+xhi\b", r"\batom types\b", r"^\s*atoms\b"), comment=r"(?!)"
+    ),
+    InputFormat("DFTB+", "dftbp", (r"\A\s*\d+\s+[sf]\s",), ase="gen", comment=r"#.*"),
+)
+
+
+def input_format(text: str) -> InputFormat | None:
+    """Return the code whose input a text is; None for outputs and for anything else."""
+    lower = text.lower()
+    if re.search(_OUTPUT, lower):
+        return None
+    for input_format in FORMATS:
+        if all(re.search(mark, lower, re.MULTILINE) for mark in input_format.marks):
+            return input_format
+    return None
+
+
+def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], None]) -> Atoms:
+    """Return the structure of an input; ``name`` is that of its file.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Neither ASE nor phonopy reads it, they read different structures, or it has statements
+        that they do not know.
+
+    """
+    plain = re.sub(kind.comment, "", text)
+    unread = re.search(kind.unread, plain.lower(), re.MULTILINE)
+    lacking = [need for need in kind.needs if not re.search(need, plain.lower(), re.MULTILINE)]
+    if unread or lacking:
+        cause = f"{unread.group().split()[-1]!r}" if unread else "its way of giving the cell"
+        raise _refusal(kind, name, f"{cause} is understood neither by ASE nor by phonopy")
+    structures, reasons = [], []
+    for reader in (_read_ase, _read_phonopy):
+        try:
+            with quietly():
+                atoms = reader(plain, kind, name)
+        except (Exception, SystemExit) as error:  # these readers raise anything
+            reasons.append(reason_of(error))
+            continue
+        if atoms is not None:
+            structures.append(atoms)
+    if not structures:
+        raise _refusal(kind, name, reasons[0])
+    if len(structures) > 1 and not _agree(*structures):
+        raise _refusal(kind, name, "ASE and phonopy read it differently")
+    if kind.calculator == "qe":
+        _mention_masses(plain, report)
+    return structures[0]
+
+
+def _read_ase(text: str, kind: InputFormat, name: str) -> Atoms | None:
+    if not kind.ase:
+        return None
+    atoms = ase.io.read(io.StringIO(text), format=kind.ase)
+    assert isinstance(atoms, Atoms)
+    return atoms
+
+
+def _read_phonopy(text: str, kind: InputFormat, name: str) -> Atoms | None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_text(text, "utf-8")
+        cell, _ = read_crystal_structure(path, interface_mode=kind.calculator)
+    length = get_calculator_physical_units(kind.calculator).distance_to_A
+    return Atoms(
+        numbers=cell.numbers,
+        cell=cell.cell * length,
+        scaled_positions=cell.scaled_positions,
+        pbc=True,
+    )
+
+
+def _agree(first: Atoms, second: Atoms) -> bool:
+    if len(first) != len(second) or (first.numbers != second.numbers).any():
+        return False
+    apart = first.get_scaled_positions(wrap=False) - second.get_scaled_positions(wrap=False)
+    apart = (apart - np.rint(apart)) @ first.cell.array
+    differences = np.vstack([first.cell.array - second.cell.array, apart])
+    return bool(np.abs(differences).max() < _AGREE)
+
+
+def _mention_masses(text: str, report: Callable[[str], None]) -> None:
+    """Say that masses of ATOMIC_SPECIES are not taken: most are placeholders, a few isotopes."""
+    card = re.search(r"atomic_species[^\n]*\n((?:\s*\S+\s+[\d.]+\s+\S+[^\n]*\n)+)", text, re.I)
+    unusual = []
+    for label, mass in re.findall(r"(\S+)\s+([\d.]+)\s+\S+[^\n]*\n", card[1] if card else ""):
+        standard = atomic_masses[atomic_numbers.get(element_of(label) or "", 0)]
+        if abs(float(mass) / standard - 1) > 0.01:
+            unusual.append(f"{label} {mass}")
+    if unusual:
+        report(
+            f"The masses in ATOMIC_SPECIES ({', '.join(unusual)}) are not taken: isotopes are given "
+            "with --mass."
+        )
+
+
+def _refusal(kind: InputFormat, name: str, cause: str) -> PhonopyEquivariantError:
+    flag = calculator_info[kind.calculator]["option"]["name"]
+    return PhonopyEquivariantError(
+        f"is an input of {kind.name} that cannot be read ({cause}); give the structure as POSCAR, "
+        f"CIF or extended XYZ, or the phonopy_disp.yaml of phonopy-init {flag} -d -c {name}."
+    )

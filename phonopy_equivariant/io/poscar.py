@@ -1,0 +1,153 @@
+"""POSCAR and CONTCAR of VASP 4 and later, in any encoding, with the digits of their numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.io.vasp import set_constraints
+from jaxtyping import Float
+from numpy import ndarray
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.rounded import Digits, as_meant, half_unit
+from phonopy_equivariant.io.species import ISOTOPES, element_of, make_atoms
+
+
+def looks_like_poscar(lines: Sequence[str]) -> bool:
+    """Tell by the scale, three vectors and the line of counts; XDATCAR begins like a POSCAR."""
+    head = [_words(line) for line in lines[1:8]]
+    if len(head) < 6 or len(head[0]) not in (1, 3) or not head[4]:
+        return False
+    vectors = all(len(row) >= 3 and _are_numbers(row[:3]) for row in head[1:4])
+    counts = head[5] if not head[4][0].isdigit() else head[4]
+    whole = bool(counts) and counts[0].isdigit()
+    return vectors and whole and _are_numbers(head[0]) and "configuration=" not in "".join(lines[5:8])
+
+
+def read_poscar(lines: Sequence[str], folder: Path, report: Callable[[str], None]) -> Atoms:
+    """Return the crystal with its constraints; ``folder`` is where a POTCAR may name the species.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Too few or malformed lines, or no species.
+
+    """
+    if len(lines) < 7:
+        raise PhonopyEquivariantError(f"ends after {len(lines)} lines; complete the file.")
+    scale = _numbers(lines, 1, 3 if len(_words(lines[1])) >= 3 else 1)
+    vectors = np.array([_numbers(lines, row, 3) for row in (2, 3, 4)])
+    if scale[0] < 0:  # the volume
+        scale = np.cbrt(-scale / abs(np.linalg.det(vectors)))
+    rows = 5
+    named = not _words(lines[rows])[:1] or not _words(lines[rows])[0].isdigit()
+    names = _words(lines[rows]) if named else None
+    rows += named
+    counts = [int(word) for word in _words(lines[rows]) if word.isdigit()]
+    rows += 1
+    mode = lines[rows].strip().lower() if rows < len(lines) else ""
+    selective = mode.startswith("s")
+    if selective:
+        rows += 1
+        mode = lines[rows].strip().lower() if rows < len(lines) else ""
+    body = [_words(line) for line in lines[rows + 1 : rows + 1 + sum(counts)]]
+    if not counts or len(body) < sum(counts):
+        raise PhonopyEquivariantError(
+            f"has {len(body)} of the {sum(counts)} positions that it announces; complete the file."
+        )
+    coordinates = np.array([_numbers(lines, rows + 1 + k, 3) for k in range(len(body))])
+    half = np.array([[half_unit(word) for word in words[:3]] for words in body])
+    symbols = _symbols(lines, names, counts, [words[6 if selective else 3 :] for words in body], folder, report)
+    lattice = vectors * scale
+    atoms = make_atoms(symbols, cell=lattice, pbc=True)
+    if mode[:1] in ("c", "k"):
+        atoms.set_positions(coordinates * scale)
+        half = half * scale @ np.abs(np.linalg.inv(lattice))
+    else:
+        atoms.set_scaled_positions(coordinates)
+    if selective:
+        fixed = [[word.strip(".")[:1].upper() == "F" for word in words[3:6]] for words in body]
+        set_constraints(atoms, np.array(fixed))
+    rounding = [[half_unit(word) for word in _words(lines[row])[:3]] for row in (2, 3, 4)]
+    return as_meant(atoms, Digits(half, np.array(rounding) * scale), report)
+
+
+def _symbols(
+    lines: Sequence[str],
+    names: list[str] | None,
+    counts: list[int],
+    labels: list[list[str]],
+    folder: Path,
+    report: Callable[[str], None],
+) -> list[str]:
+    """Return the symbol of each atom: from the line of species, the labels, POTCAR or the title."""
+    of_rows = [row[0] if row and _is_symbol(row[0]) else None for row in labels]
+    if names is None and None not in of_rows:
+        return [str(symbol) for symbol in of_rows]
+    if names is None:
+        names = _of_potcar(folder, len(counts), report) or _of_title(lines[0], len(counts), report)
+    symbols = [element_of(name) for name in names]
+    if None in symbols:
+        raise PhonopyEquivariantError(
+            f"has {names[symbols.index(None)]!r} in the line of species, no element; mend it."
+        )
+    if len(symbols) != len(counts):
+        raise PhonopyEquivariantError(
+            f"has {len(symbols)} species for {len(counts)} numbers of atoms; mend one of the lines."
+        )
+    result = [str(s) for s, count in zip(symbols, counts, strict=True) for _ in range(count)]
+    for number, (symbol, label) in enumerate(zip(result, of_rows, strict=True), 1):
+        if label not in (None, symbol):
+            raise PhonopyEquivariantError(
+                f"calls atom {number} {symbol} in the line of species and {label} beside its "
+                "position; mend one of them."
+            )
+    return result
+
+
+def _of_potcar(folder: Path, kinds: int, report: Callable[[str], None]) -> list[str]:
+    potcar = folder / "POTCAR"
+    if not potcar.is_file():
+        return []
+    names = re.findall(r"VRHFIN\s*=\s*([A-Z][a-z]?)\s*:", potcar.read_text("latin-1"))
+    if len(names) != kinds:
+        return []
+    report(f"The species are those of POTCAR beside the file: {' '.join(names)}.")
+    return names
+
+
+def _of_title(title: str, kinds: int, report: Callable[[str], None]) -> list[str]:
+    """Return the species of the first line where it has nothing but a symbol for each count."""
+    names = title.split()
+    if len(names) != kinds or not all(map(_is_symbol, names)):
+        raise PhonopyEquivariantError(
+            "names no species, as files of VASP 4 do; write a line with the symbols, one for each "
+            "number of atoms, above the line of these numbers."
+        )
+    report(f"The species are those of the first line: {' '.join(names)}.")
+    return names
+
+
+def _is_symbol(word: str) -> bool:
+    return word in chemical_symbols[1:] or word in ISOTOPES
+
+
+def _words(line: str) -> list[str]:
+    return re.split("[!#]", line)[0].split()
+
+
+def _numbers(lines: Sequence[str], row: int, count: int) -> Float[ndarray, " numbers"]:
+    words = _words(lines[row])[:count]
+    if len(words) < count or not _are_numbers(words):
+        raise PhonopyEquivariantError(f"lacks {count} numbers in line {row + 1}; mend it.")
+    return np.array([float(word.lower().replace("d", "e")) for word in words])
+
+
+def _are_numbers(words: Sequence[str]) -> bool:
+    number = r"[+-]?(\d+\.?\d*|\.\d+)([ed][+-]?\d+)?|nan|[+-]?inf"
+    return bool(words) and all(re.fullmatch(number, word, re.IGNORECASE) for word in words)

@@ -1,0 +1,143 @@
+"""One structure from a file of any format, told by its content where that can be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+from ase import Atoms
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+from phonopy.file_IO import get_io_module_to_decompress
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.cif import read_cif
+from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.io.frames import take_frame
+from phonopy_equivariant.io.inputs import input_format, read_input
+from phonopy_equivariant.io.poscar import looks_like_poscar, read_poscar
+from phonopy_equivariant.io.xyz import read_xyz_with_isotopes
+
+COMPRESSED = (".xz", ".lzma", ".gz", ".bz2")
+# The beginning of a file, bytes, that tells its format.
+_HEAD = 2**20
+# Formats that list the atoms of the asymmetric unit only, and the line that tells so.
+_WITH_GROUP = {
+    "proteindatabank": r"^CRYST1.{49}(?! *(P 1)? *\d* *$).+$",
+    "res": r"^(SYMM|LATT +(?!-1\b))",
+}
+
+
+def read_structure(path: Path, index: int | None, report: Callable[[str], None]) -> Atoms:
+    """Return one structure of a file, with its constraints.
+
+    Atoms have masses if the file gives one to any of them. Structures without cell are not
+    refused here.
+
+    Parameters
+    ----------
+    path
+        An existing file, compressed or not.
+    index
+        Which of several structures, from 0, or from the end if negative; None is the last one.
+    report
+        Called with each line that the user should see.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The file cannot be read, or not without guessing.
+
+    """
+    try:
+        with get_io_module_to_decompress(path).open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except PermissionError as error:
+        raise PhonopyEquivariantError("cannot be read; check its permissions.") from error
+    except Exception as error:  # a damaged archive
+        raise PhonopyEquivariantError(f"cannot be read ({reason_of(error)}).") from error
+    name = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
+    text = "" if b"\0" in head else _decoded(head)
+    if re.search(r"\.m?cif$|(?m:^\s*_cell[._]length_a\s)", name.lower() + "\n" + text.lower()):
+        return read_cif(_text(path), index, report)
+    if looks_like_poscar(text.splitlines()):
+        _only_one(index)
+        return read_poscar(_text(path).splitlines(), path.parent, report)
+    if re.search(r"POSCAR|CONTCAR|\.VASP$", name.upper()):
+        raise _unreadable("lines 2 to 7 are no scale, lattice vectors and numbers of atoms")
+    kind = None if name.endswith(".restart") else input_format(text)
+    if kind is not None:
+        _only_one(index)
+        return read_input(_text(path), kind, name, report)
+    return _read_ase(path, text, index, report)
+
+
+def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], None]) -> Atoms:
+    """Read a file with ASE by its full name: ``name@3`` is no frame of a file ``name``."""
+    try:
+        with quietly():
+            file_format = filetype(str(path))
+        single = ioformats[file_format].single
+    except (UnknownFileTypeError, KeyError, OSError) as error:
+        raise _unreadable(f"ASE knows no such format: {reason_of(error)}") from error
+    if re.search(_WITH_GROUP.get(file_format, "(?!)"), text, re.MULTILINE):
+        raise PhonopyEquivariantError(
+            "gives a space group, which ASE passes over in this format; convert the file to CIF."
+        )
+    if file_format in ("extxyz", "xyz") and re.search(r"(?m)(^|\s)[DT]\s", text):
+        atoms = read_xyz_with_isotopes(_text(path), file_format, index, report)
+    elif single:
+        _only_one(index)
+        atoms = _frames(str(path), file_format, None)
+    elif index is None:
+        if len(_frames(str(path), file_format, slice(0, 2))) > 1:
+            report("The file has several structures; the last is taken, the first with --index 0.")
+        atoms = _frames(str(path), file_format, -1)
+    else:
+        atoms = _frames(str(path), file_format, index)
+    if not isinstance(atoms, Atoms) or not len(atoms):
+        raise _unreadable("ASE finds no atoms")
+    return atoms
+
+
+def _frames(name: str, file_format: str, index: Any) -> Any:
+    try:
+        with quietly():
+            return ase.io.read(name, index, file_format, do_not_split_by_at_sign=True)
+    except (IndexError, StopIteration) as error:
+        if index in (None, -1):
+            raise _unreadable("ASE finds no atoms") from error
+        raise PhonopyEquivariantError(f"has no structure --index {index}; the first is 0.") from error
+    except Exception as error:  # ASE's readers raise anything on garbage
+        if str(error) in ("'D'", "'T'"):
+            raise PhonopyEquivariantError(
+                f"has atoms {error}, which ASE does not know in this format; write H and give the "
+                "masses with --mass."
+            ) from error
+        raise _unreadable(reason_of(error)) from error
+
+
+def _only_one(index: int | None) -> None:
+    take_frame([None], index, lambda _line: None)
+
+
+def _text(path: Path) -> str:
+    with get_io_module_to_decompress(path).open(path, "rb") as file:
+        return _decoded(file.read())
+
+
+def _decoded(content: bytes) -> str:
+    """Return text in UTF-8, with or without byte order mark, or else in Latin-1."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _unreadable(reason: str) -> PhonopyEquivariantError:
+    return PhonopyEquivariantError(
+        f"cannot be read as a structure ({reason}); give a file that ASE reads (POSCAR, .cif, "
+        ".extxyz, ...) or phonopy's YAML."
+    )

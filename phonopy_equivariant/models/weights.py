@@ -1,0 +1,88 @@
+"""Weights of haiku modules: what they are at first, drawn on the host.
+
+JAX would compile a program for each shape that it draws, which takes longer than a training step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+class Draw(Protocol):
+    """What makes the initial value of one weight, or what stands for it."""
+
+    def __call__(self, shape: tuple[int, ...], spread: float, mean: float) -> Any:
+        """Return a leaf of the parameters for normal numbers of this spread about the mean."""
+
+
+def normal_numbers(seed: int) -> Draw:
+    """Return a function that draws weights (float64) with NumPy; equal seeds draw equal ones."""
+    generator = np.random.default_rng(seed)
+
+    def draw(shape: tuple[int, ...], spread: float, mean: float) -> Any:
+        return mean + spread * generator.standard_normal(shape)
+
+    return draw
+
+
+def shapes_only(shape: tuple[int, ...], spread: float, mean: float) -> Any:
+    """Return the shape in place of a weight: what parameters have to look like."""
+    return jax.ShapeDtypeStruct(shape, np.float64)
+
+
+def weight(
+    name: str, shape: tuple[int, ...], dtype: Any, spread: float = 0.0, mean: float = 0.0
+) -> Array:
+    """Return a weight of the running haiku module; at first it is mean + spread · normal."""
+    initial: Any = (spread, mean)  # for init of transform: haiku itself never makes a weight
+    return hk.get_parameter(name, shape, dtype, initial)
+
+
+def transform(functions: Callable[[], Any]) -> tuple[Callable[[Draw], dict[str, Any]], Any]:
+    """Return (init, pure functions) of haiku modules.
+
+    Parameters
+    ----------
+    functions
+        As ``hk.multi_transform`` takes it: makes the modules and returns a function that uses
+        every weight once, and the functions to transform.
+
+    Returns
+    -------
+    tuple
+        ``init`` draws the parameters ``{module: {weight: value}}``. JAX follows shapes through it
+        and neither computes nor compiles anything. The pure functions have the parameters as
+        their first argument.
+
+    """
+
+    def prepared() -> Any:
+        use_all, parts = functions()
+
+        def use_all_with(create: Any) -> None:
+            with hk.custom_creator(create):
+                use_all()
+
+        return use_all_with, parts
+
+    transformed = hk.without_apply_rng(hk.multi_transform(prepared))
+
+    def init(draw: Draw) -> dict[str, Any]:
+        weights: dict[str, dict[str, Any]] = {}
+
+        def create(_next: Any, shape: Any, dtype: Any, initial: Any, context: Any) -> Any:
+            weights.setdefault(context.module_name, {})[context.name] = draw(tuple(shape), *initial)
+            return jnp.zeros(shape, dtype)
+
+        with jax.enable_x64(True):
+            jax.eval_shape(lambda: transformed.init(None, create))
+        return weights
+
+    return init, transformed.apply
