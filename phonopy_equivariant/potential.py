@@ -24,7 +24,7 @@ from phonopy_equivariant.models.architectures import build_model
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
 from phonopy_equivariant.models.weights import normal_numbers
-from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 from phonopy_equivariant.runtime.programs import record
 from phonopy_equivariant.structure import as_structure
 
@@ -173,7 +173,7 @@ def make_potential(
     """
     if dtype not in DTYPES:
         raise PhonopyEquivariantError(f"dtype={dtype!r}: choose one of {', '.join(DTYPES)}.")
-    with jax.enable_x64(True):
+    with x64_mode():
         # cast on the host: JAX would compile a conversion, even a copy, for each shape
         cast = jax.device_put(jax.tree.map(lambda x: np.asarray(x, dtype), params))
     return Potential(config, cast, dtype, name)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import yaml
+from phonopy import Phonopy
+from phonopy.interface.vasp import read_vasp
 
 from phonopy_equivariant.checkpoints.native import save_checkpoint
+from phonopy_equivariant.cli import run_command
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.potential import Potential, random_potential
 
-COMMAND = [sys.executable, "-m", "phonopy_equivariant"]
+COMMAND = [str(Path(sys.executable).parent / "phonopy-equivariant")]
 # With these weights rock salt has a minimum of the energy near LATTICE and no imaginary modes.
-SEED = 11
-LATTICE = 5.7
+SEED = 51
+LATTICE = 5.5
 CONFIG = {
     "species": (8, 11, 14, 17),
     "cutoff": 4.0,
@@ -58,17 +64,12 @@ def model() -> str:
 
 
 def environment(**changes: str | None) -> dict[str, str]:
-    """Return the environment of the command: caches of its own, no models, no network.
+    """Return the environment of the command: a cache of its own, no models, no network.
 
-    Functions compiled for one test serve the next, and those of the next session where
-    JAX_COMPILATION_CACHE_DIR is set.
+    Compiled functions are shared by all tests, see conftest.py.
     """
     values: dict[str, str | None] = dict(os.environ) | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get(
-            "JAX_COMPILATION_CACHE_DIR", str(scratch() / "jax")
-        ),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XDG_CACHE_HOME": str(scratch() / "cache"),
         "PHONOPY_EQUIVARIANT_MODELS": None,
         "TF_CPP_MIN_LOG_LEVEL": None,  # JAX set it for this process
@@ -83,7 +84,24 @@ def environment(**changes: str | None) -> dict[str, str]:
 def command(
     *words: object, cwd: Path, status: int | None = 0, **changes: str | None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command and check its exit status, unless that is None."""
+    """Run the command in this process and check its exit status, unless that is None."""
+    arguments, output, error = [str(word) for word in words], io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment(**changes), clear=True),
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(error),
+    ):
+        code = run_command(arguments)
+    return _checked(
+        subprocess.CompletedProcess(arguments, code, output.getvalue(), error.getvalue()), status
+    )
+
+
+def installed(
+    *words: object, cwd: Path, status: int | None = 0, **changes: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a process of its own: as :func:`command`, in seconds more."""
     result = subprocess.run(
         [*COMMAND, *map(str, words)],
         cwd=cwd,
@@ -92,6 +110,12 @@ def command(
         text=True,
         timeout=300,
     )
+    return _checked(result, status)
+
+
+def _checked(
+    result: subprocess.CompletedProcess[str], status: int | None
+) -> subprocess.CompletedProcess[str]:
     if status is not None:
         assert result.returncode == status, result.stdout + result.stderr
     return result
@@ -131,6 +155,14 @@ def poscar(
         "0 0 0\n0.5 0.5 0.5\n"
     )
     return path
+
+
+def displaced(folder: Path, size: int = 2, lattice: float = LATTICE) -> Path:
+    """Write rock salt and what phonopy-init -d makes of it, and return the latter's path."""
+    phonon = Phonopy(read_vasp(poscar(folder, lattice=lattice)), size * np.eye(3, dtype=int))
+    phonon.generate_displacements()
+    phonon.save(folder / "phonopy_disp.yaml")
+    return folder / "phonopy_disp.yaml"
 
 
 def rutile(folder: Path, u: float = 0.31) -> Path:

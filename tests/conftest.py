@@ -5,11 +5,22 @@ Shapes and types in the package's signatures are checked at run time in every te
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
+
+# Before JAX is imported: what one test compiles serves the others, the workers of xdist and the
+# commands that tests start. The folder goes when the tests end, so that nothing old is trusted.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="phonopy_equivariant_jax_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # before the package is imported for the first time
 install_import_hook("phonopy_equivariant", "beartype.beartype")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ase.build import bulk
 from ase.data import chemical_symbols
-from cli_helpers import command, model, poscar, shell
+from cli_helpers import command, displaced, model, poscar
 from cli_helpers import potential as small_potential
 from conftest import IMPROPER, small_config
 from phonopy import Phonopy
@@ -36,7 +36,7 @@ from phonopy_equivariant.checkpoints.fetch import file_sha256, remove
 from phonopy_equivariant.checkpoints.load import fetch
 from phonopy_equivariant.checkpoints.native import read_checkpoint
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
-from phonopy_equivariant.cli import main
+from phonopy_equivariant.cli import run_command
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import make_potential
 from phonopy_equivariant.structure import as_structure, to_phonopy
@@ -132,14 +132,14 @@ def test_it_cannot_be_removed(inside):
 
 
 def test_the_command_lists_shows_and_fetches_it(inside, capsys):
-    assert main(["models", "list"]) == 0
+    assert run_command(["models", "list"]) == 0
     row = capsys.readouterr().out.splitlines()[1].split()
     assert (row[0], row[-1]) == (NAME, "bundled")
-    assert main(["models", "show", NAME]) == 0
+    assert run_command(["models", "show", NAME]) == 0
     shown = capsys.readouterr().out
     assert "part of this package" in shown and "sha256" in shown and "url" not in shown
     assert "not good for     phonons" in shown
-    assert main(["models", "fetch", NAME]) == 0
+    assert run_command(["models", "fetch", NAME]) == 0
     assert f"{NAME}.npz" in capsys.readouterr().out
 
 
@@ -180,8 +180,7 @@ def test_all_commands_warn(tmp_path: Path, known: Path) -> None:
 
 
 def test_displaced_supercells_warn(tmp_path: Path, known: Path) -> None:
-    poscar(tmp_path, lattice=4.0)
-    shell("phonopy-init -d --dim 1 1 1 -c POSCAR", tmp_path)
+    displaced(tmp_path, 1, lattice=4.0)
     words = ("fc", "phonopy_disp.yaml", "--force-sets", "--model", known)
     assert "is far from what known was trained on" in command(*words, cwd=tmp_path).stderr
 

@@ -12,11 +12,12 @@ from cli_helpers import (
     COMMAND,
     assert_refused,
     command,
+    displaced,
     environment,
+    installed,
     leftovers,
     model,
     poscar,
-    shell,
 )
 
 import phonopy_equivariant as pe
@@ -228,7 +229,7 @@ def test_disk_full(tmp_path: Path) -> None:
     old = tmp_path / "phonopy_params.yaml"
     old.write_text("old: file\n")
     words = ("fc", "POSCAR", "--model", model(), "--dim", 2, "-q")
-    command(*words, "-o", "warm.yaml", cwd=tmp_path)
+    installed(*words, "-o", "warm.yaml", cwd=tmp_path)
     result = subprocess.run(
         ["bash", "-c", "ulimit -f 4; exec " + shlex.join(map(str, [*COMMAND, *words]))],
         cwd=tmp_path,
@@ -253,8 +254,8 @@ def test_forces_of_a_first_principles_code_are_not_overwritten(tmp_path: Path) -
 
 
 def test_force_sets_are_not_overwritten_unless_named(tmp_path: Path) -> None:
-    poscar(tmp_path)
-    shell("phonopy-init -d --dim 1 1 1 -c POSCAR && touch FORCE_SETS", tmp_path)
+    displaced(tmp_path, 1)
+    (tmp_path / "FORCE_SETS").touch()
     words = ("fc", "phonopy_disp.yaml", "--force-sets", "--model", model())
     result = command(*words, cwd=tmp_path, status=1)
     assert_refused(result, "FORCE_SETS exists", "-o FORCE_SETS")
@@ -269,6 +270,7 @@ def test_born_of_another_crystal(tmp_path: Path) -> None:
 
 
 def test_a_bare_command_and_a_wrong_one(tmp_path: Path) -> None:
-    assert_refused(command(cwd=tmp_path, status=2), "COMMAND")
+    assert_refused(installed(cwd=tmp_path, status=2), "COMMAND")
+    assert_refused(installed("run", "no.cif", cwd=tmp_path, status=1), "no.cif does not exist")
     assert_refused(command("rum", cwd=tmp_path, status=2), "rum")
     assert_refused(command("run", "--mesh", 4, 4, 4, cwd=tmp_path, status=2), "STRUCTURE")

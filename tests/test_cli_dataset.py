@@ -11,7 +11,7 @@ import yaml
 from cli_helpers import assert_refused, command, leftovers, model, poscar
 from data_helpers import assert_same, emt_record, low_symmetry_phonon
 
-from phonopy_equivariant.cli import main
+from phonopy_equivariant.cli import run_command
 from phonopy_equivariant.data import Record, read_records, write_records
 
 
@@ -48,7 +48,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_info(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dataset", "info", "set.extxyz", "--cutoff", "3.5"]) == 0
+    assert run_command(["dataset", "info", "set.extxyz", "--cutoff", "3.5"]) == 0
     text = capsys.readouterr().out
     assert "records          20" in text
     assert "elements         Cu Au" in text
@@ -57,16 +57,19 @@ def test_info(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_convert_filter_and_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dataset", "convert", "set.extxyz", "set.extxyz", "-o", "all.h5"]) == 0
+    assert run_command(["dataset", "convert", "set.extxyz", "set.extxyz", "-o", "all.h5"]) == 0
     for got, expected in zip(read_records("all.h5"), made_up() * 2, strict=True):
         assert_same(got, expected)
     largest = sorted(np.linalg.norm(r.forces, axis=1).max() for r in made_up())
     limit = str((largest[11] + largest[12]) / 2)
-    assert main(["dataset", "filter", "all.h5", "-o", "weak.h5", "--max-force", limit]) == 0
+    assert run_command(["dataset", "filter", "all.h5", "-o", "weak.h5", "--max-force", limit]) == 0
     assert "16 records left out: a force" in capsys.readouterr().err
     assert len(read_records("weak.h5")) == 24
     for source in ("all.h5", "set.extxyz"):
-        assert main(["dataset", "split", source, "-o", "part.extxyz.gz", "--fraction", "0.8"]) == 0
+        assert (
+            run_command(["dataset", "split", source, "-o", "part.extxyz.gz", "--fraction", "0.8"])
+            == 0
+        )
         split = yaml.safe_load(Path("part_split.yaml").read_text())
         records = read_records(source)
         for part in ("train", "valid"):
@@ -74,26 +77,29 @@ def test_convert_filter_and_split(folder: Path, capsys: pytest.CaptureFixture[st
                 assert_same(got, records[k])
         assert len(split["train"]) == 0.8 * len(records)
     Path("mine.yaml").write_text("train: [3, 1]\ntest: [0]\n")
-    assert main(["dataset", "split", "set.extxyz", "-o", "p.h5", "--split-file", "mine.yaml"]) == 0
+    assert (
+        run_command(["dataset", "split", "set.extxyz", "-o", "p.h5", "--split-file", "mine.yaml"])
+        == 0
+    )
     assert len(read_records("p_train.h5")) == 2 and len(read_records("p_test.h5")) == 1
     assert not leftovers(folder)
 
 
 def test_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dataset", "check", "set.extxyz"]) == 0
+    assert run_command(["dataset", "check", "set.extxyz"]) == 0
     records = made_up()
     records[4] = dataclasses.replace(records[4], energy=float("nan"))
     records[7] = dataclasses.replace(records[7], forces=None)
     write_records(records, "bad.extxyz")
     capsys.readouterr()
-    assert main(["dataset", "check", "bad.extxyz"]) == 1
+    assert run_command(["dataset", "check", "bad.extxyz"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "bad.extxyz:4: the energy is not a finite number",
         "bad.extxyz:7: no forces",
     ]
-    assert main(["dataset", "check", "bad.extxyz", "-o", "good.h5"]) == 0
+    assert run_command(["dataset", "check", "bad.extxyz", "-o", "good.h5"]) == 0
     assert len(read_records("good.h5")) == 18
-    assert main(["dataset", "convert", "bad.extxyz", "-o", "kept.h5", "--skip-bad"]) == 0
+    assert run_command(["dataset", "convert", "bad.extxyz", "-o", "kept.h5", "--skip-bad"]) == 0
     captured = capsys.readouterr().err
     assert "bad.extxyz:4: the energy is not a finite number; left out." in captured
     assert len(read_records("kept.h5")) == 19
@@ -111,7 +117,7 @@ def test_an_inconsistent_set_is_not_written(folder: Path) -> None:
 def test_phonopys_force_constants_become_training_data(folder: Path) -> None:
     low_symmetry_phonon((2, 1, 1)).save("params.yaml", settings={"force_constants": True})
     words = ["params.yaml", "-o", "phi.extxyz", "--kind", "force_constants", "--level", "PBE"]
-    assert main(["dataset", "convert", *words]) == 0
+    assert run_command(["dataset", "convert", *words]) == 0
     (record,) = read_records("phi.extxyz")
     assert record.level == "PBE" and record.force_constants.values.shape == (2, 9, 9)
 
@@ -134,7 +140,7 @@ def test_bad_input(
 ) -> None:
     poscar(folder)
     before = sorted(path.name for path in folder.iterdir())
-    assert main(["dataset", *words]) == 1
+    assert run_command(["dataset", *words]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert phrase in error and "unexpected" not in error
     assert sorted(path.name for path in folder.iterdir()) == before
@@ -143,7 +149,7 @@ def test_bad_input(
 def test_perturb(folder: Path) -> None:
     poscar(folder)
     words = ["POSCAR", "-o", "todo.extxyz", "--dim", "1", "--dim", "2", "--count", "4", "3"]
-    assert main(["dataset", "perturb", *words]) == 0
+    assert run_command(["dataset", "perturb", *words]) == 0
     records = read_records("todo.extxyz")
     assert [len(record.structure.numbers) for record in records] == [2] * 4 + [16] * 3
     assert all(record.labels == () for record in records)

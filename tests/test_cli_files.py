@@ -16,6 +16,7 @@ from ase.spacegroup.symmetrize import check_symmetry
 from cli_helpers import (
     command,
     environment,
+    installed,
     leftovers,
     model,
     poscar,
@@ -42,7 +43,7 @@ def displaced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def analytic(displaced: Path) -> np.ndarray:
     """Frequencies (THz) from phonopy_params.yaml that ``fc phonopy_disp.yaml`` writes."""
-    result = command("fc", "phonopy_disp.yaml", "--model", model(), cwd=displaced)
+    result = installed("fc", "phonopy_disp.yaml", "--model", model(), cwd=displaced)
     assert "(from phonopy_disp.yaml), 16 atoms" in result.stderr
     assert "sum rule residual" in result.stdout
     return frequencies(displaced / "phonopy_params.yaml")
@@ -110,7 +111,7 @@ def test_compiled_functions_are_found_again(displaced: Path, tmp_path: Path) -> 
     for seed in "012":
         words = ("fc", "phonopy_disp.yaml", "--model", model(), "-q", "-o", "again.yaml")
         variables = {"PYTHONHASHSEED": seed, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-        command(*words, cwd=displaced, **variables)
+        installed(*words, cwd=displaced, **variables)
         found.append({path.name for path in cache.iterdir() if path.name.endswith("-cache")})
     assert found[0] == found[1] == found[2] != set()
 
@@ -125,7 +126,7 @@ def test_relax_keeps_the_space_group(tmp_path: Path) -> None:
     file = rutile(tmp_path)
     before = ase.io.read(file)
     words = ("relax", file.name, "-o", "POSCAR_out", "--fixed-cell", "--model", model())
-    result = command(*words, "--fmax", "1e-5", cwd=tmp_path)
+    result = installed(*words, "--fmax", "1e-5", cwd=tmp_path)
     after = ase.io.read(tmp_path / "POSCAR_out")
     assert check_symmetry(after).number == check_symmetry(before).number == 136
     np.testing.assert_allclose(after.cell.array, before.cell.array, atol=1e-12)
@@ -168,7 +169,7 @@ def test_models_fetch_and_remove(tmp_path: Path, shared: Path) -> None:
 @pytest.mark.parametrize("words", [(), ("run",), ("fc",), ("relax",), ("models",)])
 def test_help_teaches_and_answers_at_once(tmp_path: Path, words: tuple[str, ...]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = command(*words, "--help", cwd=tmp_path)
+    result = installed(*words, "--help", cwd=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # 0.05 s; heavy imports would take more than 0.5 s. Processor time: others may use the computer
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
@@ -188,8 +189,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_version_and_the_installed_command(tmp_path: Path) -> None:
-    assert "phonopy 4" in command("--version", cwd=tmp_path).stdout
-    assert "phonopy-equivariant 0" in shell("phonopy-equivariant --version", tmp_path)
+    assert "phonopy 4" in installed("--version", cwd=tmp_path).stdout
+    assert "phonopy-equivariant 0" in shell("python -m phonopy_equivariant --version", tmp_path)
     script = "set +o pipefail; phonopy-equivariant models list 2>&1 | head -n 1"
     assert "Traceback" not in shell(script, tmp_path)
 

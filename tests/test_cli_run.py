@@ -18,6 +18,7 @@ from cli_helpers import (
     LATTICE,
     command,
     environment,
+    installed,
     leftovers,
     model,
     poscar,
@@ -44,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """One run with bands, mesh, thermal properties and saved plots."""
     folder = tmp_path_factory.mktemp("run")
     poscar(folder)
-    result = command(
+    result = installed(
         *("run", "POSCAR", "--model", model(), "--dim", 2, 2, 2),
         *("--band", "auto", "--mesh", 11, 11, 11, "-t", "-ps"),
         cwd=folder,

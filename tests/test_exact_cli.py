@@ -8,7 +8,7 @@ import numpy as np
 import phonopy
 import pytest
 import yaml
-from cli_helpers import command, model, poscar, potential, shell, thermal_table
+from cli_helpers import command, installed, model, poscar, potential, shell, thermal_table
 from phonopy.cui import phonopy_script
 
 import phonopy_equivariant as pe
@@ -21,7 +21,7 @@ BORN = "14.4\n2.6 0 0 0 2.6 0 0 0 2.6\n1.1 0 0 0 1.1 0 0 0 1.1\n-1.1 0 0 0 -1.1 
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("exact")
     poscar(folder)
-    result = command(
+    result = installed(
         *("run", "POSCAR", "--exact", "--model", model(), "--dim", 2, 2, 2),
         *("--band", "auto", "--band-points", 9, "--mesh", 5, 5, 5, "-t"),
         cwd=folder,

@@ -21,7 +21,7 @@ from mace_zoo import CASES, build, crystal_of, head_of, molecule_of, torch_value
 import phonopy_equivariant as pe
 from phonopy_equivariant.checkpoints.mace_torch.convert import convert_mace
 from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
-from phonopy_equivariant.cli import main
+from phonopy_equivariant.cli import run_command
 from phonopy_equivariant.potential import make_potential
 from phonopy_equivariant.response.autodiff.hessian import hessian
 
@@ -53,7 +53,7 @@ def saved(tmp_path):
 
 
 def test_the_command_converts_and_the_result_loads_without_torch(saved, tmp_path, capsys):
-    assert main(["models", "import", str(saved), str(tmp_path / "out"), "--trust"]) == 0
+    assert run_command(["models", "import", str(saved), str(tmp_path / "out"), "--trust"]) == 0
     assert "2 elements" in capsys.readouterr().out
     structure = crystal_of("plain then residual")
     expected = torch_values(build("plain then residual"), structure, None)

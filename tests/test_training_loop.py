@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
+from cli_helpers import COMMAND, command
 from conftest import assert_close
 from training_helpers import TINY, lattice_record, rock_salt, tiny_potential, write_set
 
@@ -141,13 +142,13 @@ def test_an_interrupted_run_goes_on_bit_for_bit(data: Path, whole: Path) -> None
 def test_kill_and_resume_equals_the_uninterrupted_run(data: Path, whole: Path) -> None:
     path = data / "killed.yaml"
     path.write_text(yaml.safe_dump(options(data, "killed")))
-    command = [sys.executable, "-m", "phonopy_equivariant", "train", str(path), "--device", "cpu"]
-    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    words = [*COMMAND, "train", str(path), "--device", "cpu"]
+    first = subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     wait_for_rows(data / "killed" / "log.csv", 12, first)
     os.kill(first.pid, signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     assert 0 < len(rows(data / "killed")) < STEPS
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Going on from step" in done.stderr
     assert_same_run(whole, data / "killed")
@@ -166,9 +167,7 @@ def test_the_command_trains_mace(data: Path) -> None:
     }
     path = data / "mace.yaml"
     path.write_text(yaml.safe_dump(options(data, "mace", model=model, steps=3)))
-    command = [sys.executable, "-m", "phonopy_equivariant", "train", str(path), "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = command("train", path, "--device", "cpu", cwd=data)
     assert "validation loss" in done.stdout
     assert "mace/best.npz" in done.stderr
     losses = [float(row["train_loss"]) for row in rows(data / "mace")]

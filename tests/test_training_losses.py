@@ -51,7 +51,7 @@ def batches(
     student: Potential, records: list[Record], loss: LossConfig, seed: int = 0
 ) -> list[Microbatch]:
     options = SetConfig("none", batch_size=len(records))
-    return Samples(student, records, options, loss, seed, 0).all()
+    return list(Samples(student, records, options, loss, seed, 0).all())
 
 
 def value(student: Potential, some: list[Microbatch]) -> float:

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.constraints import FixSymmetry
+from ase.constraints import FixConstraint
 from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS
-from ase.spacegroup.symmetrize import check_symmetry, refine_symmetry
 from ase.units import GPa
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.calculators.ase import EquivariantCalculator
+from phonopy_equivariant.calculators.constraints import (
+    KeepOperations,
+    allowed_motions,
+    honoured_constraints,
+    operations_that_keep,
+)
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.symmetry.operations import (
+    Operations,
+    measured,
+    obeyed,
+    search,
+    symmetrised,
+)
 from phonopy_equivariant.structure import as_structure
 
 FMAX = 1e-4  # eV/Å
+SYMPREC = 1e-4  # Å
+
+# eV/Å². An atom that is off by d feels a force of less than d times this.
+STIFFNESS = 100.0
 
 
 class RelaxationStep(NamedTuple):
@@ -27,7 +43,7 @@ class RelaxationStep(NamedTuple):
 
     step: int
     energy: float  # eV
-    max_force: float  # eV/Å
+    max_force: float  # eV/Å, along what constraints allow
     max_stress: float  # GPa
 
 
@@ -36,15 +52,20 @@ def relax(
     potential: Potential,
     fmax: float = FMAX,
     cell: bool = True,
-    symprec: float = 1e-4,
+    symprec: float = SYMPREC,
     max_steps: int = 500,
     callback: Callable[[RelaxationStep], None] | None = None,
 ) -> Atoms:
-    """Return a relaxed copy of a crystal that keeps its space group.
+    """Return a relaxed copy of a crystal that keeps its space group and its constraints.
 
     Positions and, with ``cell``, lattice vectors are optimised together (BFGS in ASE's
-    ``FrechetCellFilter``) under ``FixSymmetry``. The structure is first made exactly symmetric
-    within ``symprec``, so that digits rounded in a file break no symmetry.
+    ``FrechetCellFilter``) in the space group. The structure is first made exactly symmetric
+    (:func:`symmetrise`), so that digits rounded in a file break no symmetry.
+
+    Constraints of ``atoms`` hold: ``FixAtoms``, ``FixCartesian``, ``FixScaled``, ``FixedLine``,
+    ``FixedPlane`` (selective dynamics, ``move_mask``). A fixed atom keeps its position, or its
+    fractional coordinates where the cell relaxes. The space group is then the part that the
+    structure obeys as it is and that takes constraints to constraints.
 
     Parameters
     ----------
@@ -53,12 +74,12 @@ def relax(
     potential
         In float64: rounding of float32 forces may lie above ``fmax``.
     fmax
-        Largest force on an atom at the end (eV/Å); for the cell, largest derivative of the
-        energy per atom with respect to a strain (eV).
+        Largest force on an atom at the end (eV/Å), along what constraints allow; for the cell,
+        largest derivative of the energy per atom with respect to a strain (eV).
     cell
-        Whether the lattice relaxes too.
+        Whether the lattice relaxes too; without it the lattice vectors stay as they are.
     symprec
-        Distance (Å) within which symmetry is recognised.
+        Distance (Å) within which symmetry is recognised and made exact.
     max_steps
         Steps after which to give up.
     callback
@@ -67,24 +88,24 @@ def relax(
     Returns
     -------
     Atoms
-        Without calculator and constraints.
+        Without calculator, with the constraints of ``atoms``.
 
     Raises
     ------
     PhonopyEquivariantError
-        A structure that is not a sound crystal, an element the potential does not know, or no
-        convergence.
+        A structure that is not a sound crystal, an element the potential does not know, a
+        constraint that is not honoured, or no convergence.
 
     """
     if not fmax > 0:
         raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
     _check(atoms, potential)
-    relaxed = atoms.copy()
+    relaxed = symmetrise(atoms, symprec, cell)
+    constraints = honoured_constraints(relaxed)
     relaxed.set_constraint()
-    refine_symmetry(relaxed, symprec=symprec)
-    group = check_symmetry(relaxed, symprec=symprec).number
+    symmetry = _kept_symmetry(relaxed, constraints, symprec, fmax)
     relaxed.calc = EquivariantCalculator(potential)
-    relaxed.set_constraint(FixSymmetry(relaxed, symprec=symprec))
+    relaxed.set_constraint([*constraints, KeepOperations(symmetry)])
     target: Any = FrechetCellFilter(relaxed) if cell else relaxed
     with BFGS(target, logfile=None, maxstep=0.1) as optimizer:
         if callback is not None:
@@ -92,18 +113,43 @@ def relax(
         converged = optimizer.run(fmax=fmax, steps=max_steps)
     last = _state(optimizer.nsteps, relaxed)
     relaxed.calc = None
-    relaxed.set_constraint()
+    relaxed.set_constraint(constraints)
     if not converged:
         raise PhonopyEquivariantError(
             f"The relaxation did not reach {fmax:g} eV/Å in {max_steps} steps (force "
             f"{last.max_force:.1e} eV/Å, stress {last.max_stress:.2f} GPa): raise the threshold "
             "(--relax-fmax, --fmax), start from a better structure, or use dtype float64."
         )
-    if check_symmetry(relaxed, symprec=symprec).number < group:
+    # symmetry that the relaxation gains on top is welcome, whatever the number of its group
+    if _again(relaxed, symmetry).deviation.max() > symprec:
         raise PhonopyEquivariantError(
             "The relaxation lost the space group; start from a structure with more digits."
         )
     return relaxed
+
+
+def symmetrise(atoms: Atoms, symprec: float = SYMPREC, cell: bool = True) -> Atoms:
+    """Return a copy that obeys to rounding the space group it has within ``symprec`` (Å).
+
+    Atoms and, with ``cell``, lattice vectors move by less than about ``symprec``. A structure with
+    constraints stays as it is.
+    """
+    copy = atoms.copy()
+    if honoured_constraints(atoms):
+        return copy
+    structure = as_structure(atoms)
+    exact = symmetrised(structure, search(structure, symprec), cell)
+    copy.set_cell(exact.cell)
+    copy.set_positions(exact.positions, apply_constraint=False)
+    return copy
+
+
+def distance(first: Atoms, second: Atoms) -> float:
+    """Return the largest distance (Å) by which atoms and lattice vectors of two copies differ."""
+    moves = np.concatenate(
+        [second.positions - first.positions, second.cell.array - first.cell.array]
+    )
+    return float(np.linalg.norm(moves, axis=1).max())
 
 
 def relax_cell(
@@ -111,12 +157,18 @@ def relax_cell(
     potential: Potential,
     fmax: float = FMAX,
     callback: Callable[[RelaxationStep], None] | None = None,
+    constraints: Sequence[FixConstraint] = (),
+    symprec: float = SYMPREC,
 ) -> PhonopyAtoms:
     """Return phonopy's cell relaxed as by :func:`relax`; order of atoms and masses stay."""
     atoms = Atoms(
-        numbers=unitcell.numbers, positions=unitcell.positions, cell=unitcell.cell, pbc=True
+        numbers=unitcell.numbers,
+        positions=unitcell.positions,
+        cell=unitcell.cell,
+        pbc=True,
+        constraint=list(constraints),
     )
-    relaxed = relax(atoms, potential, fmax, callback=callback)
+    relaxed = relax(atoms, potential, fmax, symprec=symprec, callback=callback)
     return PhonopyAtoms(
         symbols=unitcell.symbols,
         positions=relaxed.positions,
@@ -124,6 +176,23 @@ def relax_cell(
         masses=unitcell.masses,
         magnetic_moments=unitcell.magnetic_moments,
     )
+
+
+def _kept_symmetry(
+    atoms: Atoms, constraints: Sequence[FixConstraint], symprec: float, fmax: float
+) -> Operations:
+    """Return the group to relax in.
+
+    Forces are averaged over it, so that it must be obeyed well enough: what an operation misses
+    may change forces by less than the threshold.
+    """
+    symmetry = obeyed(search(as_structure(atoms), symprec), fmax / STIFFNESS)
+    return operations_that_keep(symmetry, allowed_motions(atoms, constraints))
+
+
+def _again(atoms: Atoms, symmetry: Operations) -> Operations:
+    """Return the operations as the atoms, moved meanwhile, obey them now."""
+    return measured(as_structure(atoms), symmetry.rotations, symmetry.image, symmetry.translation)
 
 
 def _check(atoms: Atoms, potential: Potential) -> None:

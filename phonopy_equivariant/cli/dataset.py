@@ -84,8 +84,10 @@ def _add_check(actions: Any) -> None:
         "check",
         "find what is wrong",
         "Report, by file and index (from 0): numbers that are not finite, overlapping atoms,\n"
-        "missing labels, energies that do not fit the forces or the stress (units, signs,\n"
-        "energies per atom), outliers. Exit status 1 if anything is wrong.",
+        "missing labels, labels that contradict each other, absurd forces, equal structures with\n"
+        "other labels or in two of the files (training and validation), energies that do not fit\n"
+        "the forces or the stress (units, signs, energies per atom), outliers. Exit status 1 if\n"
+        "anything is wrong.",
     )
     parser.add_argument(
         "-o",
@@ -224,9 +226,16 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--format", metavar="NAME", help="where it is not recognised by itself")
     group.add_argument("--level", metavar="TEXT", help="level of theory, such as PBE")
-    group.add_argument("--energy-key", metavar="KEY", help="name in extended XYZ or a database")
+    group.add_argument(
+        "--energy-key",
+        metavar="KEY",
+        help="name in extended XYZ, a database or a trajectory; default: names such as REF_energy "
+        "win over energy, and free_energy wins over energy",
+    )
     group.add_argument("--forces-key", metavar="KEY", help="likewise")
-    group.add_argument("--stress-key", metavar="KEY", help="likewise")
+    group.add_argument(
+        "--stress-key", metavar="KEY", help='likewise; a name with "virial" in it is a virial (eV)'
+    )
     group.add_argument(
         "--cell", metavar="YAML", help="phonopy: file with the cells of FORCE_SETS, FORCE_CONSTANTS"
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ase.data import chemical_symbols
 
@@ -17,6 +17,7 @@ from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 if TYPE_CHECKING:
+    from phonopy_equivariant.data.checks import Problem, Survey
     from phonopy_equivariant.data.statistics import Summary
     from phonopy_equivariant.structure import Structure
 
@@ -56,16 +57,19 @@ def info(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Print what is wrong; write the rest if asked to."""
-    from phonopy_equivariant.data.checks import check_records
+    from phonopy_equivariant.data.files import open_records
 
     console = Console(args.quiet, args.verbose)
     if args.output:
         output_format(Path(args.output))
     found, sound = 0, []
+    surveys: list[Survey] = []
     for name in args.files:
-        records = list(_records(args, console, [name], unsound="keep"))
-        with console.stage(f"Checking {len(records)} records of {name}"):
-            problems = check_records(records, args.require)
+        with console.stage(f"Reading {name}"):
+            records = open_records(name, **_options(args))
+        with console.stage(f"Checking {len(records)} records of {name}") as update:
+            surveys.append(_survey(records, args.require, update))
+            problems = [*surveys[-1].problems(), *_repeated(surveys)]
         for problem in problems:
             print(f"{problem.source}: {problem.text}", flush=True)
         found += len(problems)
@@ -75,12 +79,40 @@ def check(args: argparse.Namespace) -> int:
                 "convert its units first."
             )
         bad = {problem.place for problem in problems}
-        sound += [record for k, record in enumerate(records) if k not in bad]
+        sound.append(_without(records, bad))
         console.say(f"{name}: {len(records)} records, {len(problems)} problems")
     if args.output:
-        _written(console, write_records(sound, args.output), args.output)
+        count = write_records(itertools.chain.from_iterable(sound), args.output)
+        _written(console, count, args.output)
         return 0
     return 1 if found else 0
+
+
+def _without(records: Sequence[Record], places: set[int | None]) -> Iterator[Record]:
+    return (record for place, record in enumerate(records) if place not in places)
+
+
+def _survey(
+    records: Sequence[Record], require: Iterable[str] | None, update: Callable[[str], None]
+) -> Survey:
+    from phonopy_equivariant.data.checks import Survey
+
+    survey = Survey(require)
+    for record in _shown(iter(records), update):
+        survey.add(record)
+    return survey
+
+
+def _repeated(surveys: Sequence[Survey]) -> Iterator[Problem]:
+    """Yield a problem for each structure of the last file that one before it has too."""
+    from phonopy_equivariant.data.checks import Problem
+    from phonopy_equivariant.data.duplicates import shared_structures
+
+    *before, last = surveys
+    for survey in before:
+        for one, two in shared_structures(survey.marks, last.marks):
+            text = f"the same structure as {survey.sources[one]}: in training and validation?"
+            yield Problem(last.sources[two], text, two)
 
 
 def convert(args: argparse.Namespace) -> int:
@@ -174,17 +206,19 @@ def perturb(args: argparse.Namespace) -> int:
     return 0
 
 
-def _records(
-    args: argparse.Namespace, console: Console, files: list[str], unsound: str | None = None
-) -> Iterator[Record]:
+def _records(args: argparse.Namespace, console: Console, files: list[str]) -> Iterator[Record]:
     """Yield the records of files, showing how many were read."""
-    options = {name: getattr(args, name) for name in _READING}
-    options = {name: value for name, value in options.items() if value is not None}
-    mode = unsound or ("skip" if args.skip_bad else "raise")
+    mode, options = "skip" if args.skip_bad else "raise", _options(args)
     for name in files:
         with console.stage(f"Reading {name}") as update:
             records = iter_records(name, unsound=mode, report=console.warn, **options)
             yield from _shown(records, _prefixed(update, f"Reading {name}: "))
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the command line says to a reader."""
+    options = {name: getattr(args, name) for name in _READING}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _prefixed(update: Callable[[str], None], prefix: str) -> Callable[[str], None]:

@@ -15,6 +15,7 @@ from phonopy_equivariant.cli.options import (
 _DESCRIPTION = """\
 Relax atoms and cell of a crystal with a potential, in its space group. STRUCTURE is any file that
 ASE reads, or phonopy's YAML; OUT is written in the format that its name stands for in ASE.
+Selective dynamics and other constraints of the file are honoured and stand in OUT.
 """
 
 _EXAMPLES = """\
@@ -23,7 +24,7 @@ examples:
   phonopy-equivariant relax NaCl.cif -o NaCl.extxyz --fmax 1e-6
   phonopy-equivariant relax POSCAR -o POSCAR_relaxed --fixed-cell
 
-POSCAR and .extxyz keep the digits that a symmetry search needs; .cif keeps fewer.
+POSCAR keeps all digits; .extxyz and .cif keep fewer, and with them less of the symmetry is exact.
 """
 
 
@@ -46,6 +47,13 @@ def add_command(commands: Any) -> None:
         help="largest force at the end, eV/Å; default: 1e-4",
     )
     group.add_argument("--fixed-cell", action="store_true", help="keep the lattice vectors")
+    group.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="D",
+        help="distance in Å within which symmetry is recognised and made exact; default: 1e-4",
+    )
     add_logging_options(parser)
     parser.set_defaults(function=_main)
 
@@ -54,6 +62,7 @@ def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_potential, warn_if_far, watched
     from phonopy_equivariant.io.crystals import read_atoms
     from phonopy_equivariant.io.outputs import (
+        check_constraints,
         check_output,
         output_format,
         write_atoms,
@@ -63,11 +72,14 @@ def _main(args: argparse.Namespace) -> int:
     atoms = read_atoms(args.structure)
     output_format(args.output)
     check_output(args.output)
+    check_constraints(atoms, args.output)
     potential = start_potential(args, console, atoms)
-    from phonopy_equivariant.calculators.relax import relax
+    from phonopy_equivariant.calculators.relax import distance, relax, symmetrise
 
+    cell = not args.fixed_cell
+    start = symmetrise(atoms, args.tolerance, cell)
     with watched(console) as (show, steps):
-        relaxed = relax(atoms, potential, args.fmax, cell=not args.fixed_cell, callback=show)
+        relaxed = relax(start, potential, args.fmax, cell, args.tolerance, callback=show)
     warn_if_far(console, potential, relaxed)
     write_atoms(relaxed, args.output)
     first, last = steps[0], steps[-1]
@@ -75,6 +87,7 @@ def _main(args: argparse.Namespace) -> int:
         "Relaxation",
         [
             f"potential  {potential.name}",
+            f"symmetry   atoms moved by up to {distance(atoms, start):.1e} Å to make it exact",
             f"steps      {last.step}",
             f"energy     {first.energy:.6f} -> {last.energy:.6f} eV",
             f"force      {first.max_force:.1e} -> {last.max_force:.1e} eV/Å",

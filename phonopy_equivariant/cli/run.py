@@ -164,7 +164,9 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
         select_supercell(crystal, dim, symprec)  # malformed numbers, before JAX starts
     potential = start_potential(args, console, crystal.unitcell)
     if args.relax:
-        crystal = relaxed_crystal(crystal, potential, args.relax_fmax, console)
+        crystal = relaxed_crystal(
+            crystal, potential, args.relax_fmax, console, settings.symmetry_tolerance
+        )
     matrix, origin = select_supercell(crystal, dim, symprec)
     if dim is not None and args.dim is None:
         origin = "DIM of --config"

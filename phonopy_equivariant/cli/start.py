@@ -55,13 +55,24 @@ def warn_if_far(
 
 
 def relaxed_crystal(
-    crystal: Crystal, potential: Potential, fmax: float | None, console: Console
+    crystal: Crystal,
+    potential: Potential,
+    fmax: float | None,
+    console: Console,
+    symprec: float | None = None,
 ) -> Crystal:
     """Return the crystal with its unit cell relaxed."""
-    from phonopy_equivariant.calculators.relax import FMAX, relax_cell
+    from phonopy_equivariant.calculators.relax import FMAX, SYMPREC, relax_cell
 
     with watched(console) as (show, steps):
-        unitcell = relax_cell(crystal.unitcell, potential, FMAX if fmax is None else fmax, show)
+        unitcell = relax_cell(
+            crystal.unitcell,
+            potential,
+            FMAX if fmax is None else fmax,
+            show,
+            crystal.constraints,
+            symprec or SYMPREC,
+        )
     last = steps[-1]
     console.say(
         f"Relaxed in {last.step} steps: force {last.max_force:.1e} eV/Å, "

@@ -82,6 +82,7 @@ def _main(args: argparse.Namespace) -> int:
         from phonopy_equivariant.training.loop import Trainer
     with console.stage("Reading data"):
         trainer = Trainer(config, args.restart, console.warn)
+    console.report("Data", trainer.contents)
     start = trainer.progress.step
     if start:
         console.say(f"Going on from step {start} of {config.output}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from phonopy_equivariant.data.duplicates import Marks, MarkTable
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.data.statistics import EnergyTable, is_isolated
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.structure import Structure, as_structure
 
 FIRST_ORDER = ("energy", "forces", "stress")
 # eV/Å, the length of a force; beyond, a calculation has failed or forces are in another unit.
@@ -80,8 +81,10 @@ def overlap(record: Record) -> str:
 
 
 def faults(record: Record) -> Iterator[str]:
-    """Yield what is wrong with one record: what :func:`unsoundness` and :func:`overlap` find,
-    forces beyond any structure, and force constants that are not Hermitian.
+    """Yield what is wrong with one record.
+
+    What :func:`unsoundness` and :func:`overlap` find, forces beyond those of any structure, and
+    force constants that are not Hermitian.
     """
     text = unsoundness(record)
     if text:
@@ -138,7 +141,8 @@ class Survey:
         self._require = None if require is None else list(require)
         self.sources: list[str] = []
         self._single: list[Problem] = []
-        self._labels = array("b")  # a bit for each of FIRST_ORDER; -1 where nothing is required
+        # a bit for each of FIRST_ORDER: what a record has, and what may be asked of it
+        self._labels, self._owed = array("b"), array("b")
         self._stresses, self._places = array("d"), array("q")
         self._energies, self._work, self._marks = EnergyTable(), WorkTable(), MarkTable()
         self._first = ""
@@ -149,11 +153,14 @@ class Survey:
         self.sources.append(record.source)
         texts = list(faults(record))
         self._single += [Problem(record.source, text, place) for text in texts]
-        free = bool(texts) or "force_constants" in labels or "spectrum" in labels
-        self._labels.append(-1 if free else sum((x in labels) << k for k, x in _BITS))
         self._marks.add(None if texts else record)
-        if texts:
-            return
+        self._labels.append(_bits(labels))
+        free = bool(texts) or "force_constants" in labels or "spectrum" in labels
+        self._owed.append(0 if free else _bits(_possible(record.structure)))
+        if not texts:
+            self._add_sound(record, place)
+
+    def _add_sound(self, record: Record, place: int) -> None:
         self._first = self._first or record.source
         self._work.add(record)
         if record.stress is not None:
@@ -175,14 +182,16 @@ class Survey:
         return [*single, *whole, *self._of_stresses(), *self._deviations()]
 
     def _missing(self) -> Iterator[Problem]:
-        labels, wanted = np.array(self._labels), self._require
-        if wanted is None:
-            labelled = labels[labels > 0]
-            wanted = [x for k, x in _BITS if 2 * np.count_nonzero(labelled >> k & 1) > len(labelled)]
-        for place, bits in enumerate(labels.tolist()):
-            missing = [x for k, x in _BITS if x in wanted and not bits >> k & 1]
-            if bits >= 0 and missing:
-                yield Problem(self.sources[place], f"no {' and no '.join(missing)}", place)
+        missing: dict[int, list[str]] = defaultdict(list)
+        labels, owed = np.array(self._labels), np.array(self._owed)
+        for k, name in enumerate(FIRST_ORDER):
+            has, asked = labels >> k & 1 == 1, owed >> k & 1 == 1
+            most = 2 * np.count_nonzero(has & asked) > np.count_nonzero(asked & (labels > 0))
+            if most if self._require is None else name in self._require:
+                for place in np.flatnonzero(asked & ~has).tolist():
+                    missing[place].append(name)
+        for place, names in missing.items():
+            yield Problem(self.sources[place], f"no {' and no '.join(names)}", place)
 
     def _contradictions(self) -> Iterator[Problem]:
         for place, (other, how) in self._marks.contradictions().items():
@@ -213,4 +222,12 @@ class Survey:
                 yield Problem(self.sources[place], text, place, certain=False)
 
 
-_BITS = tuple(enumerate(FIRST_ORDER))
+def _bits(labels: Iterable[str]) -> int:
+    return sum(1 << k for k, name in enumerate(FIRST_ORDER) if name in labels)
+
+
+def _possible(structure: Structure) -> tuple[str, ...]:
+    """Return the labels that a structure can have and does not have by symmetry."""
+    if is_isolated(structure):
+        return ("energy",)
+    return FIRST_ORDER if structure.pbc.all() else ("energy", "forces")

@@ -1,10 +1,10 @@
 """Extended XYZ: read with ASE, written here with every digit.
 
-Per configuration, in the comment line: ``energy`` (eV), ``stress`` (9 numbers, or 6 in ASE's order,
-eV/Å³) or ``virial`` (eV, -V times the stress), ``level``. Per atom: ``forces`` (eV/Å), ``masses``
-(amu). Names of the lattice and of the columns may be in any case, as NEP's files have them; names of
-labels are those of :mod:`phonopy_equivariant.data.labels`. Second-order data, all of them JSON arrays
-in the comment line (``name="_JSON [[...], ...]"``):
+Per configuration, in the comment line: ``energy`` (eV), ``stress`` (9 numbers, or 6 in ASE's
+order, eV/Å³) or ``virial`` (eV, -V times the stress), ``level``. Per atom: ``forces`` (eV/Å),
+``masses`` (amu). Names of the lattice and of the columns may be in any case, as NEP's files have
+them; names of labels are those of :mod:`phonopy_equivariant.data.labels`. Second-order data, all of
+them JSON arrays in the comment line (``name="_JSON [[...], ...]"``):
 
 ``hessian``
     (3n, 3n), eV/Å²: second derivatives at Γ, or of a molecule.

@@ -158,7 +158,9 @@ def write_records(
             with open_text(temporary, "wt", compression=path.suffix.lower()) as file:
                 module.write(counted, file)
         if not counted.count:
-            raise PhonopyEquivariantError(f"{path}: no record is left to write; nothing was written.")
+            raise PhonopyEquivariantError(
+                f"{path}: no record is left to write; nothing was written."
+            )
     return counted.count
 
 

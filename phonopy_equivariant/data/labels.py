@@ -133,7 +133,9 @@ def labelled_record(frame: Frame, keys: Keys, level: str) -> Record:
 
 def atoms_values(atoms: Atoms) -> dict[str, Any]:
     """Return all data of an ``Atoms`` by name; a calculator's results come before the rest."""
-    return dict(atoms.arrays) | dict(atoms.info) | ({} if atoms.calc is None else atoms.calc.results)
+    return (
+        dict(atoms.arrays) | dict(atoms.info) | ({} if atoms.calc is None else atoms.calc.results)
+    )
 
 
 def full_stress(values: Any) -> ndarray:
@@ -229,8 +231,8 @@ def _contradiction(found: Sequence[_Value], label: str) -> str:
             other = differing[0]
             off = np.abs(other.array - best.array).max()
             return (
-                f"{best.name} and {other.name} differ by {off:.3g} {_UNITS[label]}: choose one with "
-                f"{label}_key"
+                f"{best.name} and {other.name} differ by {off:.3g} {_UNITS[label]}: choose one "
+                f"with {label}_key"
             )
     return ""
 

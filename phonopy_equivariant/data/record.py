@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from jaxtyping import Complex, Float
 from numpy import ndarray
@@ -94,6 +95,6 @@ class Record:
 
     def only(self, labels: Collection[str]) -> Record:
         """Return the record without the labels that are not named."""
-        gone = {name: None for name in LABELS if name not in labels}
+        gone: dict[str, Any] = {name: None for name in LABELS if name not in labels}
         kept = {name: text for name, text in self.contradictions.items() if name in labels}
         return dataclasses.replace(self, **gone, contradictions=kept)

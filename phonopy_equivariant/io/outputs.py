@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -18,6 +21,7 @@ from phonopy.file_IO import (
 )
 from phonopy.physical_units import get_calculator_physical_units
 
+from phonopy_equivariant.calculators.constraints import allowed_motions
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import check_writable, replacing
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
@@ -107,8 +111,39 @@ def write_atoms(atoms: Atoms, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path).expanduser()
     file_format = output_format(path)
+    options: dict[str, Any] = {}
+    if file_format == "extxyz" and atoms.constraints:  # ASE leaves move_mask out by itself
+        others = [name for name in atoms.arrays if name not in ("numbers", "positions")]
+        options["columns"] = ["symbols", "positions", *others, "move_mask"]
     with replacing(path) as temporary:
-        ase.io.write(temporary, atoms, format=file_format)
+        ase.io.write(temporary, atoms, format=file_format, **options)
+
+
+def check_constraints(atoms: Atoms, path: str | os.PathLike[str]) -> None:
+    """Raise before any work is done if the constraints of atoms would be lost in a file.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        What ASE reads from such a file allows other motions.
+
+    """
+    if not atoms.constraints:
+        return
+    kept = False
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / Path(path).name
+        with contextlib.suppress(Exception):  # ASE's writers and readers raise anything
+            write_atoms(atoms, trial)
+            again: Any = ase.io.read(trial)
+            before, after = (allowed_motions(each, each.constraints) for each in (atoms, again))
+            kept = bool(np.abs(after - before).max() < 1e-4)
+    if not kept:
+        names = ", ".join(sorted({type(each).__name__ for each in atoms.constraints}))
+        raise PhonopyEquivariantError(
+            f"{path}: this format does not keep the constraints of the structure ({names}); "
+            "choose POSCAR or name.extxyz, or remove them from the structure file."
+        )
 
 
 def output_format(path: str | os.PathLike[str]) -> str:

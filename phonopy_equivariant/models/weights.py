@@ -6,7 +6,7 @@ JAX would compile a program for each shape that it draws, which takes longer tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import haiku as hk
 import jax
@@ -14,12 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-
-class Draw(Protocol):
-    """What makes the initial value of one weight, or what stands for it."""
-
-    def __call__(self, shape: tuple[int, ...], spread: float, mean: float) -> Any:
-        """Return a leaf of the parameters for normal numbers of this spread about the mean."""
+# (shape, spread, mean) -> a leaf of the parameters: normal numbers of this spread about the mean
+Draw = Callable[[tuple[int, ...], float, float], Any]
 
 
 def normal_numbers(seed: int) -> Draw:

@@ -12,9 +12,9 @@ from phonopy_equivariant.features import Familiarity
 CLOSE = 1e-5
 
 ISOTOPES = (
-    "isotopes on equivalent sites: phonopy's mesh, group velocities and irreps would use a symmetry "
-    "that these masses break; pass is_symmetry=False to Phonopy (phonopy --nosym), which changes "
-    "no force constant"
+    "isotopes on equivalent sites: phonopy's mesh, group velocities and irreps would use a "
+    "symmetry that these masses break; make the Phonopy object with is_symmetry=False "
+    "(phonopy --nosym)"
 )
 
 

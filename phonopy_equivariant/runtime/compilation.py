@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from phonopy_equivariant.runtime import programs
+from phonopy_equivariant.runtime.forks import check_process
 
 # On the CPU level 1 compiles forces in 0.8 of the time of the default and runs them as fast
 # (within 5 %, the noise of the measurement); on other devices XLA's defaults stay.
@@ -20,6 +22,21 @@ _CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 # program for the CPU takes 800 to 1800 of them, and beyond the limit XLA ends in a segmentation
 # fault.
 _MAPS_SHARE = 0.6
+
+
+@contextlib.contextmanager
+def x64_mode() -> Iterator[None]:
+    """Let JAX compute in 64 bits inside the context; every use of JAX here is in one.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        JAX would hang in this process, see :mod:`.forks`.
+
+    """
+    check_process()
+    with jax.enable_x64(True):
+        yield
 
 
 class Compiled:
@@ -43,7 +60,7 @@ class Compiled:
     def __call__(self, *args: Any) -> Any:
         """Run the compiled function, compiling it for new shapes or static arguments."""
         before = self._traced
-        with jax.enable_x64(True):
+        with x64_mode():
             result = self.jitted(*args)
         if self._traced > before and memory_maps() > _MAPS_SHARE * maps_allowed():
             jax.clear_caches()

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jraph
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import bucket_size, edge_bucket, pad_graph
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.training.config import HessianTerm, LossConfig
+from phonopy_equivariant.training.config import HessianTerm
+
+GRAPH_TERMS = ("energy", "forces", "stress", "hessian")
 
 # A batch has room for this many times the mean structure: few leave a hole, little is padding.
 _ROOM = 1.25
+
+
+# Bytes of graphs, or of cells, of one set that stay in memory.
+_KEPT = 2**27
+
+Sizes = Int[ndarray, "structures 2"]  # atoms and edges
+Made = TypeVar("Made")
 
 
 class Budget(NamedTuple):
@@ -70,23 +79,71 @@ def is_gamma(record: Record) -> bool:
     return data is not None and len(data.qpoints) == 1 and not np.any(data.qpoints)
 
 
-def budget(graphs: Sequence[jraph.GraphsTuple], batch_size: int) -> Budget:
+class Kept(Generic[Made]):
+    """What a function makes of places: as much as there is room for is made once, the rest again.
+
+    A place that is not kept is not kept later either: an epoch comes to every place once, so that
+    throwing one out for another would save nothing.
+    """
+
+    def __init__(self, make: Callable[[int], Made], room: int = _KEPT):
+        self._make, self._room = make, room
+        self._values: dict[int, Made] = {}
+
+    def __getitem__(self, place: int) -> Made:
+        if place in self._values:
+            return self._values[place]
+        value = self._make(place)
+        size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(value))
+        if size <= self._room:
+            self._room -= size
+            self._values[place] = value
+        return value
+
+
+class Graphs:
+    """The graphs of records with their labels, made when they are asked for.
+
+    Attributes
+    ----------
+    sizes
+        Atoms and edges of each.
+    has
+        Whether each has the data of a term: "energy", "forces", "stress", "hessian" (at Γ).
+
+    """
+
+    def __init__(self, potential: Potential, records: Sequence[Record]):
+        self._graphs = Kept(lambda place: labelled_graph(potential, records[place]))
+        sizes, shares = [], []
+        for place in range(len(records)):
+            graph = self[place]
+            sizes.append([int(graph.n_node[0]), int(graph.n_edge[0])])
+            shares.append([bool(graph.globals["share"][name][0]) for name in GRAPH_TERMS])
+        self.sizes: Sizes = np.array(sizes, int).reshape(-1, 2)
+        columns = np.array(shares, bool).reshape(-1, len(GRAPH_TERMS)).T
+        self.has = dict(zip(GRAPH_TERMS, columns, strict=True))
+
+    def __getitem__(self, place: int) -> jraph.GraphsTuple:
+        return self._graphs[place]
+
+
+def budget(sizes: Sizes, batch_size: int) -> Budget:
     """Return the size that batches of ``batch_size`` of these structures are padded to."""
 
     def room(counts: ndarray) -> int:
         return int(max(counts.max(), batch_size * min(counts.max(), _ROOM * counts.mean())))
 
-    nodes = np.array([int(graph.n_node[0]) for graph in graphs])
-    edges = np.array([int(graph.n_edge[0]) for graph in graphs])
+    nodes, edges = sizes.T
     return Budget(bucket_size(room(nodes) + 1, 4), edge_bucket(room(edges)), batch_size)
 
 
-def fill(order: Sequence[int], graphs: Sequence[jraph.GraphsTuple], size: Budget) -> list[ndarray]:
+def fill(order: Sequence[int], sizes: Sizes, size: Budget) -> list[ndarray]:
     """Split an order of structures into batches that fit, without reordering."""
     batches: list[list[int]] = [[]]
     nodes = edges = 0
     for index in order:
-        n, e = int(graphs[index].n_node[0]), int(graphs[index].n_edge[0])
+        n, e = sizes[index].tolist()
         full = len(batches[-1]) == size.graphs
         if batches[-1] and (full or nodes + n >= size.nodes or edges + e > size.edges):
             batches.append([])
@@ -110,30 +167,10 @@ def pack(
     return pad_graph(joined, size.nodes, size.edges)
 
 
-def shared_out(
-    graphs: Sequence[jraph.GraphsTuple], loss: LossConfig, weight: float
-) -> list[jraph.GraphsTuple]:
-    """Return the structures of a batch with their shares in its means, times ``weight``.
-
-    A mean runs over all structures here, on whatever device they end up.
-    """
-    totals = {}
-    for name in loss.terms:
-        if name != "spectrum":
-            counts = [_count(graph, name) for graph in graphs]
-            totals[name] = max(sum(counts), 1.0)
-    return [
-        graph._replace(
-            globals=graph.globals
-            | {
-                "share": {
-                    name: weight * graph.globals["share"][name] / total
-                    for name, total in totals.items()
-                }
-            }
-        )
-        for graph in graphs
-    ]
+def with_shares(graph: jraph.GraphsTuple, factors: Mapping[str, float]) -> jraph.GraphsTuple:
+    """Return a structure whose shares in the means of the terms are times a factor each."""
+    share = {name: factor * graph.globals["share"][name] for name, factor in factors.items()}
+    return graph._replace(globals=graph.globals | {"share": share})
 
 
 def with_samples(
@@ -179,11 +216,6 @@ def _unit(generator: np.random.Generator, count: int) -> Float[ndarray, "count 3
     vectors = generator.normal(size=(count, 3))
     unit: ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit
-
-
-def _count(graph: jraph.GraphsTuple, name: str) -> float:
-    labelled = float(graph.globals["share"][name][0])
-    return labelled * int(graph.n_node[0]) if name == "forces" else labelled
 
 
 def _empty_like(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:

@@ -158,6 +158,8 @@ class SetConfig:
         Use only this many records for training (0: all), the first of the seeded order.
     terms
         Terms of the loss this set takes part in; empty: all it has data for.
+    check
+        What happens where units, signs or sizes of the whole set look wrong: ``stop`` or ``warn``.
     options
         Options of ``read_records``.
 
@@ -170,6 +172,7 @@ class SetConfig:
     valid_path: str = ""
     limit: int = 0
     terms: tuple[str, ...] = ()
+    check: Literal["stop", "warn"] = "stop"
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

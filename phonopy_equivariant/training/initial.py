@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,13 +15,14 @@ from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.load import load_potential
 from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.data.selection import Selection
 from phonopy_equivariant.data.statistics import average_neighbours, reference_energies, summarise
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.architectures import ARCHITECTURES
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, graph_of_node, node_energies, random_potential
-from phonopy_equivariant.runtime.compilation import compiled
-from phonopy_equivariant.training.batches import budget, fill, labelled_graph, pack
+from phonopy_equivariant.runtime.compilation import compiled, x64_mode
+from phonopy_equivariant.training.batches import Graphs, budget, fill, pack
 from phonopy_equivariant.training.config import TrainingConfig
 
 # Leaf of the parameters that holds energies of free atoms.
@@ -31,12 +33,9 @@ _COUNTED = 200
 
 
 def initial_potential(
-    config: TrainingConfig,
-    records: Sequence[Record],
-    held_out: Sequence[Record] = (),
-    energies: Sequence[Record] = (),
+    config: TrainingConfig, records: Sequence[Record], held_out: Sequence[Record] = ()
 ) -> Potential:
-    """Return the potential before the first step, its energies as ``config.energies`` says.
+    """Return the potential before its energies are fitted to the data.
 
     Parameters
     ----------
@@ -44,9 +43,6 @@ def initial_potential(
         The training.
     records, held_out
         Of training and validation: a potential from scratch knows the elements of both.
-    energies
-        Records that energies of free atoms are fitted to. Without any they stay as they are: a
-        run that goes on has its own weights.
 
     Raises
     ------
@@ -56,36 +52,37 @@ def initial_potential(
 
     """
     if config.finetune_from:
-        potential = load_potential(config.finetune_from, config.dtype)
-    else:
-        numbers = {int(z) for r in (*records, *held_out) for z in r.structure.numbers}
-        values = {"species": sorted(numbers)} | dict(config.model or {})
-        potential = _from_scratch(values, config, records)
-    known = [record for record in energies if record.energy is not None]
-    if known and config.energies == "refit" and config.loss.energy is not None:
-        potential = refit_energies(potential, known)
-    return potential
+        return load_potential(config.finetune_from, config.dtype)
+    every = itertools.chain(records, held_out)
+    numbers = set().union(*(record.structure.numbers.tolist() for record in every))
+    values = {"species": sorted(numbers)} | dict(config.model or {})
+    return _from_scratch(values, config, records)
 
 
 def refit_energies(potential: Potential, records: Sequence[Record]) -> Potential:
     """Return the potential with energies of free atoms shifted to suit records with energies.
 
-    The shifts x_z minimise sum |E - E_model - sum_z n_z x_z|², smallest norm where the data leave
-    a choice, as a single compound does. Forces do not change.
+    The shifts x_z are the :func:`.reference_energies` of E - E_model: an element with isolated
+    atoms in the data gets their energy; for the others they minimise
+    sum |E - E_model - sum_z n_z x_z|², smallest norm where the data leave a choice, as a single
+    compound does. Forces do not change.
     """
-    graphs = [labelled_graph(potential, record) for record in records]
-    size = budget(graphs, 4)
-    predicted = np.zeros(len(records))
-    for chosen in fill(range(len(graphs)), graphs, size):
-        batch = pack([graphs[k] for k in chosen], size, graphs[0])
+    known = [k for k, record in enumerate(records) if record.energy is not None]
+    if not known:
+        return potential
+    labelled = Selection(records, known)
+    graphs = Graphs(potential, labelled)
+    size = budget(graphs.sizes, 4)
+    predicted = np.zeros(len(labelled))
+    for chosen in fill(range(len(labelled)), graphs.sizes, size):
+        parts = [graphs[k] for k in chosen.tolist()]
+        batch = pack(parts, size, parts[0])
         values = np.asarray(_energies(potential.model, potential.params, batch), float)
         predicted[chosen] = values[: len(chosen)]
-    rest = [
-        dataclasses.replace(record, energy=record.energy - value)
-        for record, value in zip(records, predicted.tolist(), strict=True)
-        if record.energy is not None
-    ]
-    found = reference_energies(rest)
+    found = reference_energies(
+        dataclasses.replace(record, energy=(record.energy or 0.0) - value)
+        for record, value in zip(labelled, predicted.tolist(), strict=True)
+    )
     shifts = np.array([found.get(z, 0.0) for z in potential.species])
     return dataclasses.replace(potential, params=_shifted(potential, shifts))
 
@@ -119,7 +116,7 @@ def _shifted(potential: Potential, shifts: Float[ndarray, " species"]) -> Params
         if jax.tree_util.keystr(path[-1:], simple=True) != ATOMIC_ENERGIES:
             return leaf
         found.append(leaf.shape)
-        with jax.enable_x64(True):
+        with x64_mode():
             return jnp.asarray(np.asarray(leaf, float) + shifts.reshape(leaf.shape), leaf.dtype)
 
     params: Params = jax.tree_util.tree_map_with_path(shift, potential.params)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,13 +18,16 @@ import yaml
 from phonopy_equivariant.checkpoints.load import load_potential
 from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.data import Record
+from phonopy_equivariant.data.selection import Union
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.training import gradients, optimiser
+from phonopy_equivariant.training.ahead import Ahead
 from phonopy_equivariant.training.config import TrainingConfig, read_config
-from phonopy_equivariant.training.initial import initial_potential
+from phonopy_equivariant.training.contents import check_terms, contents
+from phonopy_equivariant.training.initial import initial_potential, refit_energies
 from phonopy_equivariant.training.logs import Logs
 from phonopy_equivariant.training.losses import Metrics
 from phonopy_equivariant.training.optimiser import TrainState
@@ -32,7 +36,7 @@ from phonopy_equivariant.training.samples import (
     Microbatch,
     Samples,
 )
-from phonopy_equivariant.training.sources import fingerprint, read_set, set_names
+from phonopy_equivariant.training.sources import read_set, set_names
 from phonopy_equivariant.training.state import (
     Origin,
     Progress,
@@ -65,10 +69,15 @@ class Result(NamedTuple):
     stopped: bool  # whether patience ended it early
 
 
+def _log(line: str) -> None:
+    logging.getLogger("phonopy_equivariant").warning(line)
+
+
 def train(
     config: TrainingConfig | str | os.PathLike[str],
     callback: Callable[[Report], None] | None = None,
     restart: bool = False,
+    report: Callable[[str], None] = _log,
 ) -> Result:
     """Train a potential; continue a run that was interrupted, as if it had not been.
 
@@ -80,6 +89,9 @@ def train(
         Called with a :class:`Report` after steps that are logged or validated.
     restart
         Begin anew where the output folder holds an unfinished run.
+    report
+        Is told, in one line each, of records that are left out and of what is odd in the data; by
+        default the logger ``phonopy_equivariant`` is.
 
     Returns
     -------
@@ -91,12 +103,12 @@ def train(
     Raises
     ------
     PhonopyEquivariantError
-        Data that cannot be read or used, an output folder of another training, or a loss that is
-        no longer a number.
+        Data that cannot be read or used, a term of the loss that no record has data for, an output
+        folder of another training, or a loss that is no longer a number.
 
     """
     some = config if isinstance(config, TrainingConfig) else read_config(config)
-    trainer = Trainer(some, restart)
+    trainer = Trainer(some, restart, report)
     try:
         return trainer.run(callback or (lambda report: None))
     finally:
@@ -111,7 +123,12 @@ class Trainer:
     config, restart
         As of :func:`train`.
     report
-        Is told of each record that is left out, in one line.
+        Is told, in one line each, of records that are left out and of what is odd in the data.
+
+    Attributes
+    ----------
+    contents
+        A line for each set: how many records have data for each term of its loss.
 
     """
 
@@ -126,33 +143,31 @@ class Trainer:
         self._mesh = gradients.device_mesh()
         self._names = set_names(config.sets)
         self._devices = 1 if self._mesh is None else self._mesh.size
-        pairs = [read_set(some, config.seed, k, report) for k, some in enumerate(config.sets)]
-        data = tuple(fingerprint(*pair) for pair in pairs)
+        found = [
+            read_set(some, config.loss.terms, config.seed, k, report)
+            for k, some in enumerate(config.sets)
+        ]
+        data = tuple(some.fingerprint for some in found)
         self._origin = Origin(config.to_dict(), data, self._devices)
         resumed = (self._folder / STATE).exists() and not restart
         if resumed:
             _check_same(load_origin(self._folder / STATE), self._origin, self._folder)
-        everything = [record for training, _ in pairs for record in training]
-        held_out = [record for _, held in pairs for record in held]
-        referred = [
-            record
-            for some, (training, _) in zip(config.sets, pairs, strict=True)
-            if not some.terms or "energy" in some.terms
-            for record in training
-        ]
-        self._potential = initial_potential(
-            config, everything, held_out, [] if resumed else referred
-        )
-        self._levels = sorted({record.level for record in everything} - {""})
-        self._sets = [self._samples(k, training) for k, (training, _) in enumerate(pairs)]
-        held_sets = {
-            self._names[k]: self._samples(k, held, held_out=True)
-            for k, (_, held) in enumerate(pairs)
-            if held
+        everything = Union([some.training for some in found])
+        held_out = Union([some.held for some in found])
+        self._potential = initial_potential(config, everything, held_out)
+        self._sets = [self._samples(k, some.training) for k, some in enumerate(found)]
+        self._validation = {
+            self._names[k]: self._samples(k, some.held, held_out=True)
+            for k, some in enumerate(found)
+            if len(some.held)
         }
-        self._validation = {name: some.all() for name, some in held_sets.items()}
-        columns = _columns("train", dict(zip(self._names, self._sets, strict=True)))
-        self._columns = columns + _columns("valid", held_sets)
+        training = dict(zip(self._names, self._sets, strict=True))
+        self.contents = contents(training, self._validation)
+        check_terms(config, training, self._validation, report)
+        if not resumed and config.energies == "refit" and config.loss.energy is not None:
+            self._potential = refit_energies(self._potential, everything)
+        self._levels = sorted({record.level for record in everything} - {""})
+        self._columns = _columns("train", training) + _columns("valid", self._validation)
         if not self._validation and (config.patience or config.optimiser.schedule == "plateau"):
             raise PhonopyEquivariantError(
                 "patience and the plateau schedule need validation data; give a set valid: 0.1."
@@ -160,6 +175,7 @@ class Trainer:
         self.state = optimiser.start(config.optimiser, self._potential.params)
         self.progress = Progress(0, tuple(Cursor() for _ in self._sets))
         self._open(resumed)
+        self._ahead = Ahead(self._sets)
 
     def run(self, callback: Callable[[Report], None]) -> Result:
         """Take the steps that are left; save the state on the way out, whatever the reason."""
@@ -185,13 +201,14 @@ class Trainer:
         return self._result()
 
     def close(self) -> None:
-        """Close the logs."""
+        """Close the logs, and end the thread that makes batches."""
+        self._ahead.close()
         self._logs.close()
 
     def _advance(self) -> tuple[TrainState, Progress, dict[str, float] | None]:
         """Return state, progress and, where they are logged, numbers after one more step."""
         config, step = self.config, self.progress.step + 1
-        moved = [some.next(c) for some, c in zip(self._sets, self.progress.cursors, strict=True)]
+        moved = self._ahead.draw(self.progress.cursors)
         progress = dataclasses.replace(
             self.progress, step=step, cursors=tuple(cursor for _, cursor in moved)
         )
@@ -237,7 +254,7 @@ class Trainer:
         metrics: dict[str, Any] = {}
         value = 0.0
         for name, some in self._validation.items():
-            for loss, batch in some:
+            for loss, batch in some.all():
                 found, sums = gradients.loss_alone(
                     self._potential.model, loss, self._mesh, state.average, batch
                 )
@@ -260,7 +277,7 @@ class Trainer:
     def _impatient(self) -> bool:
         return 0 < self.config.patience <= self.progress.waiting
 
-    def _samples(self, index: int, records: list[Record], held_out: bool = False) -> Samples:
+    def _samples(self, index: int, records: Sequence[Record], held_out: bool = False) -> Samples:
         config, some = self.config, self.config.sets[index]
         if held_out and some.valid_path:
             some = dataclasses.replace(some, path=some.valid_path)

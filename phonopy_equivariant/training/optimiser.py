@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.layered import Params
-from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 from phonopy_equivariant.training.config import OptimiserConfig
 
 
@@ -53,7 +53,7 @@ def schedule(config: OptimiserConfig, steps: int) -> optax.Schedule:
 
 def start(config: OptimiserConfig, params: Params) -> TrainState:
     """Return the state before the first step."""
-    with jax.enable_x64(True):
+    with x64_mode():
         moments = transformation(config).init(params)
         return TrainState(jnp.zeros((), jnp.int32), params, params, moments)
 

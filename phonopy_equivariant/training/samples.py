@@ -8,7 +8,7 @@ at any step sees what the uninterrupted run would have seen.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,21 +17,22 @@ import numpy as np
 from numpy import ndarray
 
 from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.data.selection import Selection
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.training.batches import (
+    GRAPH_TERMS,
+    Graphs,
+    Kept,
     budget,
     fill,
     is_gamma,
-    labelled_graph,
     pack,
-    shared_out,
     with_samples,
+    with_shares,
 )
 from phonopy_equivariant.training.config import LossConfig, SetConfig
-from phonopy_equivariant.training.spectral import Cell, group_means, make_batch, make_cell
-
-GRAPH_TERMS = ("energy", "forces", "stress", "hessian")
+from phonopy_equivariant.training.spectral import group_means, make_batch, make_cell
 
 # Epochs of the generator that are no epochs of the training.
 SPLIT, VALIDATION = 2**62, 2**62 + 1
@@ -66,20 +67,26 @@ def split(count: int, share: float, seed: int, stream: int) -> tuple[ndarray, nd
 
 
 class Samples:
-    """The records of one set, as graphs and cells ready for batches.
+    """The records of one set, made into batches when their turn comes.
 
     Parameters
     ----------
     potential
         Whose cutoff and species the graphs have.
     records
-        Those without data for any term are left out; some must be left.
+        Those without data for any term are left out; some must be left. They are read again
+        whenever they are needed, except that graphs of a small set are kept.
     options, loss
         Of the set; the terms of the loss.
     seed, stream
         Key of the generator.
     devices
         A batch is spread over this many.
+
+    Attributes
+    ----------
+    counts
+        How many records have data for each term of the set.
 
     """
 
@@ -93,24 +100,21 @@ class Samples:
         stream: int,
         devices: int = 1,
     ):
-        self.loss = _usable(records, loss, options)
-        self.records = [r for r in records if any(_has(r, name) for name in self.loss.terms)]
+        wanted = options.terms or loss.terms
+        table = np.array([[_has(record, name) for name in wanted] for record in records], bool)
+        table = table.reshape(-1, len(wanted))
+        self.counts = dict(zip(wanted, table.sum(axis=0).tolist(), strict=True))
+        self.loss = _usable(self.counts, loss, options)
+        self.records = Selection(records, np.flatnonzero(table.any(axis=1)))
         self.weight = options.weight
         self._key, self._devices = (seed, stream), devices
-        self._graphs = [labelled_graph(potential, record) for record in self.records]
+        self._graphs = Graphs(potential, self.records)
         self._terms = [
-            name
-            for name in self.loss.terms
-            if name in GRAPH_TERMS
-            and any(graph.globals["share"][name][0] for graph in self._graphs)
+            name for name in self.loss.terms if name in GRAPH_TERMS and self._graphs.has[name].any()
         ]
-        self._cells: dict[int, Cell] = {
-            index: make_cell(potential, record.structure)
-            for index, record in enumerate(self.records)
-            if self._matrix(record) or self._spectrum(record)
-        }
+        self._cells = Kept(lambda place: make_cell(potential, self.records[place].structure))
         self._kept: tuple[int, list[list[ndarray]]] = (-1, [])
-        self.budget = budget(self._graphs, -(-options.batch_size // devices))
+        self.budget = budget(self._graphs.sizes, -(-options.batch_size // devices))
 
     def next(self, cursor: Cursor) -> tuple[list[Microbatch], Cursor]:
         """Return the batch at the cursor and the cursor after it."""
@@ -119,10 +123,10 @@ class Samples:
         following = Cursor(cursor.epoch, cursor.batch + 1)
         if following.batch == len(batches):
             following = Cursor(cursor.epoch + 1, 0)
-        return self._microbatches([chosen], cursor.epoch, cursor.batch), following
+        return list(self._microbatches([chosen], cursor.epoch, cursor.batch)), following
 
-    def all(self) -> list[Microbatch]:
-        """Return the whole set, for validation: means over the set, always the same samples."""
+    def all(self) -> Iterator[Microbatch]:
+        """Yield the whole set, for validation: means over the set, always the same samples."""
         packs = self._grouped(np.arange(len(self.records)))
         return self._microbatches(packs, VALIDATION, 0)
 
@@ -135,49 +139,45 @@ class Samples:
 
     def _grouped(self, order: ndarray) -> list[list[ndarray]]:
         """Return batches as lists of structures for each device."""
-        filled = fill(order.tolist(), self._graphs, self.budget)
+        filled = fill(order.tolist(), self._graphs.sizes, self.budget)
         return [filled[k : k + self._devices] for k in range(0, len(filled), self._devices)]
-
-    def _matrix(self, record: Record) -> bool:
-        """Tell whether the Bloch response is needed for the record's force constants."""
-        known = record.force_constants is not None and not is_gamma(record)
-        return known and self.loss.hessian is not None
-
-    def _spectrum(self, record: Record) -> bool:
-        return record.spectrum is not None and self.loss.spectrum is not None
 
     def _microbatches(
         self, groups: list[list[ndarray]], epoch: int, place: int
-    ) -> list[Microbatch]:
-        """Return what the losses of some batches take, their means running over all of them."""
+    ) -> Iterator[Microbatch]:
+        """Yield what the losses of some batches take, their means running over all of them."""
         generator = random_generator(*self._key, epoch, 1 + place)
-        some = np.concatenate([part for group in groups for part in group]).tolist()
-        return self._graph_batches(groups, generator) + self._lattice_batches(some, generator)
+        if self._terms:
+            yield from self._graph_batches(groups, generator)
+        places = [k for group in groups for part in group for k in part.tolist()]
+        yield from self._lattice_batches(places, generator)
 
     def _graph_batches(
         self, groups: list[list[ndarray]], generator: np.random.Generator
-    ) -> list[Microbatch]:
-        if not self._terms:
-            return []
+    ) -> Iterator[Microbatch]:
         absent: dict[str, Any] = {t: None for t in self.loss.terms if t not in self._terms}
         loss = dataclasses.replace(self.loss, **absent)
-        parts = [part for group in groups for part in group]
-        sizes = np.cumsum([len(part) for part in parts])[:-1]
-        graphs = [
-            self._sampled(index, loss, generator) for part in parts for index in part.tolist()
-        ]
-        graphs = shared_out(graphs, loss, self.weight)
-        packed = [
-            pack([graphs[k] for k in chosen], self.budget, graphs[0])
-            for chosen in np.split(np.arange(len(graphs)), sizes)
-        ]
-        if self._devices == 1:
-            return [Microbatch(loss, graph) for graph in packed]
-        packed += [pack([], self.budget, graphs[0])] * (-len(packed) % self._devices)
-        return [
-            Microbatch(loss, jax.tree.map(lambda *x: np.stack(x), *packed[k : k + self._devices]))
-            for k in range(0, len(packed), self._devices)
-        ]
+        factors = self._factors(np.concatenate([part for group in groups for part in group]))
+        for group in groups:
+            graphs = [
+                [with_shares(self._sampled(k, loss, generator), factors) for k in part.tolist()]
+                for part in group
+            ]
+            packed = [pack(part, self.budget, graphs[0][0]) for part in graphs]
+            if self._devices == 1:
+                yield Microbatch(loss, packed[0])
+            else:
+                packed += [pack([], self.budget, graphs[0][0])] * (self._devices - len(packed))
+                yield Microbatch(loss, jax.tree.map(lambda *x: np.stack(x), *packed))
+
+    def _factors(self, places: ndarray) -> dict[str, float]:
+        """Return the set's weight over how many structures, or atoms, have data for a term."""
+        atoms = self._graphs.sizes[places, 0]
+        counts = {name: self._graphs.has[name][places] for name in self._terms}
+        return {
+            name: self.weight / max(float(np.sum(has * (atoms if name == "forces" else 1))), 1.0)
+            for name, has in counts.items()
+        }
 
     def _sampled(
         self, index: int, loss: LossConfig, generator: np.random.Generator
@@ -192,50 +192,42 @@ class Samples:
         return with_samples(self._graphs[index], matrix, loss.hessian, generator)
 
     def _lattice_batches(
-        self, some: Sequence[int], generator: np.random.Generator
-    ) -> list[Microbatch]:
-        matrices = [index for index in some if self._matrix(self.records[index])]
-        spectra = [index for index in some if self._spectrum(self.records[index])]
-        found = []
-        for index in matrices:
-            term, data = self.loss.hessian, self.records[index].force_constants
-            assert term is not None and data is not None
-            q = _draw(generator, len(data.qpoints), term.qpoints)
-            batch = make_batch(
-                self._cells[index],
-                data.qpoints,
-                q,
-                {"hessian": self.weight / len(matrices)},
-                force_constants=data.values,
-                multiple=self._devices,
-            )
-            found.append(Microbatch(LossConfig(hessian=term), batch))
-        for index in spectra:
-            some_term, spectrum = self.loss.spectrum, self.records[index].spectrum
-            assert some_term is not None and spectrum is not None
-            q = _draw(generator, len(spectrum.qpoints), some_term.qpoints)
-            batch = make_batch(
-                self._cells[index],
-                spectrum.qpoints,
-                q,
-                {"spectrum": self.weight / len(spectra)},
-                eigenvalues=group_means(spectrum.frequencies, some_term.degeneracy),
-                multiple=self._devices,
-            )
-            found.append(Microbatch(LossConfig(spectrum=some_term), batch))
-        return found
+        self, places: Sequence[int], generator: np.random.Generator
+    ) -> Iterator[Microbatch]:
+        """Yield cells with Φ(q) or frequencies, which need the Bloch response, one at a time."""
+        for name in ("hessian", "spectrum"):
+            term = getattr(self.loss, name)
+            chosen = [k for k in places if term and _lattice_data(self.records[k], name)]
+            for k in chosen:
+                data = _lattice_data(self.records[k], name)
+                q = _draw(generator, len(data.qpoints), term.qpoints)
+                target = (
+                    {"force_constants": data.values}
+                    if name == "hessian"
+                    else {"eigenvalues": group_means(data.frequencies, term.degeneracy)}
+                )
+                share = {name: self.weight / len(chosen)}
+                batch = make_batch(
+                    self._cells[k], data.qpoints, q, share, **target, multiple=self._devices
+                )
+                yield Microbatch(LossConfig(**{name: term}), batch)
 
 
-def _usable(records: Sequence[Record], loss: LossConfig, options: SetConfig) -> LossConfig:
-    """Return the loss without the terms that no record has data for."""
-    wanted = options.terms or loss.terms
-    found = {name for name in wanted if any(_has(record, name) for record in records)}
-    if not found:
+def _lattice_data(record: Record, term: str) -> Any:
+    """Return what a term compares at wave vectors: no Hessian at Γ, which graphs have."""
+    if term == "spectrum":
+        return record.spectrum
+    return None if is_gamma(record) else record.force_constants
+
+
+def _usable(counts: dict[str, int], loss: LossConfig, options: SetConfig) -> LossConfig:
+    """Return the loss without the terms that no record of a set has data for."""
+    if not any(counts.values()):
         raise PhonopyEquivariantError(
-            f"{options.path}: no record has data for {', '.join(wanted)}; add a term to loss, "
+            f"{options.path}: no record has data for {', '.join(counts)}; add a term to loss, "
             "or leave this set out."
         )
-    absent: dict[str, Any] = {name: None for name in loss.terms if name not in found}
+    absent: dict[str, Any] = {name: None for name in loss.terms if not counts.get(name)}
     return dataclasses.replace(loss, **absent)
 
 

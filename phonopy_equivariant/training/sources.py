@@ -1,65 +1,119 @@
-"""The sets of a training: what is read, what is held out, what they are called."""
+"""The sets of a training: what is read, what is wrong with it, what is held out.
+
+A file is read through once, record by record, and only what :class:`.Survey` and the fingerprint
+need is kept. Records of HDF5 are read again when they are used; all others stay in memory.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from phonopy_equivariant.data import Record
-from phonopy_equivariant.data.checks import overlap
-from phonopy_equivariant.data.files import iter_records
+from phonopy_equivariant.data.checks import Problem, Survey
+from phonopy_equivariant.data.duplicates import Marks, shared_structures
+from phonopy_equivariant.data.files import open_records
+from phonopy_equivariant.data.selection import Selection
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.training.config import SetConfig
 from phonopy_equivariant.training.samples import SPLIT, random_generator, split
 
+Report = Callable[[str], None]
+
+# Records that are odd of which a set names as many.
+_NAMED = 3
+
+
+class RecordSet(NamedTuple):
+    """The records of one set."""
+
+    training: Selection
+    held: Selection  # for validation
+    fingerprint: str  # SHA-256 of both, see :func:`fingerprint`
+
+
+class _Checked(NamedTuple):
+    """The usable records of a file, and what is known of each."""
+
+    records: Selection
+    digests: ndarray  # (records, 32)
+    marks: Marks
+
+    def take(self, places: ndarray) -> _Checked:
+        return _Checked(
+            Selection(self.records, places), self.digests[places], self.marks.take(places)
+        )
+
 
 def read_set(
-    options: SetConfig, seed: int, stream: int, report: Callable[[str], None] = lambda line: None
-) -> tuple[list[Record], list[Record]]:
+    options: SetConfig,
+    terms: Sequence[str],
+    seed: int,
+    stream: int,
+    report: Report = lambda line: None,
+) -> RecordSet:
     """Return the records of a set for training and for validation.
 
     Parameters
     ----------
     options
-        Of the set. With ``options: {unsound: skip}`` records that no model can use and those
-        with overlapping atoms are left out.
+        Of the set. With ``options: {unsound: skip}`` records that no model can use, or with
+        something wrong by themselves, are left out.
+    terms
+        Of the loss. Labels that no term of the set uses are not looked at.
     seed, stream
         Key of the generator.
     report
-        Is told of each record that is left out, in one line.
+        Is told of each record that is left out, and of what is odd, in one line.
 
     Raises
     ------
     PhonopyEquivariantError
-        A file that cannot be read, or a record that cannot be used, by file and index.
+        A file that cannot be read; a record that cannot be used, by file and index; or a set that
+        is inconsistent as a whole, unless ``check: warn``.
 
     """
-    records = _read(options.path, options.options, report)
+    labels = {"force_constants" if t == "hessian" else t for t in options.terms or terms}
+    found = _checked(options.path, options, labels, report)
     if options.valid_path:
-        order = random_generator(seed, stream, SPLIT).permutation(len(records))
-        held = _read(options.valid_path, options.options, report)
-        training = [records[k] for k in order]
+        order = random_generator(seed, stream, SPLIT).permutation(len(found.records))
+        training, held = found.take(order), _checked(options.valid_path, options, labels, report)
     else:
-        chosen, others = split(len(records), options.valid, seed, stream)
-        training, held = [records[k] for k in chosen], [records[k] for k in others]
-    return training[: options.limit or None], held
+        chosen, others = split(len(found.records), options.valid, seed, stream)
+        training, held = found.take(chosen), found.take(others)
+    if options.limit:
+        training = training.take(np.arange(min(options.limit, len(training.records))))
+    _warn_of_copies(training, held, options.valid_path or options.path, report)
+    name = _combined(map(bytes, training.digests), map(bytes, held.digests))
+    return RecordSet(training.records, held.records, name)
 
 
 def fingerprint(*parts: Iterable[Record]) -> str:
     """Return the SHA-256 of structures and labels, in order; levels and sources do not count."""
+    return _combined(*(map(_digest, part) for part in parts))
+
+
+def _combined(*parts: Iterable[bytes]) -> str:
     found = hashlib.sha256()
     for part in parts:
         found.update(b"part")
-        for record in part:
-            for name, value in _arrays(record).items():
-                array = np.ascontiguousarray(value)
-                found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-                found.update(array.tobytes())
+        for digest in part:
+            found.update(digest)
     return found.hexdigest()
+
+
+def _digest(record: Record) -> bytes:
+    found = hashlib.sha256()
+    for name, value in _arrays(record).items():
+        array = np.ascontiguousarray(value)
+        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.digest()
 
 
 def _arrays(record: Record) -> dict[str, Any]:
@@ -79,22 +133,67 @@ def _arrays(record: Record) -> dict[str, Any]:
     return {name: value for name, value in arrays.items() if value is not None}
 
 
-def _read(path: str, options: Mapping[str, Any], report: Callable[[str], None]) -> list[Record]:
-    records = []
-    for record in iter_records(path, report=report, **options):
-        problem = overlap(record)
-        if not problem:
-            records.append(record)
-        elif options.get("unsound") == "skip":
-            report(f"{record.source}: {problem}; left out.")
-        else:
+def _checked(path: str, options: SetConfig, labels: set[str], report: Report) -> _Checked:
+    """Read a file through and return what can be used of it."""
+    reading = dict(options.options)
+    skip = _skips(path, reading.pop("unsound", "raise"))
+    records = open_records(path, **reading)
+    survey, digests = Survey(require=()), bytearray()
+    for record in records:
+        used = record.only(labels)
+        survey.add(used)
+        digests += _digest(used)
+    problems = survey.problems()
+    _judge_set(path, [p for p in problems if p.place is None], options.check == "warn", report)
+    bad = [p for p in problems if p.place is not None and p.certain]
+    for problem in bad:
+        if not skip:
             raise PhonopyEquivariantError(
-                f"{record.source}: {problem}: overlapping atoms; mend it, or leave such records "
-                "out by options: {unsound: skip} of the set."
+                f"{problem.source}: {problem.text}; mend it, or leave such records out by options: "
+                "{unsound: skip} of the set."
             )
-    if not records:
-        raise PhonopyEquivariantError(f"{path}: no records; give a file with structures.")
-    return records
+        report(f"{problem.source}: {problem.text}; left out.")
+    odd = [p for p in problems if not p.certain]
+    for problem in odd[:_NAMED]:
+        report(f"{problem.source}: {problem.text}.")
+    if len(odd) > _NAMED:
+        report(f"{path}: {len(odd) - _NAMED} more records are odd like this; see dataset check.")
+    gone = {problem.place for problem in bad}
+    places = np.array([k for k in range(len(records)) if k not in gone], int)
+    if not len(places):
+        raise PhonopyEquivariantError(f"{path}: no record is left; mend the file.")
+    every = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 32)
+    return _Checked(Selection(records, places, labels), every[places], survey.marks.take(places))
+
+
+def _skips(path: str, unsound: str) -> bool:
+    if unsound not in ("raise", "skip"):
+        raise PhonopyEquivariantError(
+            f"options of {path}: unsound: {unsound!r} is for looking at data; a training takes "
+            "raise or skip."
+        )
+    return unsound == "skip"
+
+
+def _judge_set(path: str, problems: Sequence[Problem], go_on: bool, report: Report) -> None:
+    for problem in problems:
+        if not go_on:
+            raise PhonopyEquivariantError(
+                f"{path}: {problem.text}; convert the data, or set check: warn of the set if they "
+                "are right."
+            )
+        report(f"{path}: {problem.text}.")
+
+
+def _warn_of_copies(training: _Checked, held: _Checked, path: str, report: Report) -> None:
+    pairs = shared_structures(training.marks, held.marks)
+    if pairs:
+        one, two = training.records[pairs[0][0]].source, held.records[pairs[0][1]].source
+        report(
+            f"{path}: {len(pairs)} of {len(held.records)} structures held out are in the training "
+            f"data too, such as {two} and {one}: the validation loss does not test them; take "
+            "them out."
+        )
 
 
 def set_names(sets: Sequence[SetConfig]) -> list[str]:

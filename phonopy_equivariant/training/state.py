@@ -24,11 +24,12 @@ from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import write_atomically
+from phonopy_equivariant.runtime.compilation import x64_mode
 from phonopy_equivariant.training.optimiser import TrainState
 from phonopy_equivariant.training.samples import Cursor
 
 HEADER = "progress.json"
-FORMAT = 2  # 1 had no fingerprints of the data
+FORMAT = 3  # 1 had no fingerprints of the data; 2 had others, of labels that no term uses too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,5 +161,5 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, like: Any) -> jax.Arr
             f"{path}: {name} is {array.dtype} of shape {array.shape}, not the {like.dtype} of "
             f"shape {like.shape} of this training; use another output folder or --restart."
         )
-    with jax.enable_x64(True):
+    with x64_mode():
         return jnp.asarray(array)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from phonopy.structure.symmetry import Symmetry
 
-from phonopy_equivariant.structure import Structure
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.structure import Structure, to_phonopy
 
 # Å. Rounding of coordinates is 1e-14 Å; third derivatives of the energy are below 100 eV/Å³, so
 # that an operation obeyed this well changes force constants by less than 1e-9 eV/Å².
@@ -29,6 +31,26 @@ class Operations(NamedTuple):
     image: Int[ndarray, "ops atoms"]  # j'
     translation: Int[ndarray, "ops atoms 3"]  # T_j
     deviation: Float[ndarray, " ops"]  # Å, by which an operation misses an atom or a cell vector
+
+
+def search(structure: Structure, symprec: float) -> Operations:
+    """Return the space group that a crystal has within ``symprec`` (Å), found by spglib.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        spglib finds none; the structure is not periodic in three directions.
+
+    """
+    cell = to_phonopy(structure)
+    try:
+        found = Symmetry(cell, symprec).symmetry_operations
+    except Exception as error:  # whatever spglib and phonopy raise
+        raise PhonopyEquivariantError(
+            f"The symmetry of the structure cannot be found within {symprec:g} Å; check it for "
+            "overlapping atoms, or choose another tolerance (symprec=, --tolerance)."
+        ) from error
+    return operations(structure, found["rotations"], found["translations"])
 
 
 def operations(
@@ -48,6 +70,18 @@ def operations(
     lengths[:, structure.numbers[:, None] != structure.numbers] = np.inf
     image = lengths.argmin(axis=2)
     translation = np.rint(moved - fractional[image]).astype(int)
+    return measured(structure, rotations, image, translation)
+
+
+def measured(
+    structure: Structure,
+    rotations: Int[ndarray, "ops 3 3"],
+    image: Int[ndarray, "ops atoms"],
+    translation: Int[ndarray, "ops atoms 3"],
+) -> Operations:
+    """Return operations whose images of atoms are known, and how well the structure obeys them."""
+    lattice = structure.cell.T
+    inverse = np.linalg.inv(lattice)
     of_atoms = np.linalg.norm(_misses(structure, rotations, image, translation), axis=2)
     metric = structure.cell @ lattice
     changed = np.transpose(rotations, (0, 2, 1)) @ metric @ rotations - metric

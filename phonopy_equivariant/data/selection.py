@@ -1,0 +1,78 @@
+"""Parts and unions of sequences of records, which may lie in a file and are read in their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from phonopy_equivariant.data.record import LABELS, Record
+
+
+class Selection(Sequence[Record]):
+    """Some records of another sequence, in an order of their own.
+
+    Parameters
+    ----------
+    records
+        Read whenever one of them is asked for.
+    places
+        Of the records that are meant.
+    labels
+        Labels that the records keep.
+
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        places: Sequence[int] | Int[ndarray, " records"],
+        labels: Collection[str] = LABELS,
+    ):
+        self._records, self._places = records, np.asarray(places, int)
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Selection: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Selection:
+        if isinstance(index, slice):
+            return Selection(self._records, self._places[index], self._labels)
+        return self._records[int(self._places[index])].only(self._labels)
+
+
+class Union(Sequence[Record]):
+    """Several sequences of records, one after another."""
+
+    def __init__(self, parts: Sequence[Sequence[Record]]):
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __iter__(self) -> Iterator[Record]:
+        for part in self._parts:
+            yield from part
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Selection: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Selection:
+        if isinstance(index, slice):
+            return Selection(self, range(*index.indices(len(self))))
+        place = range(len(self))[index]
+        part = int(np.searchsorted(self._starts, place, side="right")) - 1
+        return self._parts[part][place - int(self._starts[part])]
