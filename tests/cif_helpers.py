@@ -53,7 +53,8 @@ def all_settings() -> list[Setting]:
             triplet_of(r, t)
             for r, t in zip(database["rotations"], database["translations"], strict=True)
         ]
-        full = kind.international.split("=")[-1 if kind.international.count("=") == 1 else 1 if "=" in kind.international else 0]
+        # "P 2_1/c = P 1 1 2_1/b = P 2_1/b": the first is of the standard setting
+        full = kind.international.split("=")[min(1, kind.international.count("="))]
         origin = kind.choice[:1] if kind.choice[:1] in ("1", "2", "H", "R") else ""
         settings.append(
             Setting(
@@ -93,8 +94,9 @@ def random_crystal(setting: Setting, rng: np.random.Generator) -> tuple[np.ndarr
         special = rng.choice([0, 0.125, 0.25, 1 / 3, 0.375, 0.5, 2 / 3, 0.75, rng.random()], 3)
         sites = np.array([rng.random(3), special]).round(6)
         atoms = expected_crystal(setting, parameters, sites)
-        distances = atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms))
-        if distances.min() > 1.0:
+        apart = atoms.get_scaled_positions()[:, None] - atoms.get_scaled_positions()
+        distances = np.linalg.norm((apart - np.rint(apart)) @ atoms.cell.array, axis=2)
+        if (distances + 9 * np.eye(len(atoms))).min() > 1.0:
             return parameters, sites
 
 
@@ -103,12 +105,13 @@ def expected_crystal(setting: Setting, parameters: np.ndarray, sites: np.ndarray
     lattice = cellpar_to_cell(parameters)
     symbols: list[str] = []
     placed: list[np.ndarray] = []
+    rotations, translations = setting.operations()
     for symbol, site in zip(SYMBOLS, sites, strict=True):
         own: list[np.ndarray] = []
-        for rotation, translation in zip(*setting.operations(), strict=True):
-            image = rotation @ site + translation
-            apart = [image - other - np.rint(image - other) for other in own]
-            if not apart or np.linalg.norm(apart @ lattice, axis=1).min() > 1e-3:
+        for image in rotations @ site + translations:
+            apart = image - np.array(own).reshape(-1, 3)
+            lengths = np.linalg.norm((apart - np.rint(apart)) @ lattice, axis=1)
+            if lengths.min(initial=9.0) > 1e-3:
                 own.append(image)
         placed += own
         symbols += [symbol] * len(own)
@@ -147,3 +150,14 @@ def ways(setting: Setting) -> dict[str, str]:
 def quoted(word: str) -> str:
     """Return a string of a CIF; Hall symbols may have either quotation mark."""
     return f"'{word}'" if '"' in word else f'"{word}"'
+
+
+def same_atoms(first: Atoms, second: Atoms) -> bool:
+    """Tell whether two crystals have the same cell parameters and the same atoms in any order."""
+    if len(first) != len(second):
+        return False
+    apart = first.get_scaled_positions()[:, None] - second.get_scaled_positions()
+    apart = np.linalg.norm((apart - np.rint(apart)) @ second.cell.array, axis=2)
+    near = (apart < 1e-3) & (first.numbers[:, None] == second.numbers)
+    cells = np.allclose(first.cell.cellpar(), second.cell.cellpar(), atol=1e-4)
+    return bool(cells and near.any(axis=0).all() and near.any(axis=1).all())

@@ -6,6 +6,7 @@ Shapes and types in the package's signatures are checked at run time in every te
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import os
 import shutil
@@ -25,7 +26,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # before the package is imported for the first time
 install_import_hook("phonopy_equivariant", "beartype.beartype")
 
+import e3nn_jax as e3nn  # noqa: E402
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
@@ -38,8 +41,9 @@ from phonopy_equivariant.structure import Structure  # noqa: E402
 # no silent mixing of precisions
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-NATURAL = "4x0e + 3x1o + 2x2e"
-BOTH_PARITIES = "4x0e + 2x0o + 2x1o + 2x1e + 1x2e + 1x2o"
+# for laws that need more than scalars and vectors
+NATURAL = {"hidden_irreps": "4x0e + 3x1o + 2x2e", "l_max": 2}
+BOTH_PARITIES = {"hidden_irreps": "4x0e + 2x0o + 2x1o + 2x1e + 1x2e + 1x2o", "l_max": 2}
 
 # An improper rotation of no special angle.
 IMPROPER = -Rotation.from_rotvec([0.7, -1.1, 0.4]).as_matrix()
@@ -48,8 +52,8 @@ SMALL = {
     "species": (8, 11, 17),
     "cutoff": 3.0,
     "num_interactions": 2,
-    "hidden_irreps": NATURAL,
-    "l_max": 2,
+    "hidden_irreps": "4x0e + 3x1o",
+    "l_max": 1,
     "num_radial_basis": 4,
     "radial_width": 8,
     "radial_depth": 1,
@@ -70,6 +74,15 @@ def assert_close(result: object, expected: object, relative: float = 1e-11) -> N
     np.testing.assert_allclose(result, expected, rtol=0, atol=relative * scale)
 
 
+@functools.cache
+def turned_irreps(*irreps: str) -> dict[str, np.ndarray]:
+    """Return e3nn's matrices of IMPROPER in some irreps, from one program."""
+    with jax.enable_x64(True):
+        turn = jnp.asarray(IMPROPER)
+        matrices = jax.jit(lambda: {key: e3nn.Irrep(key).D_from_matrix(turn) for key in irreps})()
+        return {key: np.asarray(matrix) for key, matrix in matrices.items()}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_functions_are_dropped() -> Iterator[None]:
     """Free the programs of a module: each maps memory, and Linux allows a process 65530 maps."""
@@ -78,16 +91,16 @@ def _compiled_functions_are_dropped() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture(autouse=True)
-def _no_program_is_kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trace in every test: constants that one has replaced are not part of a program's name."""
-    if request.module.__name__ != "test_programs":
-        monkeypatch.setattr(programs, "folder", lambda: None)
-
-
 @pytest.fixture(scope="session")
 def potential() -> Potential:
     return random_potential(small_config(), seed=1)
+
+
+@pytest.fixture(scope="session")
+def one_layer() -> Potential:
+    """Return a potential whose programs compile in a moment."""
+    config = small_config(species=(8, 11, 14, 17, 22), num_interactions=1, scale=20.0)
+    return random_potential(config, seed=6)
 
 
 @pytest.fixture(scope="session")

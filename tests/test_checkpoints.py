@@ -62,7 +62,7 @@ def saved(potential, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("changes", [{}, {"hidden_irreps": BOTH_PARITIES, "layer_norm": True}])
+@pytest.mark.parametrize("changes", [{}, BOTH_PARITIES | {"layer_norm": True}])
 def test_round_trip_is_exact_to_the_bit(dtype, changes, tmp_path):
     # 1e-7 and 1/3: floats that YAML and decimal digits could get wrong
     config = small_config(**changes, shift=1e-7, scale=1 / 3)

@@ -9,17 +9,15 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import BOTH_PARITIES, IMPROPER, assert_close, small_config
+from conftest import BOTH_PARITIES, IMPROPER, NATURAL, assert_close, small_config
 
 from phonopy_equivariant.graph import extended_graph, pad_graph
 from phonopy_equivariant.models.convolution import edge_blocks
 from phonopy_equivariant.potential import node_energies, random_potential
 
 VARIANTS = {
-    "natural parity": {},
-    "natural, norm, shared skip": {"species_skip": False, "layer_norm": True},
-    "both parities": {"hidden_irreps": BOTH_PARITIES, "species_skip": False},
-    "both parities, norm": {"hidden_irreps": BOTH_PARITIES, "layer_norm": True},
+    "natural parity": NATURAL,
+    "both parities, norm, shared skip": BOTH_PARITIES | {"species_skip": False, "layer_norm": True},
 }
 
 

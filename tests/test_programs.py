@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import os
+import shutil
 import sys
 
 import jax
@@ -69,6 +70,29 @@ def test_a_kept_program_is_not_traced_again(folder, traced):
     assert len(traced) == 1
     np.testing.assert_array_equal(again.forces, first.forces)
     assert again.energy == first.energy
+
+
+def test_a_kept_program_outlives_caches_that_jax_clears(folder, traced):
+    """As when memory maps run short: the process goes on with the program on disk."""
+    potential = random_potential(CONFIG)
+    first = potential.evaluate(bulk("Si"))
+    jax.clear_caches()
+    np.testing.assert_array_equal(potential.evaluate(bulk("Si")).forces, first.forces)
+    assert len(traced) == 1
+
+
+def test_a_folder_that_is_cleared_fills_again(folder, traced, monkeypatch):
+    """In the process that made the programs they still run; the next one traces them."""
+    potential = random_potential(CONFIG)
+    first = potential.evaluate(bulk("Si"))
+    shutil.rmtree(folder)
+    jax.clear_caches()
+    np.testing.assert_array_equal(potential.evaluate(bulk("Si")).forces, first.forces)
+    assert len(traced) == 1
+    forget(monkeypatch)
+    np.testing.assert_array_equal(potential.evaluate(bulk("Si")).forces, first.forces)
+    assert len(traced) == 2
+    assert len(list(folder.iterdir())) == 1
 
 
 def test_results_are_those_without_a_cache(folder):

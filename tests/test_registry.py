@@ -10,6 +10,8 @@ import json
 import threading
 from pathlib import Path
 
+import jax
+import numpy as np
 import pooch
 import pytest
 
@@ -18,6 +20,7 @@ from phonopy_equivariant.catalogue.cards import MODELS_VARIABLE, list_models, lo
 from phonopy_equivariant.checkpoints import fetch as fetching
 from phonopy_equivariant.checkpoints.fetch import remove
 from phonopy_equivariant.checkpoints.load import fetch, load_potential, resolve
+from phonopy_equivariant.checkpoints.mace_torch import convert as convert_module
 from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
@@ -282,3 +285,64 @@ def test_an_array_of_impossible_size_is_refused(published, tmp_path):
     assert tail, "the first array is that of the 89 free atoms"
     path.write_bytes(head + b"(89000000000000,), }" + tail)
     assert str(path) in _message(load_potential, path)
+
+
+@pytest.fixture
+def conversions(potential, cache, monkeypatch) -> list[Path]:
+    """Publish a model of mace-torch; return a list that grows with each conversion of it."""
+    source = cache / f"{NAME}.model"
+    cache.mkdir(parents=True)
+    source.write_bytes(b"a pickle")
+    card = dataclasses.replace(
+        model_card(NAME),
+        format="mace",
+        url=f"https://example.org/{NAME}.model",
+        sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+    )
+    monkeypatch.setattr(cards, "_cards", lambda: {NAME: card})
+    made: list[Path] = []
+
+    def convert(source, output):  # needs torch; what matters here is what becomes of the file
+        made.append(save_checkpoint(potential, output, {"name": NAME}))
+
+    monkeypatch.setattr(convert_module, "convert_mace", convert)
+    return made
+
+
+def test_a_converted_model_is_checked_each_time(potential, conversions, cache, tmp_path):
+    path = fetch(NAME)
+    content = path.read_bytes()
+    assert load_potential(NAME).sha256 == hashlib.sha256(content).hexdigest()
+    assert fetch(NAME) == path == cache / f"{NAME}.npz"
+    assert len(conversions) == 1
+    doubled = jax.tree.map(lambda x: 2 * np.asarray(x), potential.params)
+    other = dataclasses.replace(potential, params=doubled)
+    sound = save_checkpoint(other, tmp_path / "other.npz", {"name": NAME}).read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damage in (content[:-1], bytes(flipped), sound, b""):
+        path.write_bytes(damage)
+        assert fetch(NAME).read_bytes() == content
+    (cache / f"{NAME}.npz.sha256").unlink()  # a conversion that was interrupted
+    fetch(NAME)
+    assert len(conversions) == 6
+    assert remove(NAME)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_converted_model_in_the_users_folder_needs_its_hash(
+    conversions, cache, tmp_path, monkeypatch
+):
+    made = fetch(NAME)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv(MODELS_VARIABLE, str(folder))
+    mine = folder / made.name
+    mine.write_bytes(made.read_bytes())
+    message = _message(fetch, NAME)
+    assert f"{mine}.sha256" in message and "give the file by its path" in message
+    (folder / f"{made.name}.sha256").write_bytes((cache / f"{made.name}.sha256").read_bytes())
+    assert fetch(NAME) == mine
+    mine.write_bytes(mine.read_bytes()[:-1])
+    assert str(mine) in _message(fetch, NAME)
+    assert len(conversions) == 1

@@ -10,6 +10,7 @@ from ase.calculators.calculator import (
     Calculator,
     PropertyNotImplementedError,
     all_changes,
+    compare_atoms,
 )
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy import ndarray
@@ -22,27 +23,38 @@ from phonopy_equivariant.response.autodiff.hessian import hessian
 class EquivariantCalculator(Calculator):
     """ASE calculator of a potential.
 
-    Properties: ``energy``, ``free_energy``, ``energies`` (eV), ``forces`` (eV/Å), ``stress``
-    (eV/Å³, Voigt; periodic in three directions only), and through
-    ``get_property("hessian", atoms)`` the analytic Hessian of shape (N, 3, N, 3), eV/Å².
+    Properties: ``energy``, ``free_energy``, ``energies`` (eV), ``forces`` (eV/Å) and ``stress``
+    (eV/Å³, Voigt; periodic in three directions only). ``get_property("hessian", atoms)`` gives the
+    analytic Hessian of shape (N, 3, N, 3), eV/Å². It is none of the ``results``, because ASE's
+    files and its ``SinglePointCalculator`` know no such property.
 
     Graphs are padded to bucket sizes that only grow while the number of atoms stays, so a
     relaxation or a trajectory compiles once or twice.
     """
 
-    implemented_properties = [
-        "energy",
-        "free_energy",
-        "energies",
-        "forces",
-        "stress",
-        "hessian",
-    ]
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
     def __init__(self, potential: Potential, **kwargs: Any):
         super().__init__(**kwargs)
         self.potential = potential
         self._sizes = (0, 0)
+        self._hessian: tuple[Atoms, ndarray] | None = None
+
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """Return a property of ``atoms``, or of those of the last calculation.
+
+        None where it is not known and ``allow_calculation`` is false.
+        """
+        if name != "hessian":
+            return super().get_property(name, atoms, allow_calculation)
+        atoms = self.atoms if atoms is None else atoms
+        if self._hessian is None or compare_atoms(self._hessian[0], atoms):
+            if not allow_calculation:
+                return None
+            self._hessian = atoms.copy(), hessian(self.potential, atoms)
+        return self._hessian[1].copy()
 
     def calculate(
         self,
@@ -50,14 +62,10 @@ class EquivariantCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Compute the requested properties; the Hessian only when asked for."""
+        """Compute all properties, which cost no more than one."""
         super().calculate(atoms, properties, system_changes)
-        wanted = properties or ["energy"]
-        if "hessian" in wanted:
-            self.results["hessian"] = hessian(self.potential, self.atoms)
-        if set(wanted) - {"hessian"}:
-            self._evaluate()
-        if "stress" in wanted and "stress" not in self.results:
+        self._evaluate()
+        if "stress" in (properties or ()) and "stress" not in self.results:
             raise PropertyNotImplementedError("stress needs three periodic directions (pbc)")
 
     def _evaluate(self) -> None:

@@ -22,6 +22,7 @@ from phonopy_equivariant.catalogue.cards import (
     model_card,
 )
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.files import write_atomically
 
 
 def fetch_file(card: ModelCard) -> Path:
@@ -77,9 +78,26 @@ def remove(name: str) -> bool:
         )
     paths = [cache_path(card), cache_path(dataclasses.replace(card, format=""))]
     existed = any(path.is_file() for path in paths)
-    for path in paths:
+    for path in (*paths, _checksum_path(cache_path(card))):
         path.unlink(missing_ok=True)
     return existed
+
+
+def write_checksum(path: Path) -> None:
+    """Write the SHA-256 of a file beside it, as ``sha256sum`` does, for :func:`has_checksum`."""
+    write_atomically(_checksum_path(path), f"{file_sha256(path)}  {path.name}\n".encode())
+
+
+def has_checksum(path: Path) -> bool:
+    """Tell whether a file has the SHA-256 that was written beside it."""
+    try:
+        return _checksum_path(path).read_text("ascii").split()[:1] == [file_sha256(path)]
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def file_sha256(path: Path) -> str:

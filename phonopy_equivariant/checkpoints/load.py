@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
-from phonopy_equivariant.catalogue.cards import local_path, model_card
+from phonopy_equivariant.catalogue.cards import model_card
 from phonopy_equivariant.checkpoints.fetch import bundled_file, fetch_file, file_sha256
 from phonopy_equivariant.checkpoints.native import Checkpoint, read_checkpoint
 from phonopy_equivariant.checkpoints.nequix import read_nequix
@@ -99,7 +99,7 @@ def fetch(name: str) -> Path:
     if card.format == "mace":
         from phonopy_equivariant.checkpoints.mace_torch.convert import fetch_converted
 
-        return local_path(name) or fetch_converted(card)
+        return fetch_converted(card)
     return fetch_file(card)
 
 

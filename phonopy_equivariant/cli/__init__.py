@@ -18,6 +18,7 @@ from phonopy_equivariant.cli.options import Parser, parser_arguments
 from phonopy_equivariant.cli.relax import add_command as add_relax
 from phonopy_equivariant.cli.run import add_command as add_run
 from phonopy_equivariant.cli.run import main as run
+from phonopy_equivariant.cli.surroundings import surroundings_kept
 from phonopy_equivariant.cli.train import add_command as add_train
 from phonopy_equivariant.runtime.allocation import keep_freed_memory
 
@@ -50,7 +51,7 @@ Exit status: 0 success, 1 an error in the input or on the way, 2 wrong usage, 13
 def main(argv: Sequence[str] | None = None) -> int:
     """Be the process of the command with ``argv`` (default: its arguments); return its status.
 
-    Memory and signals of the whole process change, and Ctrl-C ends it.
+    Ctrl-C and SIGTERM end the process. In a process that is to go on, use :func:`run_command`.
     """
     keep_freed_memory()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -60,9 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(words: Sequence[str]) -> int:
     """Run the command with the words after its name; return its exit status.
 
-    An error is one line on standard error and a status. The process stays as it is.
+    An error is one line on standard error and a status. Interpreter, signal handlers, environment
+    and output streams are afterwards as they were. Ctrl-C raises ``KeyboardInterrupt``.
     """
-    return exit_status(lambda: _run(list(words)), verbose="-v" in words or "--verbose" in words)
+    verbose = "-v" in words or "--verbose" in words
+    with surroundings_kept():
+        return exit_status(lambda: _run(list(words)), verbose)
 
 
 def _run(words: list[str]) -> int:

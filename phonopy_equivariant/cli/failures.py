@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from phonopy_equivariant.cli.interrupts import Terminated, catch_signals, leave
+from phonopy_equivariant.cli.interrupts import Terminated, leave, signals_caught
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 SUCCESS, FAILURE, INTERRUPTED, TERMINATED = 0, 1, 130, 128 + signal.SIGTERM
@@ -51,9 +51,9 @@ def process_status(function: Callable[[], int]) -> int:
 
     Ctrl-C and SIGTERM end the process here.
     """
-    catch_signals()
     try:
-        return function()
+        with signals_caught():
+            return function()
     except Terminated:
         leave(TERMINATED)
     except KeyboardInterrupt:
@@ -76,10 +76,26 @@ def describe(error: BaseException) -> str:
         return f"{name}{reason}; {remedy}."
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         return "out of memory; choose a smaller supercell (--dim) or --dtype float32."
+    if "Unable to initialize backend" in str(error):
+        return no_device("auto")
     summary = " ".join(str(error).split())[:300]
     return (
         f"{type(error).__name__}: {summary} (unexpected: -v shows where; please report it "
         "with the input file)"
+    )
+
+
+def no_device(option: str) -> str:
+    """Return what to say where JAX finds no device of ``--device option``."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and option == "auto":
+        return (
+            f"JAX_PLATFORMS={platforms} in the environment: JAX finds no such device; unset the "
+            "variable, or use --device cpu."
+        )
+    return (
+        f"--device {option}: JAX finds no such device; install its plug-in "
+        "(pip install 'phonopy-equivariant[cuda12]'), or use --device cpu."
     )
 
 

@@ -10,6 +10,7 @@ from phonopy_equivariant.cli.options import (
     add_dim_option,
     add_logging_options,
     add_model_options,
+    add_structure_arguments,
     parser_arguments,
 )
 
@@ -53,9 +54,7 @@ def add_command(commands: Any) -> None:
         help="force constants as a file for phonopy",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
-    parser.add_argument(
-        "structure", metavar="STRUCTURE", help="structure file or phonopy_disp.yaml"
-    )
+    add_structure_arguments(parser, "structure file or phonopy_disp.yaml")
     add_model_options(parser)
     group = parser.add_argument_group("crystal and output")
     add_dim_option(group)
@@ -91,7 +90,7 @@ def _main(args: argparse.Namespace) -> int:
 
     console = Console(args.quiet, args.verbose)
     output = args.output or ("FORCE_SETS" if args.force_sets else _FILES[args.format])
-    crystal = read_crystal(args.structure)
+    crystal = read_crystal(args.structure, args.index, console.say)
     check_output(output)
     if args.force_sets:
         require_displacements(crystal)

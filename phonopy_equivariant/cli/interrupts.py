@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -16,18 +18,25 @@ class Terminated(BaseException):
     """SIGTERM has come."""
 
 
-def catch_signals() -> None:
-    """Make SIGTERM unwind like Ctrl-C, and neither of them get lost.
+@contextlib.contextmanager
+def signals_caught() -> Iterator[None]:
+    """Make SIGTERM unwind like Ctrl-C inside, and neither of them get lost.
 
     Both arrive as exceptions. While XLA compiles, Python mostly runs in a callback of JAX for the
     garbage collector, and ignores exceptions there after printing them: such a one is raised
     again a moment later.
     """
     if threading.current_thread() is not threading.main_thread():
-        return  # signals go to the main thread, which is not ours
-    signal.signal(signal.SIGTERM, _terminate)
+        yield  # signals go to the main thread, which is not ours
+        return
+    handler, hook = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
     if hasattr(signal, "setitimer"):
         sys.unraisablehook = _again
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        sys.unraisablehook = hook
 
 
 def leave(status: int) -> NoReturn:

@@ -10,6 +10,7 @@ from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
+    add_structure_arguments,
     parser_arguments,
 )
 
@@ -56,7 +57,7 @@ def add_command(commands: Any) -> None:
         help="vibrations of a molecule: irreps, infrared and Raman, thermochemistry",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
-    parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
+    add_structure_arguments(parser)
     add_model_options(parser)
     group = parser.add_argument_group("molecule")
     group.add_argument(
@@ -116,7 +117,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if not args.width > 0:
         raise PhonopyEquivariantError("--width is a line width: give a positive number in cm⁻¹.")
     console = Console(args.quiet, args.verbose)
-    atoms = read_molecule(args.structure)
+    atoms = read_molecule(args.structure, args.index, console.say)
     if args.mass is not None:
         _set_masses(atoms, args.mass)
     as_molecule(atoms)  # a crystal is refused before JAX starts

@@ -63,6 +63,17 @@ def add_dim_option(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_structure_arguments(parser: argparse.ArgumentParser, what: str = "structure file") -> None:
+    """Add the file of the structure, and which of its structures is meant."""
+    parser.add_argument("structure", metavar="STRUCTURE", help=what)
+    parser.add_argument(
+        "--index",
+        type=int,
+        metavar="I",
+        help="which structure of a file with several: 0 is the first, -1 the last; default: -1",
+    )
+
+
 def add_logging_options(parser: argparse.ArgumentParser) -> None:
     """Add -q and -v."""
     group = parser.add_mutually_exclusive_group()

@@ -9,6 +9,7 @@ from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
+    add_structure_arguments,
     parser_arguments,
 )
 
@@ -35,7 +36,7 @@ def add_command(commands: Any) -> None:
         help="relax atoms and cell in the space group",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
-    parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
+    add_structure_arguments(parser)
     parser.add_argument("-o", "--output", metavar="OUT", required=True, help="file written")
     add_model_options(parser)
     group = parser.add_argument_group("relaxation")
@@ -69,7 +70,7 @@ def _main(args: argparse.Namespace) -> int:
     )
 
     console = Console(args.quiet, args.verbose)
-    atoms = read_atoms(args.structure)
+    atoms = read_atoms(args.structure, args.index, console.say)
     output_format(args.output)
     check_output(args.output)
     check_constraints(atoms, args.output)

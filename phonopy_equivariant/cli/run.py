@@ -13,6 +13,7 @@ from phonopy_equivariant.cli.options import (
     add_dim_option,
     add_logging_options,
     add_model_options,
+    add_structure_arguments,
     parser_arguments,
 )
 
@@ -20,8 +21,8 @@ PROGRAM = "phonopy-equivariant run"
 
 _DESCRIPTION = """\
 Compute the phonons of a crystal: analytic force constants from a potential into
-phonopy_params.yaml, then phonopy itself with all its options. STRUCTURE is any file that ASE
-reads (POSCAR, .cif, .extxyz, ...) or phonopy's YAML.
+phonopy_params.yaml, then phonopy itself with all its options. STRUCTURE is a CIF, a POSCAR, any
+other file that ASE reads, an input of another code, or phonopy's YAML (docs/structure_files.md).
 """
 
 _EXAMPLES = """\
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="phonopy-equivariant run STRUCTURE [options] [options of phonopy]",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
-    parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
+    add_structure_arguments(parser)
     add_model_options(parser)
     group = parser.add_argument_group("crystal")
     add_dim_option(group)
@@ -154,7 +155,8 @@ def _run(args: argparse.Namespace, options: list[str], settings: Any) -> int:
 
     console = Console(args.quiet, args.verbose)
     # displaced supercells of a file are of no use here
-    crystal = dataclasses.replace(read_crystal(args.structure), dataset=None)
+    crystal = read_crystal(args.structure, args.index, console.say)
+    crystal = dataclasses.replace(crystal, dataset=None)
     check_output(PARAMS_FILE)
     symprec = settings.symmetry_tolerance or 1e-5
     dim = args.dim

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant.cli.console import Console
+from phonopy_equivariant.cli.failures import no_device
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 if TYPE_CHECKING:
@@ -25,23 +25,49 @@ def start_potential(args: argparse.Namespace, console: Console, structure: Any) 
 
     path = resolve(args.model)  # cheap: a wrong name fails before JAX starts
     with console.stage("Starting JAX"):
-        if args.device != "auto":
-            os.environ["JAX_PLATFORMS"] = "cpu" if args.device == "cpu" else "cuda"
-        from phonopy_equivariant.runtime.cache import enable_compilation_cache
-
-        folder = enable_compilation_cache()
-        device = _first_device(args.device)
+        start_jax(args.device, console)
         from phonopy_equivariant.checkpoints.load import load_potential
 
         potential = load_potential(path, dtype=args.dtype)
-    console.detail(f"Device: {device}")
-    console.detail(f"Compilation cache: {folder or 'none (no folder that can be written)'}")
     console.detail(
         f"Potential: {path}, cutoff {potential.cutoff:g} Å, "
         f"{potential.num_interactions} interactions"
     )
     potential.graph(structure)  # elements and overlaps, before anything compiles
     return potential
+
+
+def start_jax(wanted: str, console: Console) -> None:
+    """Start JAX on the device of ``--device``, with its compilation cache.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        There is no such device, or JAX has already started on another one.
+
+    """
+    from phonopy_equivariant.runtime.cache import enable_compilation_cache
+
+    folder = enable_compilation_cache()
+    import jax
+
+    config: Any = jax.config
+    before = config.jax_platforms
+    if wanted != "auto":  # stronger than JAX_PLATFORMS
+        config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[wanted])
+    try:
+        device = jax.devices()[0]
+    except (RuntimeError, AssertionError) as error:  # jax 0.10 asserts where no plug-in is
+        config.update("jax_platforms", before)
+        raise PhonopyEquivariantError(no_device(wanted)) from error
+    if wanted not in ("auto", device.platform):
+        config.update("jax_platforms", before)
+        raise PhonopyEquivariantError(
+            f"--device {wanted}: JAX has already started on {device.platform} in this process; "
+            "run the command in a process of its own."
+        )
+    console.detail(f"Device: {device}")
+    console.detail(f"Compilation cache: {folder or 'none (no folder that can be written)'}")
 
 
 def warn_if_far(
@@ -96,15 +122,3 @@ def watched(
             console.detail(f"  {line}, stress {step.max_stress:.1e} GPa")
 
         yield show, steps
-
-
-def _first_device(wanted: str) -> str:
-    import jax
-
-    try:
-        return str(jax.devices()[0])
-    except (RuntimeError, AssertionError) as error:  # jax 0.10 asserts where no plug-in is
-        raise PhonopyEquivariantError(
-            f"--device {wanted}: JAX finds no such device; install its plug-in "
-            "(pip install 'phonopy-equivariant[cuda12]'), or use --device cpu."
-        ) from error

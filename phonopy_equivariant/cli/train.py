@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -69,16 +68,13 @@ def add_command(commands: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
+    from phonopy_equivariant.cli.start import start_jax
     from phonopy_equivariant.training.config import read_config
 
     console = Console(args.quiet, args.verbose)
     config = read_config(args.config)  # its mistakes, before JAX starts
-    if args.device != "auto":
-        os.environ["JAX_PLATFORMS"] = "cpu" if args.device == "cpu" else "cuda"
     with console.stage("Starting JAX"):
-        from phonopy_equivariant.runtime.cache import enable_compilation_cache
-
-        enable_compilation_cache()
+        start_jax(args.device, console)
         from phonopy_equivariant.training.loop import Trainer
     with console.stage("Reading data"):
         trainer = Trainer(config, args.restart, console.warn)

@@ -72,7 +72,7 @@ def read_cif(text: str, index: int | None, report: Callable[[str], None]) -> Ato
     statements = stated_symmetry(items)
     if not statements:
         report("The CIF says nothing of symmetry: its atoms are taken for all of the cell.")
-    reading = _decide(items, sites, lattice, statements, formula)
+    reading = _decide(items, sites, lattice, statements, formula, report)
     atoms = _atoms([site.symbol for site in sites], reading)
     digits = np.full((len(atoms), 3), np.inf)
     listed = np.unique(reading.orbits.site, return_index=True)
@@ -105,6 +105,7 @@ def _decide(
     lattice: Float[ndarray, "3 3"],
     statements: list[Statement],
     formula: dict[str, float],
+    report: Callable[[str], None],
 ) -> _Reading:
     """Return the one reading that fits everything."""
     first, *others = statements or [Statement("no symmetry", (no_symmetry(),))]
@@ -124,19 +125,27 @@ def _decide(
     fitting = [r for r, error in zip(readings, errors, strict=True) if error is None]
     if not fitting:
         raise PhonopyEquivariantError(str(errors[0]))
-    if len(fitting) > 1:
-        fitting = [r for r in fitting if not _overlaps(symbols, r)] or fitting
     different = [
         reading
         for k, reading in enumerate(fitting)
         if not any(same_crystal(reading.orbits, r.orbits, sites, lattice) for r in fitting[:k])
     ]
-    if len(different) > 1:
+    if len(different) == 1:
+        return different[0]
+    possible = [reading for reading in different if not _overlaps(symbols, reading)]
+    fewest = min(len(reading.orbits.site) for reading in different)
+    usual = [r for r in different if r.setting.name == first.standard]
+    if len(possible) == 1:
+        chosen, why = possible[0], "because atoms would overlap otherwise"
+    elif usual and len(usual[0].orbits.site) == fewest:
+        chosen, why = usual[0], "the standard setting"
+    else:
         raise PhonopyEquivariantError(
             f"leaves open which crystal it means: {first.text} allows {_names(different)}; write "
-            "the full symbol (_space_group_name_H-M_alt) or the symmetry operations."
+            "the one that is meant as _space_group_name_H-M_alt, or the symmetry operations."
         )
-    return fitting[0]
+    report(f"{first.text} allows {_names(different)}: read as {chosen.setting.name}, {why}.")
+    return chosen
 
 
 def _readings(
@@ -218,7 +227,9 @@ def _formula_error(
     has = " ".join(f"{symbol}{count}" for symbol, count in sorted(cell.items()))
     missing = [f"{symbol}{count:g}" for symbol, count in formula.items() if symbol not in cell]
     if missing:
-        return f"has the formula {text!r} but no sites of {' '.join(missing)}; add their coordinates."
+        return (
+            f"has the formula {text!r} but no sites of {' '.join(missing)}; add their coordinates."
+        )
     units = [count / formula.get(symbol, np.nan) for symbol, count in cell.items()]
     if not np.ptp(units) < 1e-3 * max(units):
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import gemmi
 
@@ -19,6 +20,7 @@ class Items:
     def __init__(self, block: gemmi.cif.Block):
         self.name: str = block.name
         self._columns: dict[str, list[str | None]] = {}
+        item: Any
         for item in block:
             if item.pair is not None:
                 self._add(item.pair[0], [item.pair[1]])

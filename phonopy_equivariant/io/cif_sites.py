@@ -59,13 +59,16 @@ def read_sites(items: Items, formula: dict[str, float]) -> list[Site]:
         for k in range(count)
     ]
     rows = [row for row in rows if row.get("calc_flag") != "dum"]
-    hydrogens = sum(int(_number(row.get("attached_hydrogens")) or 0) for row in rows)
-    if hydrogens and "H" not in formula:
+    sites = [_site(row, formula) for row in rows]
+    if not sites:
+        raise PhonopyEquivariantError("The structure has no atoms.")
+    attached = any(_number(row.get("attached_hydrogens")) for row in rows)
+    if attached and not any(element(site.symbol) == "H" for site in sites):
         raise PhonopyEquivariantError(
-            f"has {hydrogens} hydrogen atoms attached to other sites but none of their own; "
-            "add their coordinates."
+            "has hydrogen atoms attached to sites (_atom_site_attached_hydrogens) but none with "
+            "coordinates; add them."
         )
-    return [_site(row, formula) for row in rows]
+    return sites
 
 
 def expand(sites: list[Site], setting: Setting, lattice: Float[ndarray, "3 3"]) -> Orbits:
@@ -179,7 +182,7 @@ def _symbol(row: dict[str, str | None], label: str, formula: dict[str, float]) -
                 f"has sites of several kinds ({label}: {word}), that is, partly occupied or "
                 "groups of atoms; give an ordered structure of single atoms."
             )
-        raise PhonopyEquivariantError(f"has {word!r} for {label}, no element; mend the type symbol.")
+        raise PhonopyEquivariantError(f"has {label} of type {word!r}, no element; mend it.")
     return symbol
 
 

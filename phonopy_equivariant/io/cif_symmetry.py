@@ -11,7 +11,7 @@ import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gemmi
 import numpy as np
@@ -38,7 +38,7 @@ _NAMES = (
 _NUMBERS = ("_space_group_it_number", "_symmetry_int_tables_number")
 _CODE = "_space_group_it_coordinate_system_code"
 
-# ICSD's letters and words for origins and axes
+# ICSD's letters for origins and axes
 _SUFFIXES = {"s": "1", "z": "2", "h": "h", "hr": "h", "r": "r", "rs": "r"}
 _MOST_OPERATIONS = 192 * 64  # of a supercell of a face-centred cubic cell
 
@@ -62,6 +62,8 @@ class Statement(NamedTuple):
     settings: tuple[Setting, ...]
     # a list of operations is a setting by itself, whatever name is written beside it
     is_list: bool = False
+    # the setting that a number alone usually means
+    standard: str = ""
 
 
 class _Entry(NamedTuple):
@@ -108,12 +110,7 @@ def _listed(items: Items) -> list[Statement]:
         if triplets:
             centrings = [value for value in items.column(_CENTRINGS) if value is not None]
             operations = _closed(_operation(text) for text in (*triplets, *centrings))
-            setting = _setting("the group of the operations", 0, operations)
-            kind = spglib.get_spacegroup_type_from_symmetry(
-                setting.rotations, setting.translations
-            )
-            if kind is not None:
-                setting = setting._replace(name=kind.international_short, number=kind.number)
+            setting = _typed(_setting("the group of the operations", 0, operations))
             text = f"the list of operations ({setting.name})"
             return [Statement(text, (setting,), is_list=True)]
     return []
@@ -155,6 +152,17 @@ def _closed(operations: Iterable[gemmi.Op]) -> list[gemmi.Op]:
     return list(group.values())
 
 
+def _typed(setting: Setting) -> Setting:
+    """Return a setting with the name and the number of its space-group type."""
+    try:
+        kind = spglib.get_spacegroup_type_from_symmetry(setting.rotations, setting.translations)
+    except Exception:  # no type is found, which later versions raise
+        kind = None
+    if kind is None:
+        return setting
+    return setting._replace(name=kind.international_short, number=kind.number)
+
+
 def _by_hall(items: Items) -> list[Statement]:
     symbol = items.first(*_HALL)
     if symbol is None:
@@ -163,10 +171,8 @@ def _by_hall(items: Items) -> list[Statement]:
         operations = _closed(gemmi.symops_from_hall(symbol))
     except (RuntimeError, ValueError):
         return [Statement(f"the Hall symbol {symbol!r}", ())]
-    setting = _setting(f"Hall {symbol}", 0, operations)
-    kind = spglib.get_spacegroup_type_from_symmetry(setting.rotations, setting.translations)
-    number = 0 if kind is None else kind.number
-    return [Statement(f"the Hall symbol {symbol!r}", (setting._replace(number=number),))]
+    setting = _typed(_setting(f"Hall {symbol}", 0, operations))
+    return [Statement(f"the Hall symbol {symbol!r}", (setting,))]
 
 
 def _by_name(items: Items) -> list[Statement]:
@@ -193,7 +199,9 @@ def _by_number(items: Items) -> list[Statement]:
         raise PhonopyEquivariantError(f"{text} is the number of no space group; mend it.")
     code = items.first(_CODE)
     if code is None:
-        return [Statement(f"the number {number}", _settings(entries))]
+        usual = [entry.group.xhm() for entry in entries if entry.group.is_reference_setting()]
+        standard = "".join(name for name in usual if ":" not in name)
+        return [Statement(f"the number {number}", _settings(entries), standard=standard)]
     settings = _with_code(_settings(entries), code)
     return [Statement(f"the number {number} with the code {code!r}", settings)]
 
@@ -201,11 +209,7 @@ def _by_number(items: Items) -> list[Statement]:
 def settings_of_name(name: str) -> tuple[Setting, ...]:
     """Return the settings that a Hermann-Mauguin symbol may stand for; none if it is unknown."""
     key, code = _split_name(name)
-    entries = [entry for entry in _table() if key in entry.names]
-    if not entries:  # old forms: F m 3 m
-        group = gemmi.find_spacegroup_by_name(key)
-        entries = [entry for entry in _table() if group is not None and entry.group.hm == group.hm]
-    settings = _settings(entries)
+    settings = _settings(entry for entry in _table() if key in entry.names)
     if not code:
         return settings
     origin = (f":{code}", f":{code.upper()}")
@@ -222,14 +226,15 @@ def _split_name(name: str) -> tuple[str, str]:
     text = re.sub(r"[\s_]", "", name).lower()
     text = re.sub(r"\((\d)\)", r"\1", text)  # P2(1)/c
     text, _, code = text.partition(":")
-    for ending in (r"\(?o(?:rigin)?(?:choice)?([12])\)?", r"\(?(h)ex\w*\)?", r"\(?(r)homb\w*\)?"):
+    for ending in (
+        r"\(?o(?:rigin)?(?:choice)?([12])\)?",
+        r"\(?(h)ex[a-z]*\)?",
+        r"\(?(r)homb[a-z]*\)?",
+        r"(hr|rs|[szhr])",  # ICSD: origins 1 and 2, hexagonal and rhombohedral axes
+    ):
         match = re.fullmatch(rf"(.+?){ending}", text)
-        if match:
+        if match and not code:
             text, code = match.groups()
-    text = re.sub(r"\(.*", "", text)
-    match = re.fullmatch(r"(.+?)(hr|rs|[szhr])", text)
-    if match and not code:
-        text, code = match.groups()
     return text[:1].upper() + text[1:], _SUFFIXES.get(code, code)
 
 
@@ -266,7 +271,7 @@ def _table() -> tuple[_Entry, ...]:
     """Return gemmi's settings; those that spglib lists have spglib's names and codes as well."""
     kinds = defaultdict(list)
     for hall_number in range(1, 531):
-        kind = spglib.get_spacegroup_type(hall_number)
+        kind: Any = spglib.get_spacegroup_type(hall_number)
         kinds[_triplets(gemmi.symops_from_hall(kind.hall_symbol))].append(kind)
     entries = []
     for group in gemmi.spacegroup_table():
@@ -280,6 +285,8 @@ def _table() -> tuple[_Entry, ...]:
             choice = kind.choice.lower()
             # where there is one choice of the cell, its number may stand all the same
             codes += [choice, f"{choice}1"] if choice in ("a", "b", "c") else [choice]
+        if group.number >= 195:  # cubic groups once had no bar: F m 3 m
+            names.append(group.hm.replace("-3", "3"))
         keys = frozenset(re.sub(r"[\s_]", "", name).capitalize() for name in names)
         entries.append(_Entry(group, keys, frozenset(codes), bool(same)))
     return tuple(entries)

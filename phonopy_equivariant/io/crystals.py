@@ -24,6 +24,12 @@ from phonopy_equivariant.io.species import unusual_masses
 from phonopy_equivariant.io.structures import COMPRESSED, read_structure
 from phonopy_equivariant.structure import as_structure, to_phonopy
 
+# What to do about messages of phonopy's parser.
+_REMEDIES = {
+    "len(masses)": "give all atoms a mass, or none",
+    "Invalid symbol: D": "write H with its mass, 2.014",
+    "Invalid symbol: T": "write H with its mass, 3.016",
+}
 _YAML_SUFFIXES = (".yaml", ".yml")
 
 
@@ -125,15 +131,14 @@ def read_atoms(
     """Read a crystal as :func:`read_crystal` does, as ``ase.Atoms`` with its constraints."""
     crystal = read_crystal(path, index, report)
     cell = crystal.unitcell
-    atoms = Atoms(
-        numbers=cell.numbers, scaled_positions=cell.scaled_positions, cell=cell.cell, pbc=True
+    return Atoms(
+        numbers=cell.numbers,
+        scaled_positions=cell.scaled_positions,
+        cell=cell.cell,
+        masses=cell.masses,
+        pbc=True,
+        constraint=list(crystal.constraints),
     )
-    standard = to_phonopy(as_structure(cell)).masses
-    isotopes = np.abs(cell.masses - standard) > 1e-6
-    if isotopes.any():
-        atoms.set_masses(np.where(isotopes, cell.masses, atoms.get_masses()))
-    atoms.set_constraint(list(crystal.constraints))
-    return atoms
 
 
 def existing_file(path: str | os.PathLike[str]) -> Path:
@@ -169,9 +174,11 @@ def _read_yaml(path: Path) -> Crystal:
     except PermissionError as error:
         raise PhonopyEquivariantError("cannot be read; check its permissions.") from error
     except Exception as error:  # whatever a damaged file makes the parser raise
-        raise PhonopyEquivariantError(
-            f"cannot be read ({reason_of(error)}); write it again."
-        ) from error
+        reason = reason_of(error)
+        remedy = next(
+            (text for part, text in _REMEDIES.items() if part in reason), "write it again"
+        )
+        raise PhonopyEquivariantError(f"cannot be read ({reason}); {remedy}.") from error
     if not sound or content.unitcell is None:
         raise PhonopyEquivariantError(
             "is no phonopy YAML file with unit_cell and supercell_matrix; "
@@ -199,7 +206,7 @@ def _as_crystal(path: Path, atoms: Atoms, report: Callable[[str], None]) -> Crys
         # phonopy wants a right-handed cell; turned round, the axes keep their order for --dim
         report("The lattice vectors are left-handed: all three are turned round.")
         atoms.set_cell(0.0 - atoms.cell.array)
-    cell = to_phonopy(as_structure(atoms))
+    cell = to_phonopy(as_structure(atoms)._replace(masses=None))
     isotopes = unusual_masses(atoms)
     cell.masses = np.where(np.isnan(isotopes), cell.masses, isotopes)
     return Crystal(path, cell, constraints=tuple(atoms.constraints))

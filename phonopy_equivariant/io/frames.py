@@ -10,9 +10,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 Frame = TypeVar("Frame")
 
 
-def take_frame(
-    frames: Sequence[Frame], index: int | None, report: Callable[[str], None]
-) -> Frame:
+def take_frame(frames: Sequence[Frame], index: int | None, report: Callable[[str], None]) -> Frame:
     """Return one of the frames, the last by default; say so if there are others.
 
     Raises
@@ -25,8 +23,8 @@ def take_frame(
     if index is None:
         if count > 1:
             report(
-                f"The file has {count} structures; the last is taken, another with --index "
-                f"(0 to {count - 1})."
+                f"The file has {count} structures; the last is taken, others with --index 0 to "
+                f"{count - 2}."
             )
         return frames[-1]
     if not -count <= index < count:

@@ -112,9 +112,7 @@ FORMATS = (
         (r"^\s*%\s*latticevectors", r"^\s*%\s*reducedcoordinates"),
         comment=r"#.*",
     ),
-    InputFormat(
-        "PWmat", "pwmat", (r"^\s*lattice vector", r"^\s*position.*move"), comment=r"(?!)"
-    ),
+    InputFormat("PWmat", "pwmat", (r"^\s*lattice vector", r"^\s*position.*move"), comment=r"(?!)"),
     InputFormat("Questaal", "qlm", (r"^\s*%\s*site-data\b",), comment=r"(?!)"),
     InputFormat(
         "LAMMPS", "lammps", (r"\bxlo\s+xhi\b", r"\batom types\b", r"^\s*atoms\b"), comment=r"(?!)"
@@ -150,16 +148,14 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
     if unread or lacking:
         cause = f"{unread.group().split()[-1]!r}" if unread else "its way of giving the cell"
         raise _refusal(kind, name, f"{cause} is understood neither by ASE nor by phonopy")
-    structures, reasons = [], []
+    structures: list[Atoms] = []
+    reasons: list[str] = []
     for reader in (_read_ase, _read_phonopy):
-        try:
-            with quietly():
-                atoms = reader(plain, kind, name)
-        except (Exception, SystemExit) as error:  # these readers raise anything
-            reasons.append(reason_of(error))
-            continue
-        if atoms is not None:
-            structures.append(atoms)
+        with quietly():
+            try:
+                structures += reader(plain, kind, name)
+            except (Exception, SystemExit) as error:  # these readers raise anything
+                reasons.append(reason_of(error))
     if not structures:
         raise _refusal(kind, name, reasons[0])
     if len(structures) > 1 and not _agree(*structures):
@@ -169,26 +165,23 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
     return structures[0]
 
 
-def _read_ase(text: str, kind: InputFormat, name: str) -> Atoms | None:
+def _read_ase(text: str, kind: InputFormat, name: str) -> list[Atoms]:
     if not kind.ase:
-        return None
+        return []
     atoms = ase.io.read(io.StringIO(text), format=kind.ase)
     assert isinstance(atoms, Atoms)
-    return atoms
+    return [atoms]
 
 
-def _read_phonopy(text: str, kind: InputFormat, name: str) -> Atoms | None:
+def _read_phonopy(text: str, kind: InputFormat, name: str) -> list[Atoms]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         path.write_text(text, "utf-8")
         cell, _ = read_crystal_structure(path, interface_mode=kind.calculator)
+    assert cell is not None
     length = get_calculator_physical_units(kind.calculator).distance_to_A
-    return Atoms(
-        numbers=cell.numbers,
-        cell=cell.cell * length,
-        scaled_positions=cell.scaled_positions,
-        pbc=True,
-    )
+    fractions = cell.scaled_positions
+    return [Atoms(cell.numbers, cell=cell.cell * length, scaled_positions=fractions, pbc=True)]
 
 
 def _agree(first: Atoms, second: Atoms) -> bool:
@@ -210,8 +203,8 @@ def _mention_masses(text: str, report: Callable[[str], None]) -> None:
             unusual.append(f"{label} {mass}")
     if unusual:
         report(
-            f"The masses in ATOMIC_SPECIES ({', '.join(unusual)}) are not taken: isotopes are given "
-            "with --mass."
+            f"The masses in ATOMIC_SPECIES ({', '.join(unusual)}) are not taken; isotopes are "
+            "given with --mass."
         )
 
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.vasp import set_constraints
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.rounded import Digits, as_meant, half_unit
 from phonopy_equivariant.io.species import ISOTOPES, element_of, make_atoms
+from phonopy_equivariant.structure import as_structure
+
+
+class _Layout(NamedTuple):
+    """What stands where."""
+
+    names: list[str] | None
+    counts: list[int]
+    selective: bool
+    cartesian: bool
+    first: int  # line of the first position, from 0
 
 
 def looks_like_poscar(lines: Sequence[str]) -> bool:
@@ -23,10 +35,11 @@ def looks_like_poscar(lines: Sequence[str]) -> bool:
     head = [_words(line) for line in lines[1:8]]
     if len(head) < 6 or len(head[0]) not in (1, 3) or not head[4]:
         return False
-    vectors = all(len(row) >= 3 and _are_numbers(row[:3]) for row in head[1:4])
-    counts = head[5] if not head[4][0].isdigit() else head[4]
+    counts = head[4] if head[4][0].isdigit() else head[5]
     whole = bool(counts) and counts[0].isdigit()
-    return vectors and whole and _are_numbers(head[0]) and "configuration=" not in "".join(lines[5:8])
+    vectors = all(len(row) >= 3 and _are_numbers(row[:3]) for row in head[1:4])
+    steps = any("configuration=" in line for line in lines[5:8])
+    return _are_numbers(head[0]) and vectors and whole and not steps
 
 
 def read_poscar(lines: Sequence[str], folder: Path, report: Callable[[str], None]) -> Atoms:
@@ -38,55 +51,66 @@ def read_poscar(lines: Sequence[str], folder: Path, report: Callable[[str], None
         Too few or malformed lines, or no species.
 
     """
-    if len(lines) < 7:
-        raise PhonopyEquivariantError(f"ends after {len(lines)} lines; complete the file.")
-    scale = _numbers(lines, 1, 3 if len(_words(lines[1])) >= 3 else 1)
+    scale = _numbers(lines, 1, len(_words(lines[1])))
     vectors = np.array([_numbers(lines, row, 3) for row in (2, 3, 4)])
     if scale[0] < 0:  # the volume
         scale = np.cbrt(-scale / abs(np.linalg.det(vectors)))
-    rows = 5
-    named = not _words(lines[rows])[:1] or not _words(lines[rows])[0].isdigit()
-    names = _words(lines[rows]) if named else None
-    rows += named
-    counts = [int(word) for word in _words(lines[rows]) if word.isdigit()]
-    rows += 1
-    mode = lines[rows].strip().lower() if rows < len(lines) else ""
-    selective = mode.startswith("s")
-    if selective:
-        rows += 1
-        mode = lines[rows].strip().lower() if rows < len(lines) else ""
-    body = [_words(line) for line in lines[rows + 1 : rows + 1 + sum(counts)]]
-    if not counts or len(body) < sum(counts):
+    layout = _layout(lines)
+    count = sum(layout.counts)
+    body = [_words(line) for line in lines[layout.first : layout.first + count]]
+    if not count or len(body) < count:
         raise PhonopyEquivariantError(
-            f"has {len(body)} of the {sum(counts)} positions that it announces; complete the file."
+            f"has {len(body)} of the {count} positions that it announces; complete the file."
         )
-    coordinates = np.array([_numbers(lines, rows + 1 + k, 3) for k in range(len(body))])
+    coordinates = np.array([_numbers(lines, layout.first + k, 3) for k in range(count)])
     half = np.array([[half_unit(word) for word in words[:3]] for words in body])
-    symbols = _symbols(lines, names, counts, [words[6 if selective else 3 :] for words in body], folder, report)
     lattice = vectors * scale
-    atoms = make_atoms(symbols, cell=lattice, pbc=True)
-    if mode[:1] in ("c", "k"):
+    atoms = make_atoms(_symbols(lines, layout, body, folder, report), cell=lattice, pbc=True)
+    as_structure(atoms)  # a lattice without volume has no fractions
+    if layout.cartesian:
         atoms.set_positions(coordinates * scale)
         half = half * scale @ np.abs(np.linalg.inv(lattice))
     else:
         atoms.set_scaled_positions(coordinates)
-    if selective:
-        fixed = [[word.strip(".")[:1].upper() == "F" for word in words[3:6]] for words in body]
-        set_constraints(atoms, np.array(fixed))
+    if layout.selective:
+        set_constraints(atoms, _fixed(body, layout.first))
     rounding = [[half_unit(word) for word in _words(lines[row])[:3]] for row in (2, 3, 4)]
     return as_meant(atoms, Digits(half, np.array(rounding) * scale), report)
 
 
+def _layout(lines: Sequence[str]) -> _Layout:
+    rows = [_words(line) for line in lines[5:9]] + [[], []]
+    names = None if rows[0][:1] and rows[0][0].isdigit() else rows.pop(0)
+    counts = [int(word) for word in rows[0] if word.isdigit()]
+    first = 7 if names is None else 8
+    selective = bool(rows[1]) and rows[1][0].lower().startswith("s")
+    mode = rows[1 + selective]
+    cartesian = bool(mode) and mode[0][0].lower() in "ck"
+    return _Layout(names, counts, selective, cartesian, first + selective)
+
+
+def _fixed(body: list[list[str]], first: int) -> Bool[ndarray, "atoms 3"]:
+    """Return which fractions selective dynamics hold fixed."""
+    flags = [[word.strip(".")[:1].upper() for word in words[3:6]] for words in body]
+    for row, of_atom in enumerate(flags, first + 1):
+        if len(of_atom) < 3 or not set(of_atom) <= {"T", "F"}:
+            raise PhonopyEquivariantError(
+                f"lacks three flags T or F of selective dynamics in line {row}; mend it."
+            )
+    return np.array(flags) == "F"
+
+
 def _symbols(
     lines: Sequence[str],
-    names: list[str] | None,
-    counts: list[int],
-    labels: list[list[str]],
+    layout: _Layout,
+    body: list[list[str]],
     folder: Path,
     report: Callable[[str], None],
 ) -> list[str]:
     """Return the symbol of each atom: from the line of species, the labels, POTCAR or the title."""
-    of_rows = [row[0] if row and _is_symbol(row[0]) else None for row in labels]
+    labels = [words[6 if layout.selective else 3 :][:1] for words in body]
+    of_rows = [label[0] if label and _is_symbol(label[0]) else None for label in labels]
+    names, counts = layout.names, layout.counts
     if names is None and None not in of_rows:
         return [str(symbol) for symbol in of_rows]
     if names is None:

@@ -16,14 +16,18 @@ import spglib
 from ase import Atoms
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.spatial import cKDTree
+
+from phonopy_equivariant.response.symmetry.operations import operations, symmetrised
+from phonopy_equivariant.structure import as_structure
 
 # Symmetry is searched with this tolerance (Å) everywhere unless the user says another.
 _SYMPREC = 1e-5
 # Numbers with one or no decimal are exact (0.5), those with two are never changed (0.33).
 _COARSE = 0.5e-2
-# Images of atoms, operations times atoms, that are looked up in a second or two.
-_LARGEST = 2_000_000
+# Numbers that are cut off and not rounded, 0.6666, are off by up to two half units.
+_CUT_OFF = 2.0
+# Operations times pairs of atoms: beyond, their table takes too much memory.
+_LARGEST = 5_000_000
 # The mean metric is not the one that fits the digits of the lattice vectors best.
 _MEAN_IS_OFF = 1.5
 # Numbers that are exact agree to this, in Å or as fractions.
@@ -71,26 +75,27 @@ def as_meant(atoms: Atoms, digits: Digits, report: Callable[[str], None]) -> Ato
         Called with a line that names both space groups, if there are two.
 
     """
+    if not np.isfinite(atoms.positions).all():
+        return atoms
     reach = _reach(atoms, digits)
-    present = space_group(atoms, _SYMPREC) if reach > _SYMPREC else None
+    present = space_group(atoms) if reach > _SYMPREC else None
     while present is not None and reach > _SYMPREC:
         group = space_group(atoms, reach)
-        if group is not None and len(group.rotations) > len(present.rotations):
-            meant, excess = _closest(atoms, digits, group)
-            again = space_group(meant, _SYMPREC)
-            if again is not None and len(again.rotations) == len(group.rotations):
-                if excess <= 1.0:
-                    report(
-                        f"Coordinates are rounded: read with the space group {group.name}, which "
-                        f"their digits allow; the numbers as they stand have {present.name}."
-                    )
-                    return meant
-                if excess <= 2.0:
-                    report(
-                        f"The space group is {present.name}, and {group.name} with a tolerance of "
-                        f"{reach:.1g} Å: if that is meant, write more digits."
-                    )
-                    return atoms
+        if group is not None and len(group.rotations) <= len(present.rotations):
+            break  # nor do smaller tolerances find more
+        meant, excess = (atoms, np.inf) if group is None else _meant(atoms, digits, group)
+        if group is not None and excess <= 1.0:
+            report(
+                f"Coordinates are rounded: read with the space group {group.name}, which their "
+                f"digits allow; the numbers as they stand have {present.name}."
+            )
+            return meant
+        if group is not None and excess <= _CUT_OFF:
+            report(
+                f"The space group is {present.name}, and {group.name} with a tolerance of "
+                f"{reach:.1g} Å: if that is meant, write more digits."
+            )
+            break
         reach /= 4
     return atoms
 
@@ -111,15 +116,29 @@ def space_group(atoms: Atoms, tolerance: float = _SYMPREC) -> Group | None:
     _, kinds = np.unique(
         np.column_stack([atoms.numbers, atoms.get_masses()]), axis=0, return_inverse=True
     )
-    cell = (atoms.cell.array, atoms.get_scaled_positions(), kinds.ravel())
+    cell: Any = (atoms.cell.array, atoms.get_scaled_positions(), kinds.ravel())
     try:
         dataset: Any = spglib.get_symmetry_dataset(cell, symprec=tolerance)
-    except spglib.SpglibError:
-        return None
+    except Exception:  # no group is found, which later versions raise
+        dataset = None
     if dataset is None:
         return None
     name = f"{dataset.international} ({dataset.number})"
     return Group(name, dataset.number, dataset.rotations, dataset.translations)
+
+
+def _meant(atoms: Atoms, digits: Digits, group: Group) -> tuple[Atoms, float]:
+    """Return a crystal that has a group exactly, and how far its numbers are off.
+
+    Infinity stands for a group that the crystal does not get, and ``_CUT_OFF`` for one that is too
+    large to be imposed.
+    """
+    if len(group.rotations) * len(atoms) ** 2 > _LARGEST:
+        return atoms, _CUT_OFF
+    closest, excess = _closest(atoms, digits, group)
+    again = space_group(closest) if excess <= _CUT_OFF else None
+    kept = again is not None and len(again.rotations) == len(group.rotations)
+    return closest, excess if kept else np.inf
 
 
 def _closest(atoms: Atoms, digits: Digits, group: Group) -> tuple[Atoms, float]:
@@ -127,58 +146,23 @@ def _closest(atoms: Atoms, digits: Digits, group: Group) -> tuple[Atoms, float]:
 
     That is the largest change of a number in units of half its last digit.
     """
-    images = _images(atoms, group)
-    if images is None:
-        return atoms, np.inf
+    structure = as_structure(atoms)
+    exact = symmetrised(structure, operations(structure, *group[2:]))
     fractions = atoms.get_scaled_positions(wrap=False)
     bounds = np.maximum(digits.fractions, _EXACT)
-    changes = _at_origin(_invariant_fractions(fractions, group, images) - fractions, bounds)
+    changes = exact.positions @ np.linalg.inv(exact.cell) - fractions
+    changes = _at_origin(changes, bounds)
     off = np.abs(changes) / bounds
     # numbers with two decimals are not changed: (0.33, 0.67) may be meant as it stands
     off[(np.abs(changes) > _EXACT) & (bounds >= _COARSE) & np.isfinite(bounds)] += 1.0
-    lattice = _invariant_lattice(atoms.cell.array, group)
-    stretched = np.abs(lattice - atoms.cell.array) / np.maximum(digits.lattice, _EXACT)
+    # the first vector keeps its direction and the first two their plane, where files have zeros
+    triangles = [np.linalg.cholesky(cell @ cell.T) for cell in (structure.cell, exact.cell)]
+    lattice = triangles[1] @ np.linalg.solve(triangles[0], structure.cell)
+    stretched = np.abs(lattice - structure.cell) / np.maximum(digits.lattice, _EXACT)
     closest = atoms.copy()
     closest.set_cell(lattice)
     closest.set_scaled_positions(fractions + changes)
     return closest, float(max(off.max(), stretched.max() / _MEAN_IS_OFF))
-
-
-def _images(atoms: Atoms, group: Group) -> Int[ndarray, "operations atoms"] | None:
-    """Return the atom that lies where an operation takes an atom."""
-    if len(group.rotations) * len(atoms) > _LARGEST:
-        return None
-    fractions = atoms.get_scaled_positions(wrap=False)
-    moved = np.einsum("gab,ib->gia", group.rotations, fractions) + group.translations[:, None]
-    # the box is a little larger than 1 because rounding may put a fraction at 1
-    _, images = cKDTree(fractions % 1.0, boxsize=1.0 + 1e-15).query(moved % 1.0)
-    permuted = (np.sort(images, axis=1) == np.arange(len(atoms))).all()
-    return images if permuted else None
-
-
-def _invariant_lattice(lattice: Float[ndarray, "3 3"], group: Group) -> Float[ndarray, "3 3"]:
-    """Return the lattice with the mean metric; its first vector and plane keep their directions."""
-    metric = lattice @ lattice.T
-    orientation = np.linalg.solve(np.linalg.cholesky(metric), lattice)
-    metric = np.mean([r.T @ metric @ r for r in group.rotations], axis=0)
-    return np.linalg.cholesky(metric) @ orientation
-
-
-def _invariant_fractions(
-    fractions: Float[ndarray, "atoms 3"],
-    group: Group,
-    images: Int[ndarray, "operations atoms"],
-) -> Float[ndarray, "atoms 3"]:
-    """Return positions that are exactly invariant under operations that hold to a tolerance.
-
-    For every operation the translation that fits the atoms best is taken. With those the operations
-    form a group exactly, one whose origin may have moved, and the mean over it is invariant.
-    """
-    moved = np.einsum("gab,ib->gia", group.rotations, fractions) + group.translations[:, None]
-    off = fractions[images] - moved
-    off -= np.rint(off)
-    off -= off.mean(axis=1, keepdims=True)
-    return fractions + np.einsum("gab,gib->gia", np.linalg.inv(group.rotations), off).mean(axis=0)
 
 
 def _at_origin(

@@ -42,11 +42,14 @@ def make_atoms(symbols: Sequence[str], **arguments: Any) -> Atoms:
 
 
 def unusual_masses(atoms: Atoms) -> Float[ndarray, " atoms"]:
-    """Return the masses (amu) that are not those of the elements, and NaN elsewhere.
+    """Return the masses (amu) that a structure gives to its atoms, and NaN elsewhere.
 
     ASE gives every atom a mass as soon as one has its own, and its standard masses are not
-    phonopy's: only those that differ from the standard say something about the atom.
+    phonopy's. An element all of whose atoms have ASE's standard mass was given none; deuterium and
+    tritium leave other hydrogen alone.
     """
     masses = atoms.get_masses()
-    usual = np.abs(masses - atomic_masses[atoms.numbers]) < _SAME_MASS
-    return np.where(usual, np.nan, masses)
+    standard = np.abs(masses - atomic_masses[atoms.numbers]) < _SAME_MASS
+    isotopes = np.isin(masses, list(ISOTOPES.values()))
+    given = np.isin(atoms.numbers, atoms.numbers[~standard & ~isotopes])
+    return np.where(given | isotopes, masses, np.nan)

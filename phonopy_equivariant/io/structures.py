@@ -23,6 +23,8 @@ from phonopy_equivariant.io.xyz import read_xyz_with_isotopes
 COMPRESSED = (".xz", ".lzma", ".gz", ".bz2")
 # The beginning of a file, bytes, that tells its format.
 _HEAD = 2**20
+# A line of an atom, not the second line of extended XYZ, with the symbol D or T.
+_ISOTOPE = r"(?m)^[^=\n]*(?<!\S)[DT](?!\S)[^=\n]*$"
 # Formats that list the atoms of the asymmetric unit only, and the line that tells so.
 _WITH_GROUP = {
     "proteindatabank": r"^CRYST1.{49}(?! *(P 1)? *\d* *$).+$",
@@ -60,7 +62,8 @@ def read_structure(path: Path, index: int | None, report: Callable[[str], None])
         raise PhonopyEquivariantError(f"cannot be read ({reason_of(error)}).") from error
     name = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
     text = "" if b"\0" in head else _decoded(head)
-    if re.search(r"\.m?cif$|(?m:^\s*_cell[._]length_a\s)", name.lower() + "\n" + text.lower()):
+    by_name = name.lower().endswith((".cif", ".mcif"))
+    if by_name or re.search(r"(?im)^\s*_cell[._]length_a\s", text):
         return read_cif(_text(path), index, report)
     if looks_like_poscar(text.splitlines()):
         _only_one(index)
@@ -86,7 +89,7 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
         raise PhonopyEquivariantError(
             "gives a space group, which ASE passes over in this format; convert the file to CIF."
         )
-    if file_format in ("extxyz", "xyz") and re.search(r"(?m)(^|\s)[DT]\s", text):
+    if file_format in ("extxyz", "xyz") and re.search(_ISOTOPE, text):
         atoms = read_xyz_with_isotopes(_text(path), file_format, index, report)
     elif single:
         _only_one(index)
@@ -109,7 +112,9 @@ def _frames(name: str, file_format: str, index: Any) -> Any:
     except (IndexError, StopIteration) as error:
         if index in (None, -1):
             raise _unreadable("ASE finds no atoms") from error
-        raise PhonopyEquivariantError(f"has no structure --index {index}; the first is 0.") from error
+        raise PhonopyEquivariantError(
+            f"has no structure --index {index}; the first is 0."
+        ) from error
     except Exception as error:  # ASE's readers raise anything on garbage
         if str(error) in ("'D'", "'T'"):
             raise PhonopyEquivariantError(

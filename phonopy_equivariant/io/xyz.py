@@ -51,7 +51,7 @@ def read_xyz_with_isotopes(
 
 def _split(lines: list[str]) -> list[list[str]]:
     """Return the lines of each frame."""
-    frames = []
+    frames: list[list[str]] = []
     while lines and lines[0].strip():
         count = int(lines[0]) if lines[0].strip().isdigit() else len(lines)
         if len(lines) < count + 2:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
 
-import ase.io
 import numpy as np
 import vesin
 from ase import Atoms
@@ -15,7 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.io.crystals import looks_like_yaml, read_atoms
+from phonopy_equivariant.io.crystals import existing_file, looks_like_yaml, read_atoms
+from phonopy_equivariant.io.structures import read_structure
 
 # A bond is shorter than this times the sum of covalent radii.
 _BOND = 1.3
@@ -23,8 +23,12 @@ _BOND = 1.3
 _VACUUM = 4.0
 
 
-def read_molecule(path: str | os.PathLike[str]) -> Atoms:
-    """Read a molecule from a file of any format that ASE reads, or from phonopy's YAML.
+def read_molecule(
+    path: str | os.PathLike[str],
+    index: int | None = None,
+    report: Callable[[str], None] = lambda _line: None,
+) -> Atoms:
+    """Read a molecule as :func:`phonopy_equivariant.io.crystals.read_crystal` reads a crystal.
 
     Returns
     -------
@@ -37,22 +41,13 @@ def read_molecule(path: str | os.PathLike[str]) -> Atoms:
         No such file, or none that can be read.
 
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise PhonopyEquivariantError(f"The structure file {path} {what}; give an existing file.")
+    path = existing_file(path)
     if looks_like_yaml(path):
         return read_atoms(path)
     try:
-        atoms = ase.io.read(path)
-    except Exception as error:  # ASE's readers raise anything on garbage
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
-        raise PhonopyEquivariantError(
-            f"{path}: cannot be read as a structure ({reason}); give a file that ASE reads "
-            "(.xyz, .mol, .extxyz, ...)."
-        ) from error
-    if not isinstance(atoms, Atoms) or not len(atoms):
-        raise PhonopyEquivariantError(f"{path}: holds no structure with atoms.")
+        atoms = read_structure(path, index, report)
+    except PhonopyEquivariantError as error:
+        raise PhonopyEquivariantError(f"{path}: {error}") from error
     if not np.isfinite(atoms.positions).all():
         raise PhonopyEquivariantError(f"{path}: has positions that are not finite numbers.")
     return atoms

@@ -44,10 +44,12 @@ def dynamical_matrices(
     Raises
     ------
     PhonopyEquivariantError
-        An element the potential does not know, or overlapping atoms.
+        An element the potential does not know, overlapping atoms, or masses that are not
+        positive numbers.
 
     """
     points = np.asarray(qpoints, float).reshape(-1, 3)
+    masses_of(primitive)  # before anything is computed
     force_constants = lattice_force_constants(potential, primitive, points, max_memory)
     return mass_weighted(primitive, points, force_constants)
 

@@ -16,8 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from phonopy_equivariant.catalogue.cards import ModelCard, cache_path, list_models
-from phonopy_equivariant.checkpoints.fetch import fetch_file, file_sha256
+from phonopy_equivariant.catalogue.cards import ModelCard, cache_path, find_file, list_models
+from phonopy_equivariant.checkpoints.fetch import (
+    fetch_file,
+    file_sha256,
+    has_checksum,
+    write_checksum,
+)
 from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
 from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -96,12 +101,30 @@ def convert_mace(
 
 
 def fetch_converted(card: ModelCard) -> Path:
-    """Return the converted checkpoint of a published model, made on first use."""
+    """Return the converted checkpoint of a published model, made on first use.
+
+    No registry can hold its hash. The conversion writes it beside the file, and a file without it
+    is made again.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`convert_mace`, or a file in the user's own folder without its hash.
+
+    """
+    path = find_file(card)
+    if path is not None and has_checksum(path):
+        return path
+    if path not in (None, cache_path(card)):
+        raise PhonopyEquivariantError(
+            f"{path} is not as it was converted, or {path}.sha256 is missing: copy both files from "
+            "the cache folder where the model was converted, or give the file by its path."
+        )
     path = cache_path(card)
-    if not path.is_file():
-        source = fetch_file(card)
-        path.parent.mkdir(parents=True, exist_ok=True)  # the source may lie elsewhere
-        convert_mace(source, path)
+    source = fetch_file(card)
+    path.parent.mkdir(parents=True, exist_ok=True)  # the source may lie elsewhere
+    convert_mace(source, path)
+    write_checksum(path)
     return path
 
 

@@ -1,0 +1,71 @@
+"""What a command changes in its process and puts back: the environment, and how output is encoded.
+
+Reports have Å, cm⁻¹ and Greek letters. Where the output is not UTF-8 (batch systems with
+PYTHONIOENCODING=ascii, Latin-1 terminals) they are written as A, cm-1 and Gamma.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+
+_ERRORS = "phonopy_equivariant_plain"
+# what Unicode does not take apart into ASCII
+_SYMBOLS = {"−": "-", "–": "-", "—": "-", "·": ".", "×": "x", "±": "+-", "√": "sqrt", "∞": "inf"}
+_SYMBOLS |= {"′": "'", "→": "->", "≤": "<=", "≥": ">=", "≠": "!=", "λ": "lambda", "Λ": "Lambda"}
+
+
+@contextlib.contextmanager
+def surroundings_kept() -> Iterator[None]:
+    """Print what the output cannot encode as plain text inside; afterwards all is as before."""
+    environment = dict(os.environ)
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
+    errors = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors=_ERRORS)
+    try:
+        yield
+    finally:
+        for stream, old in zip(streams, errors, strict=True):
+            stream.reconfigure(errors=old)
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+        os.environ.update(environment)
+
+
+def plain(character: str) -> str:
+    """Return what stands for a character in ASCII.
+
+    Examples
+    --------
+    >>> "".join(map(plain, "5 Å⁻¹ × Γ"))
+    '5 A-1 x Gamma'
+
+    """
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
+    result = ""
+    for part in unicodedata.normalize("NFKD", character):
+        name = unicodedata.name(part, "")
+        if part.isascii():
+            result += part
+        elif name.startswith("GREEK "):
+            letter = name.split()[-1]
+            result += letter.capitalize() if "CAPITAL" in name else letter.lower()
+        elif not unicodedata.combining(part):
+            result += _SYMBOLS.get(part, "?")
+    return result
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(plain, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(_ERRORS, _replace)
