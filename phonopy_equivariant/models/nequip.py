@@ -159,6 +159,4 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         mix,
         activate,
         readout if last else None,
-        key=f"{layout} {last}",
-        message_key=f"{layout.inputs}",
     )
