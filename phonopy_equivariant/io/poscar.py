@@ -60,7 +60,8 @@ def read_poscar(lines: Sequence[str], folder: Path, report: Callable[[str], None
     body = [_words(line) for line in lines[layout.first : layout.first + count]]
     if not count or len(body) < count:
         raise PhonopyEquivariantError(
-            f"has {len(body)} of the {count} positions that it announces; complete the file."
+            f"cannot be read as a structure (it has {len(body)} of the {count} positions that it "
+            "announces); complete the file."
         )
     coordinates = np.array([_numbers(lines, layout.first + k, 3) for k in range(count)])
     half = np.array([[half_unit(word) for word in words[:3]] for words in body])
