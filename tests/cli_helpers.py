@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from unittest import mock
 
@@ -91,7 +92,12 @@ def command(
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(error),
+        warnings.catch_warnings(),
     ):
+        # as in a process of its own: phonopy warns users, and leaves a file to the collector
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", category=ResourceWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
         code = run_command(arguments)
     return _checked(
         subprocess.CompletedProcess(arguments, code, output.getvalue(), error.getvalue()), status

@@ -163,7 +163,7 @@ def known(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_all_commands_warn(tmp_path: Path, known: Path) -> None:
     poscar(tmp_path, lattice=5.2)
-    (tmp_path / "odd.xyz").write_text("2\n\nNa 0 0 0\nCl 0 0 0.8\n")
+    (tmp_path / "odd.xyz").write_text("2\n\nNa 0 0 0\nCl 0 0 1.5\n")
     poscar(tmp_path, "crushed.vasp", lattice=4.0)
     for words, far in (
         (("relax", "POSCAR", "-o", "POSCAR_out", "--fixed-cell"), False),
@@ -287,7 +287,7 @@ def test_what_cannot_be_fitted_is_refused(potential):
 def test_the_wheel_takes_models_along():
     """By the patterns of pyproject.toml: building a wheel needs setuptools from the network."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    patterns = {f"checkpoints/bundled/*.{suffix}" for suffix in ("npz", "yaml")}
+    patterns = {f"catalogue/bundled/*.{suffix}" for suffix in ("npz", "yaml")}
     assert patterns <= set(tool["package-data"]["phonopy_equivariant"])
     # a package of its own, which setuptools finds
     assert (bundled.FOLDER / "__init__.py").is_file()

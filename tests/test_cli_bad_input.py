@@ -66,7 +66,7 @@ def _empty(folder: Path) -> None:
     [
         (_missing, ("does not exist", "give an existing file")),
         (_garbage, ("cannot be read as a structure", "give a file that ASE reads")),
-        (_truncated, ("cannot be read as a structure",)),
+        (_truncated, ("has 0 of the 2 positions that it announces",)),
         (_empty, ("cannot be read as a structure",)),
         (_flat, ("no volume", "check the lattice vectors")),
         (_overlapping, ("overlapping atoms", "remove the duplicate")),

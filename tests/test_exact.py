@@ -143,7 +143,7 @@ def test_the_bound_holds_where_squares_cross_zero(monkeypatch: pytest.MonkeyPatc
     config = small_config(
         species=(11, 17), cutoff=3.3, hidden_irreps="4x0e + 4x1o", l_max=1, scale=20.0
     )
-    unstable = random_potential(config, seed=23)
+    unstable = random_potential(config, seed=37)
     atoms = bulk("NaCl", "rocksalt", a=5.2)
     cell = PhonopyAtoms(numbers=atoms.numbers, cell=atoms.cell[:], positions=atoms.positions)
     phonon = Phonopy(cell, supercell_matrix=np.eye(3, dtype=int), primitive_matrix="P")
@@ -240,8 +240,8 @@ def test_thermal_displacements(
 def test_group_velocities_are_the_slopes_of_direct_bands(
     exact: Phonopy, frequencies: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """phonopy's analytic dD/dq; the central difference errs by the step squared, 1e-8."""
-    q, step = np.array([0.21, 0.13, 0.37]), 1e-4  # no degeneracies
+    """phonopy's analytic dD/dq; the central difference errs by the square of step / gap, 1e-9."""
+    q, step = np.array([0.21, 0.13, 0.37]), 1e-5  # no degeneracies
     found = exact.run_qpoints([q], with_group_velocities=True).group_velocities[0]
     directions = np.eye(3) * step
     offsets = np.concatenate([directions, -directions]) @ exact.primitive.cell.T
@@ -267,7 +267,7 @@ def test_irreps(exact: Phonopy, frequencies: Callable[[np.ndarray], np.ndarray])
 def test_everything_of_phonopy_equals_a_supercell_wide_enough() -> None:
     """With a range of 6.6 Å a supercell of 5×5×5 (16.4 Å across) is exact by itself."""
     short = random_potential(
-        small_config(species=(11, 17), cutoff=3.3, num_interactions=1, scale=20.0), seed=4
+        small_config(species=(11, 17), cutoff=3.3, num_interactions=1, scale=20.0), seed=10
     )
     phonons = rock_salt(5), rock_salt(1)
     pe.set_force_constants(phonons[0], short)

@@ -68,7 +68,9 @@ def test_no_internal_freedom(rock_salt: Structure) -> None:
         cell = deformed(rock_salt, (np.exp(eta / 3) - 1) * np.eye(3))
         return np.linalg.eigvalsh(pe.dynamical_matrices(potential, cell, QPOINTS))
 
-    expected = -slope(squares, 1e-3) / (2 * squares(0.0))
+    at_rest = squares(0.0)
+    at_rest[0, :3] = np.nan  # of acoustic modes at Γ rounding alone is left, or nothing
+    expected = -slope(squares, 1e-3) / (2 * at_rest)
     assert np.isnan(result.parameters[0, :3]).all() and (result.frequencies[0, :3] == 0).all()
     assert np.isfinite(result.parameters).sum() == result.parameters.size - 3
     np.testing.assert_allclose(result.parameters[0, 3:], expected[0, 3:], rtol=1e-8)
@@ -96,7 +98,7 @@ def test_a_strain_splits_degenerate_modes(rock_salt: Structure) -> None:
             found[first : first + 2] = found[first + 1], found[first]
         return found
 
-    expected = -slope(in_order, 1e-4) / (2 * squares(0.0))
+    expected = -slope(in_order, 1e-5) / (2 * squares(0.0))
     np.testing.assert_allclose(result.parameters[2], expected, rtol=1e-7)
     split = -np.diff(result.parameters[2])[doublets]
     assert (split > 0.05).all()  # or the test says nothing
@@ -193,7 +195,7 @@ def test_three_volumes_in_phonopy(rock_salt: Structure) -> None:
         pe.set_force_constants(made, potential)
         return made
 
-    twin = PhonopyGruneisen(phonon(0.0), phonon(2e-4), phonon(-2e-4))
+    twin = PhonopyGruneisen(phonon(0.0), phonon(5e-5), phonon(-5e-5))
     twin.set_mesh([2, 2, 2], is_gamma_center=True)
     qpoints, _, frequencies, _, expected = twin.get_mesh()
     result = gruneisen_parameters(potential, twin.get_phonon().primitive, qpoints)

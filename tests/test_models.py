@@ -57,7 +57,7 @@ def test_images_and_order_of_atoms_do_not_matter(variant, crystal):
 def test_forces_are_the_central_differences_of_the_energy(variant, crystal):
     forces = variant.evaluate(crystal).forces
     # truncation ~ step², rounding ~ 1e-15 eV / step: both below 1e-8 eV/Å at this step
-    step = 1e-4
+    step = 3e-5
     numerical = np.zeros_like(forces)
     for atom, axis in np.ndindex(*forces.shape):
         energies = []

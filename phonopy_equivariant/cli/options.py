@@ -30,9 +30,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def dim_last(words: Sequence[str]) -> list[str]:
-    """Move ``--dim`` and its numbers to the end of a command line."""
+    """Move ``--dim`` and its numbers to the end of a command line; several stay in order."""
     words = list(words)
-    if "--dim" not in words:
+    if words.count("--dim") != 1:
         return words
     first = words.index("--dim")
     last = first + 2  # whatever follows first is meant as its value

@@ -19,6 +19,8 @@ from phonopy_equivariant.structure import Structure, as_structure
 FIRST_ORDER = ("energy", "forces", "stress")
 # eV/Å, the length of a force; beyond, a calculation has failed or forces are in another unit.
 MAX_FORCE = 1000.0
+# Å: where overlapping atoms are looked for. With their own 0.3 Å a cell list has thousands of bins.
+_NEAR = 2.0
 # eV/Å³ (160 GPa); beyond, a whole set of stresses is in GPa or kbar rather than under pressure.
 MAX_STRESS = 1.0
 # eV/atom off the fit by composition: other units or another reference.
@@ -71,10 +73,10 @@ def unsoundness(record: Record) -> str:
 
 def overlap(record: Record) -> str:
     """Return which atoms of a record are closer than 0.3 Å, or ""."""
-    from phonopy_equivariant.graph import OVERLAP, neighbour_pairs
+    from phonopy_equivariant.graph import neighbour_pairs
 
     try:
-        neighbour_pairs(record.structure, OVERLAP)
+        neighbour_pairs(record.structure, _NEAR)
     except PhonopyEquivariantError as error:
         return str(error).partition(":")[0]
     return ""

@@ -7,6 +7,7 @@ from ase.units import invcm
 
 from phonopy_equivariant.molecules.analysis import ZERO, MolecularVibrations, Thermochemistry
 from phonopy_equivariant.molecules.irreps import reduction
+from phonopy_equivariant.molecules.modes import WAVENUMBER
 from phonopy_equivariant.molecules.structure import count_fragments
 
 # Above this force (eV/Å) the Hessian is not one of a stationary point.
@@ -91,6 +92,18 @@ def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str
     return lines
 
 
+def _negligible(result: MolecularVibrations, fragments: int) -> float:
+    """Return the wavenumber up to which modes count as zero.
+
+    Fragments turn against one another at no cost: such a mode has sqrt(F / (1 Å · 1 amu)) or less
+    from a residual force F, and from rounding what translations and rotations of the whole have.
+    """
+    if fragments == 1:
+        return ZERO
+    of_force = WAVENUMBER * float(np.sqrt(result.max_force or 0.0))
+    return max(ZERO, of_force, float(np.abs(result.modes.external).max()))
+
+
 def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
     """Return what deserves a warning; ``spin`` is that of the thermochemistry."""
     found = []
@@ -106,7 +119,7 @@ def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
             f"the structure falls into {fragments} fragments without bonds between them: modes "
             "near zero may be their relative motion, and ideal-gas numbers mean nothing."
         )
-    imaginary = int((result.frequencies < -ZERO).sum())
+    imaginary = int((result.frequencies < -_negligible(result, fragments)).sum())
     if imaginary:
         found.append(
             f"imaginary frequencies: {imaginary}; a saddle point, not a minimum; displace the "
