@@ -1,6 +1,7 @@
 """Fixtures: small potentials with random weights, low-symmetry structures, shared data.
 
-Shapes and types in the package's signatures are checked at run time in every test.
+With PHONOPY_EQUIVARIANT_CHECK_SHAPES=1 in the environment, shapes and types in the package's
+signatures are checked at run time in every test.
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-# before the package is imported for the first time
-install_import_hook("phonopy_equivariant", "beartype.beartype")
+# Before the package is imported for the first time. The checks take a sixth of the time of tests
+# that trace: continuous integration asks for them, once.
+if os.environ.get("PHONOPY_EQUIVARIANT_CHECK_SHAPES"):
+    install_import_hook("phonopy_equivariant", "beartype.beartype")
 
-import e3nn_jax as e3nn  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from scipy.spatial.transform import Rotation  # noqa: E402
+import e3nn_jax as e3nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
 
-from phonopy_equivariant.models.config import NequIPConfig  # noqa: E402
-from phonopy_equivariant.potential import Potential, random_potential  # noqa: E402
-from phonopy_equivariant.structure import Structure  # noqa: E402
+from phonopy_equivariant.models.config import NequIPConfig
+from phonopy_equivariant.potential import Potential, random_potential
+from phonopy_equivariant.structure import Structure
 
 # no silent mixing of precisions
 jax.config.update("jax_numpy_dtype_promotion", "strict")

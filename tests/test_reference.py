@@ -51,7 +51,6 @@ def test_energy_forces_and_stress_equal_upstream(model: str, shared: Path):
 @pytest.mark.parametrize(
     ("name", "model"),
     [
-        ("Al_fcc", MODELS[0]),
         ("SrTiO3_cubic", MODELS[0]),
         ("GaN_wurtzite", MODELS[1]),
     ],
