@@ -29,7 +29,7 @@ from ase.build import molecule
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import BFGS
-from jobs import Job, arguments, collect, record_job, run
+from jobs import Job, collect, main, record_job, run
 from pyscf import dft, gto
 from tblite.ase import TBLite
 
@@ -194,15 +194,6 @@ def collect_all(work: Path, data: Path) -> bool:
     return collect(work, data, sets)
 
 
-def main() -> int:
-    """Run or collect."""
-    names = ("minimum", "sampling", "hessians", "validation", "around")
-    parsed = arguments(__doc__, names)
-    if parsed.action == "collect":
-        return 0 if collect_all(parsed.work, Path(__file__).parent / "data") else 1
-    run_stages(parsed.work, parsed.stages or names)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    stages = ("minimum", "sampling", "hessians", "validation", "around")
+    sys.exit(main(__doc__, stages, run_stages, collect_all))

@@ -111,6 +111,20 @@ def arguments(doc: str, stages: Sequence[str]) -> argparse.Namespace:
     return parsed
 
 
+def main(
+    doc: str,
+    stages: Sequence[str],
+    run_stages: Callable[[Path, Sequence[str]], None],
+    collect_all: Callable[[Path, Path], bool],
+) -> int:
+    """Run or collect, as the command line says; return the exit status."""
+    parsed = arguments(doc, stages)
+    if parsed.action == "collect":
+        return 0 if collect_all(parsed.work, Path(__file__).parent / "data") else 1
+    run_stages(parsed.work, parsed.stages or stages)
+    return 0
+
+
 def _cpu_seconds() -> float:
     return sum(os.times()[:4])  # of this process and of the programs it called
 

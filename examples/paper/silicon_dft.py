@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from ase.build import bulk
 from ase.eos import EquationOfState
-from jobs import Job, arguments, collect, record_job, run
+from jobs import Job, collect, main, record_job, run
 from numpy import ndarray
 
 from phonopy_equivariant.data import Record, read_records
@@ -235,15 +235,6 @@ def _row(numbers: ndarray) -> str:
     return " ".join(f"{number:.10f}" for number in numbers)
 
 
-def main() -> int:
-    """Run or collect."""
-    names = ("lattice", "dfpt", *STAGES)
-    parsed = arguments(__doc__, names)
-    if parsed.action == "collect":
-        return 0 if collect_all(parsed.work, Path(__file__).parent / "data") else 1
-    run_stages(parsed.work, parsed.stages or names)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    stages = ("lattice", "dfpt", *STAGES)
+    sys.exit(main(__doc__, stages, run_stages, collect_all))

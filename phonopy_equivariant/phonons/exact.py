@@ -13,7 +13,6 @@ from numpy import ndarray
 from phonopy import Phonopy
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.features import Familiarity
 from phonopy_equivariant.phonons.cells import require_sound
 from phonopy_equivariant.phonons.exact_range import (
     LOWEST,
@@ -22,7 +21,7 @@ from phonopy_equivariant.phonons.exact_range import (
     frequency_errors,
 )
 from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry_report
-from phonopy_equivariant.phonons.report import ISOTOPES, SymmetryReport
+from phonopy_equivariant.phonons.report import ISOTOPES, CrystalReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, respond
 from phonopy_equivariant.response.bloch.prepare import Lattice, equilibrium_of, prepare
@@ -42,43 +41,23 @@ NAC_REFUSED = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class ExactReport:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExactReport(CrystalReport):
     """How the range of force constants was found.
 
     Parameters
     ----------
-    model, sha256
-        Name and hash of the potential's file.
     attempts
         Every grid of q with its largest error; the last one is in use.
     tolerance
         Largest error of a frequency asked for, THz; see :meth:`frequency_errors`.
-    hessian_range
-        Distance up to which the potential may have force constants, 2·T·cutoff, Å.
-    residual_force
-        Largest force on an atom of the cell, eV/Å.
-    residual_stress
-        Largest component of the stress, GPa.
-    seconds
-        Wall time, compilation included.
-    symmetry
-        How well the structure obeys the symmetry that phonopy found.
-    familiarity
-        How far the crystal is from the training structures; None if the potential cannot tell.
+
+    The others are those of :class:`.report.CrystalReport`.
 
     """
 
-    model: str
-    sha256: str
     attempts: tuple[Attempt, ...]
     tolerance: float
-    hessian_range: float
-    residual_force: float
-    residual_stress: float
-    seconds: float
-    symmetry: SymmetryReport
-    familiarity: Familiarity | None = None
 
     @property
     def error(self) -> float:
@@ -97,13 +76,12 @@ class ExactReport:
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
         last = self.attempts[-1]
-        label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
         grids = ", ".join(
             f"{'×'.join(map(str, a.counts))}: {a.error:.1e} THz" for a in self.attempts
         )
         computed = sum(attempt.computed for attempt in self.attempts)
         return [
-            f"potential            {label}",
+            self.potential_line(),
             f"method               exact D(q), {computed} q computed, {self.seconds:.2f} s",
             f"range error of grids {grids}",
             self.symmetry.line(),
@@ -112,8 +90,7 @@ class ExactReport:
             f"{2 * self.tolerance * LOWEST:g} THz²",
             f"cells in use         {last.diameter:.1f} Å across, of at most "
             f"{2 * self.hessian_range:.1f} Å",
-            f"residual force       {self.residual_force:.1e} eV/Å",
-            f"residual stress      {self.residual_stress:.3f} GPa",
+            *self.equilibrium_lines(),
         ]
 
 

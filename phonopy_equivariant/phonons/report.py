@@ -46,28 +46,20 @@ class SymmetryReport(NamedTuple):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class ForceConstantsReport:
-    """Diagnostics of one set of analytic force constants, taken before any projection.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrystalReport:
+    """What every report says of a potential and a crystal.
 
     Parameters
     ----------
     model, sha256
         Name and hash of the potential's file.
-    sum_rule
-        Largest |sum_J Φ(i, J)|, eV/Å²: zero by translation symmetry.
-    permutation
-        Largest |Φ(i, J) - Φ(J, i)^T|, eV/Å²: zero for a second derivative.
     residual_force
         Largest force on an atom of the cell, eV/Å.
     residual_stress
         Largest component of the stress, GPa.
     hessian_range
-        Distance up to which the potential has force constants, 2·T·cutoff, Å.
-    inscribed_radius
-        Radius of the sphere inscribed in the supercell, Å.
-    method
-        Which road gave the numbers, ``bloch`` or ``autodiff``.
+        Distance up to which the potential may have force constants, 2·T·cutoff, Å.
     seconds
         Wall time, compilation included.
     symmetry
@@ -79,13 +71,9 @@ class ForceConstantsReport:
 
     model: str
     sha256: str
-    sum_rule: float
-    permutation: float
     residual_force: float
     residual_stress: float
     hessian_range: float
-    inscribed_radius: float
-    method: str
     seconds: float
     symmetry: SymmetryReport
     familiarity: Familiarity | None = None
@@ -95,6 +83,43 @@ class ForceConstantsReport:
         """Distance (Å) by which the structure misses the symmetry that phonopy found."""
         return self.symmetry.deviation
 
+    def potential_line(self) -> str:
+        """Return one line of text on the potential."""
+        label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
+        return f"potential            {label}"
+
+    def equilibrium_lines(self) -> list[str]:
+        """Return two lines of text on force and stress."""
+        return [
+            f"residual force       {self.residual_force:.1e} eV/Å",
+            f"residual stress      {self.residual_stress:.3f} GPa",
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForceConstantsReport(CrystalReport):
+    """Diagnostics of one set of analytic force constants, taken before any projection.
+
+    Parameters
+    ----------
+    sum_rule
+        Largest |sum_J Φ(i, J)|, eV/Å²: zero by translation symmetry.
+    permutation
+        Largest |Φ(i, J) - Φ(J, i)^T|, eV/Å²: zero for a second derivative.
+    inscribed_radius
+        Radius of the sphere inscribed in the supercell, Å.
+    method
+        Which road gave the numbers, ``bloch`` or ``autodiff``.
+
+    The others are those of :class:`CrystalReport`.
+
+    """
+
+    sum_rule: float
+    permutation: float
+    inscribed_radius: float
+    method: str
+
     @property
     def exact_everywhere(self) -> bool:
         """Whether the supercell holds the full range, so that D(q) is exact between its q too."""
@@ -102,7 +127,6 @@ class ForceConstantsReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
         radius = f"{self.inscribed_radius:.1f} Å"
         reach = (
             f"holds the full range {self.hessian_range:.1f} Å: D(q) is exact at every q"
@@ -110,12 +134,11 @@ class ForceConstantsReport:
             else f"< range {self.hessian_range:.1f} Å: D(q) is exact at commensurate q"
         )
         return [
-            f"potential            {label}",
+            self.potential_line(),
             f"method               {self.method}, {self.seconds:.2f} s",
             self.symmetry.line(),
             f"sum rule residual    {self.sum_rule:.1e} eV/Å²",
             f"permutation residual {self.permutation:.1e} eV/Å²",
-            f"residual force       {self.residual_force:.1e} eV/Å",
-            f"residual stress      {self.residual_stress:.3f} GPa",
+            *self.equilibrium_lines(),
             f"inscribed radius     {radius} {reach}",
         ]

@@ -22,7 +22,7 @@ from phonopy import Phonopy
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.phonons.cells import primitive_operations, supercell_of_primitive
+from phonopy_equivariant.phonons.cells import masses_break_symmetry, supercell_of_primitive
 from phonopy_equivariant.phonons.exact_images import ImageTable
 from phonopy_equivariant.phonons.folding import (
     DirectCheck,
@@ -253,7 +253,7 @@ def _sample(
     phonon: Phonopy, mesh: Mesh, path: Float[ndarray, "q 3"] | None, sampling: dict[str, Any]
 ) -> _Sample:
     sampled = copy.copy(phonon)  # what phonopy computes now is set in the copy alone
-    options = {"is_mesh_symmetry": _masses_keep_symmetry(phonon)} | sampling
+    options = {"is_mesh_symmetry": not masses_break_symmetry(phonon)} | sampling
     try:
         with warnings.catch_warnings():
             # phonopy says it again where the user runs the mesh
@@ -275,15 +275,6 @@ def _sample(
         np.asarray(on_mesh.weights),
         tuple(int(number) for number in on_mesh.mesh_numbers),
     )
-
-
-def _masses_keep_symmetry(phonon: Phonopy) -> bool:
-    """Tell whether the mesh may be reduced by phonopy's space group, which knows no masses."""
-    operations = primitive_operations(phonon)
-    masses = phonon.primitive.masses
-    whole = len(phonon.primitive_symmetry.symmetry_operations["rotations"])
-    same = np.allclose(masses[operations.image], masses, rtol=1e-9, atol=0)
-    return bool(same) and len(operations.image) == whole
 
 
 def _rounding(phonon: Phonopy, frequencies: Float[ndarray, "q bands"], dtype: str) -> float:
