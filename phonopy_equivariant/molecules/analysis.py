@@ -134,7 +134,7 @@ class MolecularVibrations:
         if not (temperature > 0 and pressure > 0 and spin >= 0 and float(2 * spin).is_integer()):
             raise PhonopyEquivariantError(
                 f"temperature={temperature}, pressure={pressure}, spin={spin}: temperature and "
-                "pressure must be positive, the spin 0, 0.5, 1, ..."
+                "pressure must be positive, the spin 0 or a multiple of 0.5"
             )
         real = self.frequencies[self.frequencies > ZERO] * QUANTUM
         gas = IdealGasThermo(
