@@ -70,6 +70,14 @@ class LayerLayout(NamedTuple):
         """Return the number of paths that start at an input irrep."""
         return sum(len(group.degrees) for group in self.groups[key])
 
+    def path_of_component(self, key: str) -> list[int]:
+        """Return the path that each component on axis ``a`` of an input irrep belongs to."""
+        paths: list[int] = []
+        for group in self.groups[key]:
+            first = len(set(paths))
+            paths += dimension(group.output) * [*range(first, first + len(group.degrees))]
+        return paths
+
     def num_radial(self) -> int:
         """Return the number of radial functions: one per path and channel."""
         return sum(self.inputs[key] * self.num_paths(key) for key in self.groups)

@@ -63,6 +63,18 @@ class Layer:
     readout: Callable[[Params, Features, Array], Array] | None
     # the parts of activate, where it has this form
     channelwise: Channelwise | None = None
+    # what the functions depend on beside the model's configuration, and the message alone;
+    # empty: equal to those of no other layer
+    key: str = ""
+    message_key: str = ""
+
+    def is_like(self, other: Layer) -> bool:
+        """Tell whether all functions are those of another layer of the same model."""
+        return self is other or self.key == other.key != ""
+
+    def sends_like(self, other: Layer) -> bool:
+        """Tell whether the message is that of another layer of the same model."""
+        return self is other or self.message_key == other.message_key != ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

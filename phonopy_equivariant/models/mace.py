@@ -279,6 +279,8 @@ def _layer(config: MACEConfig, shape: LayerShape, readout_kind: str) -> Layer:
         activate,
         None if readout_kind == "none" else readout,
         Channelwise(before, product, after),
+        key=f"{shape} {readout_kind}",
+        message_key=f"{shape.features} {sent_widths} {shape.has_density}",
     )
 
 

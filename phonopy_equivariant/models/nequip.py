@@ -159,4 +159,6 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         mix,
         activate,
         readout if last else None,
+        key=f"{layout} {last}",
+        message_key=f"{layout.inputs}",
     )

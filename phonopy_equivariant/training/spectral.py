@@ -27,7 +27,9 @@ from phonopy_equivariant.graph import bucket_size, edge_bucket
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.columns import PairTable, bloch_force_constants
-from phonopy_equivariant.response.bloch.expansion import Network, expand
+from phonopy_equivariant.response.bloch.execution import Traced
+from phonopy_equivariant.response.bloch.expansion import expand
+from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.bloch.prepare import pair_slots
 from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.structure import Structure, masses_of
@@ -197,9 +199,10 @@ def force_constants(
     """Return Φ(q) (eV/Å²), real and imaginary part on axis ``s``."""
     dtype = jax.tree.leaves(params)[0].dtype
     network = Network(batch.vectors.astype(dtype), batch.senders, batch.receivers, batch.species)
-    expansion = expand(model, params, network)
+    run = Traced(model, params)
+    expansion = expand(run, network)
     table = PairTable(batch.slots, batch.filled.astype(dtype), batch.phases.astype(dtype))
-    return bloch_force_constants(model, params, expansion, batch.species, table)
+    return bloch_force_constants(run, expansion, batch.species, table)
 
 
 def eigenvalues(matrix: Complex[Array, "... n n"] | Float[Array, "... n n"]) -> Array:

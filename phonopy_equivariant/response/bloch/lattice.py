@@ -14,6 +14,7 @@ from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.columns import PairTable, bloch_force_constants
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
+from phonopy_equivariant.response.bloch.execution import Host, Traced
 from phonopy_equivariant.response.bloch.expansion import Expansion
 from phonopy_equivariant.response.bloch.prepare import Lattice, Motion, equilibrium_of, prepare
 from phonopy_equivariant.response.symmetry.little_group import (
@@ -239,17 +240,23 @@ def _block(
     slots, filled = (x[rows].reshape(-1, x.shape[2]) for x in (lattice.slots, lattice.filled))
     angles = 2 * np.pi * (qpoints @ lattice.shifts.T)
     phases = np.stack([np.cos(angles), np.sin(angles)][:parts], axis=1)[:, :, slots]
-    values = _bloch(
-        potential.model,
-        potential.params,
-        lattice.expansion,
-        lattice.species,
-        slots,
-        filled,
-        (phases * filled).astype(potential.dtype),
-        full,
-        lattice.slope,
-    )
+    weighted = (phases * filled).astype(potential.dtype)
+    if isinstance(lattice.expansion.bond, np.ndarray):
+        table = PairTable(slots, filled, weighted, full)
+        run = Host(potential.model, potential.params)
+        values = (bloch_force_constants(run, lattice.expansion, lattice.species, table),)
+    else:
+        values = _bloch(
+            potential.model,
+            potential.params,
+            lattice.expansion,
+            lattice.species,
+            slots,
+            filled,
+            weighted,
+            full,
+            lattice.slope,
+        )
     found = np.stack([np.asarray(x, float) for x in values])
     return found[:, :, 0] if parts == 1 else found[:, :, 0] + 1j * found[:, :, 1]
 
@@ -269,7 +276,7 @@ def _bloch(
     table = PairTable(slots, filled, phases, full)
 
     def function(some: Expansion) -> Array:
-        return bloch_force_constants(model, params, some, species, table)
+        return bloch_force_constants(Traced(model, params), some, species, table)
 
     if slope is None:
         return (function(expansion),)

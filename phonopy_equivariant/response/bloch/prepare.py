@@ -17,7 +17,9 @@ from phonopy_equivariant.response.bloch.equilibrium import (
     WeightedEdges,
     sums_over_edges,
 )
-from phonopy_equivariant.response.bloch.expansion import Expansion, Network, expand
+from phonopy_equivariant.response.bloch.execution import Host, Traced, host_driven
+from phonopy_equivariant.response.bloch.expansion import Expansion, expand
+from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.symmetry.little_group import Orbits
 from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.runtime.compilation import compiled
@@ -65,9 +67,17 @@ def prepare(
     senders, into = np.asarray(graph.senders)[kept], np.asarray(graph.receivers)[kept]
     shifts, positions = np.asarray(graph.edges["shifts"])[kept], graph.nodes["positions"]
     vectors = positions[senders] + shifts @ cell - positions[into]
+    # the edges of a receiver stand together: their sums need no other order
+    order = np.lexsort((senders, into))
+    senders, into, shifts, vectors = senders[order], into[order], shifts[order], vectors[order]
     receivers = place[into].astype(np.int32)
+    host = motion is None and host_driven()
     # padding edges join atom 0 to itself far beyond the cutoff, where all kernels vanish
-    padding = edge_bucket(len(senders)) - len(senders)
+    padding = (
+        (1 if host and not len(senders) else 0)
+        if host
+        else edge_bucket(len(senders)) - len(senders)
+    )
     padded_vectors = np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))])
     tangent = None
     if motion is not None:
@@ -79,16 +89,19 @@ def prepare(
     weight = np.ones(len(into)) if symmetry is None else symmetry.weight[receivers]
     edges = WeightedEdges(vectors, senders, into, weight)
     slots, filled = pair_slots(senders, receivers, atoms, len(chosen))
-    expansion, slope = _expand(
-        potential.model,
-        potential.params,
+    network = Network(
         padded_vectors.astype(potential.dtype),
         np.concatenate([senders, zeros]),
         np.concatenate([receivers, zeros]),
         species,
         symmetry,
-        tangent,
     )
+    if host:
+        expansion, slope = expand(Host(potential.model, potential.params), network), None
+    else:
+        expansion, slope = _expand(
+            potential.model, potential.params, *network[:4], symmetry, tangent
+        )
     shape = (len(chosen), atoms, -1)
     filled = filled.astype(potential.dtype).reshape(shape)
     slots = slots.reshape(shape)
@@ -134,7 +147,8 @@ def _expand(
     tangent: Array | None,
 ) -> tuple[Expansion, Expansion | None]:
     def function(moved: Array) -> Expansion:
-        return expand(model, params, Network(moved, senders, receivers, species, symmetry))
+        network = Network(moved, senders, receivers, species, symmetry)
+        return expand(Traced(model, params), network)
 
     if tangent is None:
         return function(vectors), None

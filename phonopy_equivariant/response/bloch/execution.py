@@ -1,0 +1,233 @@
+"""How the local functions of a response are run: block by block from the host, or traced.
+
+From the host every local function is a program over a block of fixed size, compiled once for a
+potential; a loop fills the blocks. How many programs there are does not depend on the crystal.
+Inside ``jax.jit`` the same functions become part of one program: for derivatives of the response
+(training, Grüneisen parameters) and for devices that a host would keep waiting.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from phonopy_equivariant.models.convolution import Edges, convolve, edge_blocks, pick
+from phonopy_equivariant.models.irreps import expand_paths
+from phonopy_equivariant.models.layered import LayeredModel, Params, bind_radial
+from phonopy_equivariant.response.bloch import local
+from phonopy_equivariant.response.bloch.arrays import Array, Features, segment_sum
+from phonopy_equivariant.response.bloch.network import Network
+from phonopy_equivariant.runtime.compilation import compiled
+
+# Rows of one block. Larger blocks waste more on small crystals, smaller ones spend more on calls.
+EDGES, ATOMS, ROWS = 128, 8, 96
+
+Function = Callable[..., Any]
+
+
+def host_driven() -> bool:
+    """Tell whether blocks are driven from the host: on a processor, whose memory is the host's."""
+    return jax.default_backend() == "cpu"
+
+
+class Execution(abc.ABC):
+    """A model with its parameters, and how its local functions are run.
+
+    ``edges``, ``atoms`` and ``rows`` run a function of :mod:`.local`: with a static argument,
+    arrays that all items share, and arrays whose first axis counts items.
+    """
+
+    @abc.abstractmethod
+    def edges(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all edges."""
+
+    @abc.abstractmethod
+    def atoms(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all atoms."""
+
+    @abc.abstractmethod
+    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all rows."""
+
+    @abc.abstractmethod
+    def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
+        """Return values[index]."""
+
+    @abc.abstractmethod
+    def convolve(
+        self, t: int, network: Network, edges: local.Geometry, messages: Features
+    ) -> Features:
+        """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
+
+    @abc.abstractmethod
+    def kernel(
+        self, t: int, key: str, radial: Array, angular: Array, index: Int[Array, " slots"]
+    ) -> Array:
+        """Return K of some edges for one input irrep, (slots, a, b, u)."""
+
+    @abc.abstractmethod
+    def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
+        """Return the first results of every receiver on a leading axis, and summed second ones."""
+
+    def __init__(self, model: LayeredModel, params: Params):
+        self.model = model
+        self.shared = params["global"]
+        self.params = params
+        self.layers = params["layers"]
+        self.kinds = local.kinds(model)
+
+    def of_layer(self, t: int) -> tuple[Params, Params]:
+        """Return the parameters of layer t and of the next one, none after the last."""
+        return self.layers[t], self.layers[t + 1] if t + 1 < len(self.layers) else {}
+
+
+class Traced(Execution):
+    """Local functions inside a program that JAX traces."""
+
+    def edges(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all edges; block by block where there are many."""
+        count = edge_blocks(len(jax.tree.leaves(items)[0]))
+        if count == 1:
+            return function(static, *shared, *items)
+        blocks = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), items)
+        mapped = jax.lax.map(lambda block: function(static, *shared, *block), blocks)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), mapped)
+
+    def atoms(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all atoms."""
+        return function(static, *shared, *items)
+
+    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all rows."""
+        return function(static, *shared, *items)
+
+    def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
+        """Return values[index]."""
+        return pick(values, index)
+
+    def convolve(
+        self, t: int, network: Network, edges: local.Geometry, messages: Features
+    ) -> Features:
+        """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
+        layer, orbits = self.kinds[t].layer, network.orbits
+        receivers: Any = network.receivers
+        if orbits is not None:
+            receivers = orbits.receivers[receivers]
+        sums = convolve(
+            layer.layout,
+            bind_radial(layer, self.layers[t]),
+            messages,
+            Edges(edges.basis[:, 0], edges.harmonics, network.senders, receivers),
+            network.species,
+        )
+        return {key: network.own(x) for key, x in sums.items()}
+
+    def kernel(
+        self, t: int, key: str, radial: Array, angular: Array, index: Int[Array, " slots"]
+    ) -> Array:
+        """Return K of some edges for one input irrep, (slots, a, b, u)."""
+        # the factors are gathered into the slots, not the ten times larger kernel
+        groups = self.kinds[t].layer.layout.groups[key]
+        return expand_paths(groups, radial[index])[:, :, None, :] * angular[index][:, :, :, None]
+
+    def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
+        """Return the first results of every receiver on a leading axis, and summed second ones."""
+
+        def step(total: Any, one: Any) -> tuple[Any, Any]:
+            each, part = function(one)
+            return total + part, each
+
+        shape = jax.eval_shape(function, jax.tree.map(lambda x: x[0], inputs))[1]
+        total, each = jax.lax.scan(step, jnp.zeros(shape.shape, shape.dtype), inputs)
+        return each, total
+
+
+class Host(Execution):
+    """Local functions as programs over blocks, driven from the host; all arrays are NumPy's."""
+
+    def edges(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all edges."""
+        return _in_blocks(function, EDGES, static, shared, items)
+
+    def atoms(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all atoms."""
+        return _in_blocks(function, ATOMS, static, shared, items)
+
+    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all rows."""
+        return _in_blocks(function, ROWS, static, shared, items)
+
+    def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
+        """Return values[index]."""
+        return values[index]
+
+    def convolve(
+        self, t: int, network: Network, edges: local.Geometry, messages: Features
+    ) -> Features:
+        """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
+        sent = {key: x[network.senders] for key, x in messages.items()}
+        sent = {key: sent[key] for key in self.kinds[t].layer.layout.groups}
+        items = (edges.harmonics, edges.basis[:, 0], *network.edge_species(), sent)
+        parts = self.edges(local.convolution, self.kinds[t], (self.layers[t],), items)
+        count = len(network.own_species)
+        return {key: segment_sum(x, network.receivers, count) for key, x in parts.items()}
+
+    def kernel(
+        self, t: int, key: str, radial: Array, angular: Array, index: Int[Array, " slots"]
+    ) -> Array:
+        """Return K of some edges for one input irrep, (slots, a, b, u)."""
+        paths = self.kinds[t].layer.layout.path_of_component(key)
+        return radial[index][:, paths][:, :, None, :] * angular[index][:, :, :, None]
+
+    def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
+        """Return the first results of every receiver on a leading axis, and summed second ones."""
+        count = len(jax.tree.leaves(inputs)[0])
+        results = [function(jax.tree.map(lambda x, i=i: x[i], inputs)) for i in range(count)]
+        total = results[0][1]
+        for _, part in results[1:]:
+            total += part
+        return jax.tree.map(lambda *x: np.stack(x), *(each for each, _ in results)), total
+
+
+_PROGRAMS = {
+    function: compiled(static_argnums=(0,), keep=True)(function)
+    for function in (
+        local.start,
+        local.geometry,
+        local.pair_terms,
+        local.convolution,
+        local.forward,
+        local.backward,
+        local.edge_terms,
+        local.respond,
+    )
+}
+
+
+def _in_blocks(function: Function, size: int, static: Any, shared: Any, items: Any) -> Any:
+    """Return a function of all items from a program over ``size`` of them."""
+    leaves, structure = jax.tree.flatten(items)
+    count = len(leaves[0])
+    program = _PROGRAMS[function]
+    results = []
+    for first in range(0, count, size):
+        rows = [_padded(x[first : first + size], size) for x in leaves]
+        results.append(program(static, *shared, *jax.tree.unflatten(structure, rows)))
+    return jax.tree.map(lambda *x: _joined(x, count), *results)
+
+
+def _padded(rows: np.ndarray, size: int) -> np.ndarray:
+    """Return a block filled up with its last row: what is computed there is sound."""
+    missing = size - len(rows)
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+
+
+def _joined(blocks: Iterable[Any], count: int) -> np.ndarray:
+    arrays = [np.asarray(x) for x in blocks]
+    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays))[:count]
