@@ -25,10 +25,7 @@ from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
 from phonopy_equivariant.models.weights import normal_numbers
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
-from phonopy_equivariant.runtime.programs import record
 from phonopy_equivariant.structure import as_structure
-
-record(jraph.GraphsTuple)
 
 DTYPES = ("float64", "float32")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import gc
 import os
 import shutil
 import tempfile
@@ -38,6 +37,7 @@ from scipy.spatial.transform import Rotation
 
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.potential import Potential, random_potential
+from phonopy_equivariant.runtime import compilation
 from phonopy_equivariant.structure import Structure
 
 # no silent mixing of precisions
@@ -89,8 +89,7 @@ def turned_irreps(*irreps: str) -> dict[str, np.ndarray]:
 def _compiled_functions_are_dropped() -> Iterator[None]:
     """Free the programs of a module: each maps memory, and Linux allows a process 65530 maps."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    compilation.forget()
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,6 @@ def test_compiled_functions_are_forgotten_when_maps_run_short(monkeypatch):
 
 def test_a_shape_seen_before_is_not_traced_again():
     run(range(30, 31))
-    traced = sines._traced
+    traced = sines.traced
     run(range(30, 31))
-    assert sines._traced == traced
+    assert sines.traced == traced

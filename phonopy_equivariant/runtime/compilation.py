@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,6 +25,9 @@ _CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 # program for the CPU takes 800 to 1800 of them, and beyond the limit XLA ends in a segmentation
 # fault.
 _MAPS_SHARE = 0.6
+
+_ALL: list[weakref.ref[Compiled]] = []
+_generation = 0  # how often all functions were forgotten
 
 
 @contextlib.contextmanager
@@ -39,12 +45,20 @@ def x64_mode() -> Iterator[None]:
         yield
 
 
+class Begun(NamedTuple):
+    """A program that is there, or will be when it is compiled."""
+
+    results: Any  # structure, shapes and dtypes of what it returns
+    executable: Future[Callable[..., Any]]  # of the arguments that are not static
+
+
 class Compiled:
-    """``jax.jit`` in 64-bit mode, with the compiler options of the device it first runs on.
+    """A function of arrays, compiled in 64-bit mode with the compiler options of its device.
 
     64-bit mode is a context of each call: the package never sets JAX's global flag. A process
     that sees structures of many sizes forgets its compiled functions before they fill the memory
-    maps it may have. With ``keep`` traced programs are kept on disk, see :mod:`.programs`.
+    maps it may have. With ``keep`` programs are kept on disk, see :mod:`.programs`; such functions
+    cannot be called while JAX traces.
     """
 
     def __init__(
@@ -54,60 +68,108 @@ class Compiled:
         self._static = tuple(static_argnums)
         self._keep = keep
         self._jitted: Any = None
-        self._traced = 0
+        self._programs: dict[Any, Begun] = {}
+        self._lock = threading.RLock()
+        self.traced = 0  # how often JAX traced the function: never for programs from disk
         self.__doc__ = function.__doc__
+        _ALL.append(weakref.ref(self))
 
     def __call__(self, *args: Any) -> Any:
         """Run the compiled function, compiling it for new shapes or static arguments."""
-        before = self._traced
         with x64_mode():
+            if self._keep:
+                return self.begin(args).executable.result()(*self._arrays(args))
+            before = self.traced
             result = self.jitted(*args)
-        if self._traced > before and memory_maps() > _MAPS_SHARE * maps_allowed():
-            jax.clear_caches()
-            gc.collect()
+        if self.traced > before:
+            _spare_memory_maps()
         return result
+
+    def begin(self, args: Sequence[Any], workers: Executor | None = None) -> Begun:
+        """Load, or begin to compile, the program for arguments; to be called in 64-bit mode.
+
+        Parameters
+        ----------
+        args
+            Arguments, or their shapes and dtypes in place of arrays.
+        workers
+            Where to compile a program that is not on disk; default: here, before this returns.
+
+        """
+        key = self._key(args)
+        begun = self._programs.get(key)
+        if begun is not None:
+            return begun
+        with self._lock:
+            begun = self._programs.get(key)
+            if begun is None:
+                begun = self._load_or_compile(args, key, workers)
+                self._programs[key] = begun
+        return begun
 
     @property
     def jitted(self) -> Any:
         """The function ``jax.jit`` made, for ``lower`` and the like inside 64-bit mode."""
         if self._jitted is None:
             self._jitted = jax.jit(
-                self._traceable(), static_argnums=self._static, compiler_options=_options()
+                self._counted(), static_argnums=self._static, compiler_options=_options()
             )
         return self._jitted
 
-    def _traceable(self) -> Callable[..., Any]:
-        """Return the function for JAX to trace.
+    def forget(self) -> None:
+        """Forget all programs; those on disk stay there."""
+        self._programs = {}
 
-        JAX's caches are the only ones: this runs whenever they lack a program, so that programs
-        that come back after clearing are counted too, and none outlives its place there.
-        """
+    def _load_or_compile(self, args: Sequence[Any], key: Any, workers: Executor | None) -> Begun:
+        place = self._place(args, key)
+        future: Future[Callable[..., Any]] = Future()
+        executable = None if place is None else programs.load(place)
+        if executable is not None:
+            _spare_memory_maps()
+            future.set_result(executable)
+            return Begun(executable.out_info, future)
+        lowered = self.jitted.trace(*args).lower()
+
+        def compile_now() -> Callable[..., Any]:
+            with x64_mode():
+                executable: Callable[..., Any] = lowered.compile()
+            if place is not None:
+                programs.keep(place, executable)
+            _spare_memory_maps()
+            return executable
+
+        if workers is None:
+            future.set_result(compile_now())
+        else:
+            future = workers.submit(compile_now)
+        return Begun(lowered.out_info, future)
+
+    def _counted(self) -> Callable[..., Any]:
+        """Return the function for JAX to trace; JAX's caches are the only ones of its traces."""
 
         @functools.wraps(self._function)
         def function(*args: Any) -> Any:
-            self._traced += 1
-            static = tuple(args[k] for k in self._static)
-            keys = [getattr(x, "key", "") for x in static]
-            folder = programs.folder() if self._keep and all(keys) else None
-            if folder is None:
-                return self._function(*args)
-            arrays = tuple(x for k, x in enumerate(args) if k not in self._static)
-            name = " ".join([self._function.__name__.strip("_"), self._function.__module__, *keys])
-            return programs.load_or_trace(folder, jax.jit(self._with(static)), name, arrays)
+            self.traced += 1
+            return self._function(*args)
 
         return function
 
-    def _with(self, static: tuple[Any, ...]) -> Callable[..., Any]:
-        """Return the function of its array arguments alone."""
+    def _arrays(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(x for k, x in enumerate(args) if k not in self._static)
 
-        def function(*arrays: Any) -> Any:
-            fixed, rest = iter(static), iter(arrays)
-            count = len(static) + len(arrays)
-            return self._function(
-                *(next(fixed if k in self._static else rest) for k in range(count))
-            )
+    def _key(self, args: Sequence[Any]) -> Any:
+        """Return the static arguments, and structure, shapes and dtypes of the others."""
+        leaves, structure = jax.tree.flatten(self._arrays(args))
+        static = tuple(args[k] for k in self._static)
+        return static, structure, tuple((x.shape, x.dtype) for x in leaves)
 
-        return function
+    def _place(self, args: Sequence[Any], key: Any) -> Path | None:
+        """Return the file of a program; None where a static argument has no name to file it under."""
+        words = [getattr(args[k], "key", "") for k in self._static]
+        if not all(words):
+            return None
+        name = " ".join([self._function.__name__.strip("_"), self._function.__module__, *words])
+        return programs.place_of(name, key[1:], _options())
 
 
 def compiled(
@@ -119,6 +181,28 @@ def compiled(
         return Compiled(function, static_argnums, keep)
 
     return decorate
+
+
+def forget() -> None:
+    """Forget all compiled functions, as in a new process; kept programs stay on disk."""
+    global _generation
+    _generation += 1
+    for reference in _ALL:
+        function = reference()
+        if function is not None:
+            function.forget()
+    jax.clear_caches()
+    gc.collect()
+
+
+def generation() -> int:
+    """Return how often all compiled functions were forgotten."""
+    return _generation
+
+
+def _spare_memory_maps() -> None:
+    if memory_maps() > _MAPS_SHARE * maps_allowed():
+        forget()
 
 
 def _options() -> dict[str, Any] | None:

@@ -1,10 +1,14 @@
-"""Traced programs kept beside JAX's compiled ones: a later run neither traces nor compiles.
+"""Compiled programs kept on disk: a later run neither traces nor compiles.
 
-JAX's cache spares the compilation of a program but not the tracing that leads to it, which takes
-a second for each program of a usual potential. Here the traced program itself, StableHLO from
-``jax.export``, is filed under everything that it depends on: the function, the architecture, the
-shapes of all arguments, the versions of the packages and the source of this one, all of them as
-they were imported. A file is used only if its content has the hash that stands in front of it.
+JAX's own cache spares the compilation of a program but not the tracing that leads to it, which
+takes longer than anything else once the programs are kept. Here the machine code is filed under
+everything that it depends on: the function, the architecture, structure and shapes of all
+arguments, settings of the compiler, the processor, the versions of the packages and the source of
+this one, all of them as they were imported. A file is used only if its content has the hash that
+stands in front of it. It holds machine code, as JAX's own files do: whoever can write into the
+folder can run code in this process.
+
+The folder has a size limit: the files that were not used for the longest time go first.
 """
 
 from __future__ import annotations
@@ -12,29 +16,31 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-from collections.abc import Sequence
+import os
+import pickle
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import write_atomically
+from phonopy_equivariant.runtime.cache import processor
 from phonopy_equivariant.runtime.source import imported_source
+
+# Bytes that all files together may take: programs of some hundred models.
+SIZE_LIMIT = 512 * 2**20
 
 _TRACED_BY = ("jax", "jaxlib", "haiku", "e3nn_jax", "jraph")
 _FOLDER = "phonopy_equivariant"
 _HASH = 32  # bytes of SHA-256
 
-T = TypeVar("T", bound=type)
-_records: dict[str, type] = {}
-_registered: set[str] = set()
 
+class Stored(NamedTuple):
+    """Size of the folder of programs."""
 
-def record(kind: T) -> T:
-    """Let a NamedTuple be argument or result of a kept program; decorates its class."""
-    _records[f"{kind.__module__}.{kind.__qualname__}"] = kind
-    return kind
+    files: int
+    size: int  # bytes
 
 
 def folder() -> Path | None:
@@ -49,57 +55,117 @@ def folder() -> Path | None:
     return Path(chosen) / _FOLDER
 
 
-def load_or_trace(where: Path, jitted: Any, name: str, args: Sequence[Any]) -> Any:
-    """Return the result of a program from its file, or trace the program and write the file.
-
-    Called while JAX traces, so that the program becomes part of what is traced.
+def place_of(name: str, structure: Any, options: Any) -> Path | None:
+    """Return the file of a program; None where it cannot be kept.
 
     Parameters
     ----------
-    where
-        The :func:`folder` of files.
-    jitted
-        From ``jax.jit``, of array arguments alone.
     name
         Of the function and of all in it that is no argument.
-    args
-        Arguments of the shapes wanted.
+    structure
+        Structure, shapes and dtypes of the arguments.
+    options
+        Of the compiler.
 
     """
-    from jax import export
+    where, source = folder(), imported_source()
+    if where is None or source is None:
+        return None
+    return where / _file_name(name, structure, options, source)
 
-    source = imported_source()
-    if source is None:
-        return jitted(*args)
-    _register(export)
-    path = where / _file_name(name, args, source)
+
+def load(path: Path) -> Any | None:
+    """Return the executable of a program from its file, if the file is there and sound."""
     content = _read(path)
     if content is None:
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tuple(args))
-        exported = export.export(jitted)(*shapes)
-        if imported_source() == source:  # tracing may have imported more of the source
-            _write(path, bytes(exported.serialize()))
-    else:
-        exported = export.deserialize(bytearray(content))
-    return exported.call(*args)
+        return None
+    from jax.experimental import serialize_executable
+
+    try:
+        return serialize_executable.deserialize_and_load(
+            *pickle.loads(content), execution_devices=jax.devices()[:1]
+        )
+    except Exception:  # of another kind of processor, say: it is compiled anew
+        return None
 
 
-def _signature(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Return structure, shapes and dtypes of arguments."""
-    leaves, structure = jax.tree.flatten(args)
-    return structure, tuple((leaf.shape, leaf.dtype.str) for leaf in leaves)
+def keep(path: Path, executable: Any) -> None:
+    """Write a compiled program to its file, if it can be written and is fit for it.
+
+    Without the file the next run compiles again.
+    """
+    from jax.experimental import serialize_executable
+
+    try:
+        content = pickle.dumps(serialize_executable.serialize(executable))
+    except Exception:  # programs that call back into Python, say
+        return
+    if not path.name.endswith(str(imported_source())[:16]):
+        return  # the source has changed while it was traced
+    _write(path, content)
+    trim(path.parent)
 
 
-def _register(export: Any) -> None:
-    for name, kind in _records.items():
-        if name not in _registered:
-            export.register_namedtuple_serialization(kind, serialized_name=name)
-            _registered.add(name)
+def stored() -> Stored:
+    """Return how many programs are kept, and their size."""
+    where = folder()
+    states = [] if where is None else _states(where)
+    return Stored(len(states), sum(size for _, size, _ in states))
 
 
-def _file_name(name: str, args: Sequence[Any], source: str) -> str:
-    words = [name, *(str(part) for part in _signature(args)), source, *_versions()]
-    return f"{name.split(' ')[0]}-{hashlib.sha256(chr(10).join(words).encode()).hexdigest()}"
+def clear() -> Stored:
+    """Delete all kept programs; return what there was."""
+    before, where = stored(), folder()
+    if where is not None:
+        trim(where, limit=0)
+    return before
+
+
+def trim(where: Path, limit: int | None = None) -> None:
+    """Delete the files that were not used for the longest time until the others fit a limit."""
+    limit = SIZE_LIMIT if limit is None else limit
+    states = sorted(_states(where))
+    excess = sum(size for _, size, _ in states) - limit
+    for _, size, path in states:
+        if excess <= 0:
+            return
+        try:
+            os.unlink(path)
+        except OSError:  # another process was faster
+            continue
+        excess -= size
+
+
+def _states(where: Path) -> list[tuple[float, int, str]]:
+    """Return (time of last use, size, path) of all files."""
+    states = []
+    try:
+        with os.scandir(where) as entries:
+            for entry in entries:
+                try:
+                    state = entry.stat()
+                except OSError:
+                    continue
+                states.append((state.st_mtime, state.st_size, entry.path))
+    except OSError:
+        return []
+    return states
+
+
+def _file_name(name: str, structure: Any, options: Any, source: str) -> str:
+    config: Any = jax.config
+    words = [
+        name,
+        str(structure),
+        repr(options),
+        repr(config.jax_default_matmul_precision),
+        os.environ.get("XLA_FLAGS", ""),
+        processor(),
+        source,
+        *_versions(),
+    ]
+    digest = hashlib.sha256(chr(10).join(words).encode()).hexdigest()
+    return f"{name.split(' ')[0]}-{digest}-{source[:16]}"
 
 
 @functools.cache
@@ -109,17 +175,22 @@ def _versions() -> tuple[str, ...]:
 
 
 def _read(path: Path) -> bytes | None:
-    """Return the content of a sound file."""
+    """Return the content of a sound file, and note that it was used."""
     try:
         raw = path.read_bytes()
     except OSError:
         return None
     content = raw[_HASH:]
-    return content if hashlib.sha256(content).digest() == raw[:_HASH] else None
+    if hashlib.sha256(content).digest() != raw[:_HASH]:
+        return None
+    try:
+        os.utime(path)
+    except OSError:  # of another user: read only
+        pass
+    return content
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file, if it can be written: without it the next run traces again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, hashlib.sha256(content).digest() + content)

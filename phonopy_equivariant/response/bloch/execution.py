@@ -9,7 +9,7 @@ Inside ``jax.jit`` the same functions become part of one program: for derivative
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.runtime.compilation import compiled
 
 # Rows of one block. Larger blocks waste more on small crystals, smaller ones spend more on calls.
-EDGES, ATOMS, ROWS = 128, 8, 96
+EDGES, ATOMS, ROWS = 32, 8, 48
 
 Function = Callable[..., Any]
 
@@ -149,19 +149,26 @@ class Traced(Execution):
 
 
 class Host(Execution):
-    """Local functions as programs over blocks, driven from the host; all arrays are NumPy's."""
+    """Local functions as programs over blocks, driven from the host; all arrays are NumPy's.
+
+    To be used in 64-bit mode.
+    """
+
+    def __init__(self, model: LayeredModel, params: Params):
+        super().__init__(model, params)
+        self._programs: dict[Any, Callable[..., Any]] = {}
 
     def edges(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
         """Return a function of all edges."""
-        return _in_blocks(function, EDGES, static, shared, items)
+        return self._in_blocks(function, EDGES, static, shared, items)
 
     def atoms(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
         """Return a function of all atoms."""
-        return _in_blocks(function, ATOMS, static, shared, items)
+        return self._in_blocks(function, ATOMS, static, shared, items)
 
     def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
         """Return a function of all rows."""
-        return _in_blocks(function, ROWS, static, shared, items)
+        return self._in_blocks(function, ROWS, static, shared, items)
 
     def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
         """Return values[index]."""
@@ -171,8 +178,8 @@ class Host(Execution):
         self, t: int, network: Network, edges: local.Geometry, messages: Features
     ) -> Features:
         """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
-        sent = {key: x[network.senders] for key, x in messages.items()}
-        sent = {key: sent[key] for key in self.kinds[t].layer.layout.groups}
+        layout = self.kinds[t].layer.layout
+        sent = {key: messages[key][network.senders] for key in layout.groups}
         items = (edges.harmonics, edges.basis[:, 0], *network.edge_species(), sent)
         parts = self.edges(local.convolution, self.kinds[t], (self.layers[t],), items)
         count = len(network.own_species)
@@ -187,15 +194,40 @@ class Host(Execution):
 
     def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
         """Return the first results of every receiver on a leading axis, and summed second ones."""
-        count = len(jax.tree.leaves(inputs)[0])
-        results = [function(jax.tree.map(lambda x, i=i: x[i], inputs)) for i in range(count)]
+        leaves, structure = jax.tree.flatten(inputs)
+        results = [function(structure.unflatten(one)) for one in zip(*leaves, strict=True)]
         total = results[0][1]
         for _, part in results[1:]:
             total += part
         return jax.tree.map(lambda *x: np.stack(x), *(each for each, _ in results)), total
 
+    def _in_blocks(
+        self, function: Function, size: int, static: Any, shared: Any, items: Any
+    ) -> Any:
+        """Return a function of all items from a program over ``size`` of them."""
+        leaves, structure = jax.tree.flatten(items)
+        count = len(leaves[0])
+        results = []
+        for first in range(0, count, size):
+            rows = [_block(x, first, size) for x in leaves]
+            arguments = (static, *shared, *structure.unflatten(rows))
+            results.append(self._run(function, structure, arguments))
+        if len(results) == 1:
+            return jax.tree.map(lambda x: np.asarray(x)[:count], results[0])
+        return jax.tree.map(lambda *x: np.concatenate(x)[:count], *results)
 
-_PROGRAMS = {
+    def _run(self, function: Function, structure: Any, arguments: tuple[Any, ...]) -> Any:
+        """Return the result of a program; what it returns may still be computed."""
+        # all arguments of a function and a kind have the same shapes, where they are there at all
+        key = function, arguments[0], structure
+        program = self._programs.get(key)
+        if program is None:
+            program = PROGRAMS[function].begin(arguments).executable.result()
+            self._programs[key] = program
+        return program(*arguments[1:])
+
+
+PROGRAMS = {
     function: compiled(static_argnums=(0,), keep=True)(function)
     for function in (
         local.start,
@@ -210,24 +242,12 @@ _PROGRAMS = {
 }
 
 
-def _in_blocks(function: Function, size: int, static: Any, shared: Any, items: Any) -> Any:
-    """Return a function of all items from a program over ``size`` of them."""
-    leaves, structure = jax.tree.flatten(items)
-    count = len(leaves[0])
-    program = _PROGRAMS[function]
-    results = []
-    for first in range(0, count, size):
-        rows = [_padded(x[first : first + size], size) for x in leaves]
-        results.append(program(static, *shared, *jax.tree.unflatten(structure, rows)))
-    return jax.tree.map(lambda *x: _joined(x, count), *results)
-
-
-def _padded(rows: np.ndarray, size: int) -> np.ndarray:
-    """Return a block filled up with its last row: what is computed there is sound."""
-    missing = size - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
-
-
-def _joined(blocks: Iterable[Any], count: int) -> np.ndarray:
-    arrays = [np.asarray(x) for x in blocks]
-    return (arrays[0] if len(arrays) == 1 else np.concatenate(arrays))[:count]
+def _block(values: np.ndarray, first: int, size: int) -> np.ndarray:
+    """Return a block of rows, filled up with the last row: what is computed there is sound."""
+    rows = values[first : first + size]
+    if len(rows) == size:
+        return rows
+    filled = np.empty((size, *values.shape[1:]), values.dtype)
+    filled[: len(rows)] = rows
+    filled[len(rows) :] = rows[-1]
+    return filled

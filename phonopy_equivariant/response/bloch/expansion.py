@@ -24,10 +24,8 @@ from phonopy_equivariant.response.bloch.execution import Execution
 from phonopy_equivariant.response.bloch.local import Geometry, Point
 from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.bloch.node import ProductExpansion
-from phonopy_equivariant.runtime.programs import record
 
 
-@record
 class LayerExpansion(NamedTuple):
     """Expansion of one layer: its state at the receivers, and terms of all edges.
 
@@ -42,7 +40,6 @@ class LayerExpansion(NamedTuple):
     product: ProductExpansion | None
 
 
-@record
 class Expansion(NamedTuple):
     """Expansion of the energy: layers in order, and what each edge has of its own."""
 

@@ -29,7 +29,7 @@ from phonopy_equivariant.response.symmetry.little_group import (
 )
 from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.star import real_q
-from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
 # Bytes that one block of q may take unless the caller says otherwise.
 MAX_MEMORY = 4 * 2**30
@@ -244,7 +244,8 @@ def _block(
     if isinstance(lattice.expansion.bond, np.ndarray):
         table = PairTable(slots, filled, weighted, full)
         run = Host(potential.model, potential.params)
-        values = (bloch_force_constants(run, lattice.expansion, lattice.species, table),)
+        with x64_mode():
+            values = (bloch_force_constants(run, lattice.expansion, lattice.species, table),)
     else:
         values = _bloch(
             potential.model,

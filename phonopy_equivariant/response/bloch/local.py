@@ -32,7 +32,6 @@ from phonopy_equivariant.response.bloch.node import (
     expand_product,
     node_function,
 )
-from phonopy_equivariant.runtime.programs import record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,6 @@ def kinds(model: LayeredModel) -> list[Kind]:
     ]
 
 
-@record
 class Geometry(NamedTuple):
     """Functions of an edge vector that all layers share, with their derivatives along it."""
 
@@ -77,7 +75,6 @@ class Geometry(NamedTuple):
     basis: Float[Array, "edges 3 k"]
 
 
-@record
 class EdgeTerms(NamedTuple):
     """What one layer makes of each edge."""
 
@@ -90,7 +87,6 @@ class EdgeTerms(NamedTuple):
     gradient: Float[Array, "edges 3"]  # μ_i·∂K·g_j
 
 
-@record
 class Point(NamedTuple):
     """The state of a layer at atoms: where its functions are linearised."""
 

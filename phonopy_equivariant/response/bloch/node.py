@@ -15,10 +15,8 @@ from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.irreps import Features
 from phonopy_equivariant.models.layered import Layer, Params
-from phonopy_equivariant.runtime.programs import record
 
 
-@record
 class ProductExpansion(NamedTuple):
     """A channelwise product B(x) to second order about x0, for every atom and channel.
 

@@ -20,9 +20,10 @@ from phonopy_equivariant.response.bloch.equilibrium import (
 from phonopy_equivariant.response.bloch.execution import Host, Traced, host_driven
 from phonopy_equivariant.response.bloch.expansion import Expansion, expand
 from phonopy_equivariant.response.bloch.network import Network
+from phonopy_equivariant.response.bloch.rehearsal import begin_programs
 from phonopy_equivariant.response.symmetry.little_group import Orbits
 from phonopy_equivariant.response.symmetry.operations import Operations
-from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
 
 class Motion(NamedTuple):
@@ -97,7 +98,9 @@ def prepare(
         symmetry,
     )
     if host:
-        expansion, slope = expand(Host(potential.model, potential.params), network), None
+        begin_programs(potential)
+        with x64_mode():
+            expansion, slope = expand(Host(potential.model, potential.params), network), None
     else:
         expansion, slope = _expand(
             potential.model, potential.params, *network[:4], symmetry, tangent

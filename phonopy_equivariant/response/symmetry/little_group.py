@@ -26,13 +26,11 @@ from numpy import ndarray
 
 from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.star import equivalent_q
-from phonopy_equivariant.runtime.programs import record
 
 # {irrep: (..., 2l+1, 2l+1)}
 Turns = dict[str, ndarray]
 
 
-@record
 class Orbits(NamedTuple):
     """Receivers that are computed, and what the space group makes of them.
 
@@ -60,7 +58,6 @@ class LittleGroup(NamedTuple):
         return np.unique(self.first)
 
 
-@record
 class Completion(NamedTuple):
     """How responses of all atoms follow from those of the receivers, for a block of q."""
 
