@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax._src import config as private  # nothing public is thread-local
 
 from phonopy_equivariant.runtime import programs
 from phonopy_equivariant.runtime.forks import check_process
@@ -131,7 +133,7 @@ class Compiled:
         lowered = self.jitted.trace(*args).lower()
 
         def compile_now() -> Callable[..., Any]:
-            with x64_mode():
+            with x64_mode(), _outside_of_caches():
                 executable: Callable[..., Any] = lowered.compile()
             if place is not None:
                 programs.keep(place, executable)
@@ -152,6 +154,8 @@ class Compiled:
             self.traced += 1
             return self._function(*args)
 
+        if self._keep:  # a name that no program in JAX's cache has
+            function.__name__ = f"kept_{self._function.__name__.strip('_')}"
         return function
 
     def _arrays(self, args: Sequence[Any]) -> tuple[Any, ...]:
@@ -164,7 +168,7 @@ class Compiled:
         return static, structure, tuple((x.shape, x.dtype) for x in leaves)
 
     def _place(self, args: Sequence[Any], key: Any) -> Path | None:
-        """Return the file of a program; None where a static argument has no name to file it under."""
+        """Return the file of a program; None where a static argument has no key."""
         words = [getattr(args[k], "key", "") for k in self._static]
         if not all(words):
             return None
@@ -181,6 +185,15 @@ def compiled(
         return Compiled(function, static_argnums, keep)
 
     return decorate
+
+
+def _outside_of_caches() -> Any:
+    """Compile without JAX's persistent cache in this context.
+
+    What comes from there lacks functions when it is written again (seen in jax 0.10.1), and what
+    is kept here need not be kept twice.
+    """
+    return private.persistent_cache_min_compile_time_secs(math.inf)
 
 
 def forget() -> None:

@@ -13,6 +13,7 @@ The folder has a size limit: the files that were not used for the longest time g
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -82,8 +83,9 @@ def load(path: Path) -> Any | None:
     from jax.experimental import serialize_executable
 
     try:
+        payload, inputs, outputs = pickle.loads(content)
         return serialize_executable.deserialize_and_load(
-            *pickle.loads(content), execution_devices=jax.devices()[:1]
+            payload, inputs, outputs, execution_devices=jax.devices()[:1]
         )
     except Exception:  # of another kind of processor, say: it is compiled anew
         return None
@@ -183,10 +185,8 @@ def _read(path: Path) -> bytes | None:
     content = raw[_HASH:]
     if hashlib.sha256(content).digest() != raw[:_HASH]:
         return None
-    try:
+    with contextlib.suppress(OSError):  # of another user: read only
         os.utime(path)
-    except OSError:  # of another user: read only
-        pass
     return content
 
 

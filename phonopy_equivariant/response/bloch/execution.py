@@ -195,7 +195,7 @@ class Host(Execution):
     def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
         """Return the first results of every receiver on a leading axis, and summed second ones."""
         leaves, structure = jax.tree.flatten(inputs)
-        results = [function(structure.unflatten(one)) for one in zip(*leaves, strict=True)]
+        results = [function(jax.tree.unflatten(structure, one)) for one in zip(*leaves, strict=True)]
         total = results[0][1]
         for _, part in results[1:]:
             total += part
@@ -210,7 +210,7 @@ class Host(Execution):
         results = []
         for first in range(0, count, size):
             rows = [_block(x, first, size) for x in leaves]
-            arguments = (static, *shared, *structure.unflatten(rows))
+            arguments = (static, *shared, *jax.tree.unflatten(structure, rows))
             results.append(self._run(function, structure, arguments))
         if len(results) == 1:
             return jax.tree.map(lambda x: np.asarray(x)[:count], results[0])
