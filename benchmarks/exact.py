@@ -28,10 +28,9 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.phonons.cells import primitive_operations
-from phonopy_equivariant.phonons.exact import in_equal_blocks
 from phonopy_equivariant.phonons.exact_images import image_matrix
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY
+from phonopy_equivariant.response.bloch.lattice import respond
 from phonopy_equivariant.response.bloch.prepare import prepare
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
@@ -60,7 +59,7 @@ def interpolation(phonon: Phonopy, potential: Potential, size: int) -> Dynamical
     counts = np.full(3, size)
     grid = commensurate_grid(np.diag(counts), symmetry)
     lattice = prepare(potential, phonon.primitive)
-    irreducible = in_equal_blocks(potential, lattice, grid.qpoints[grid.irreducible], MAX_MEMORY)
+    irreducible = respond(potential, lattice, grid.qpoints[grid.irreducible])[0]
     return image_matrix(phonon, counts, grid, fill_star(grid, symmetry, irreducible))
 
 
@@ -77,7 +76,7 @@ def convergence(name: str) -> np.ndarray:
     expected = mass_weighted(
         phonon.primitive,
         qpoints,
-        in_equal_blocks(potential, prepare(potential, phonon.primitive), qpoints, MAX_MEMORY),
+        respond(potential, prepare(potential, phonon.primitive), qpoints)[0],
     )
     rows = []
     for size in SIZES:

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 from ase.units import GPa
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from numpy import ndarray
 from phonopy import Phonopy
 
@@ -24,15 +24,11 @@ from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry
 from phonopy_equivariant.phonons.report import ISOTOPES, CrystalReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, respond
-from phonopy_equivariant.response.bloch.prepare import Lattice, equilibrium_of, prepare
+from phonopy_equivariant.response.bloch.prepare import equilibrium_of, prepare
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
-from phonopy_equivariant.response.symmetry.star import real_q
 
 # THz; in single precision rounding alone moves frequencies by some 1e-6 THz
 TOLERANCE = {"float64": 1e-6, "float32": 1e-4}
-
-# Up to this many atoms all q share one program, as in response.lattice.
-SMALL_CELL = 4
 
 NAC_REFUSED = (
     "Exact mode has no non-analytical correction: phonopy's Gonze-Lee method needs the force "
@@ -144,7 +140,7 @@ def use_exact_dynamical_matrix(
     lattice = prepare(potential, primitive)
     matrix, attempts = converged_matrix(
         phonon,
-        lambda qpoints: in_equal_blocks(potential, lattice, qpoints, max_memory),
+        lambda qpoints: respond(potential, lattice, qpoints, max_memory)[0],
         lambda qpoints, values: mass_weighted(primitive, qpoints, values),
         tolerance,
         potential.hessian_range,
@@ -169,29 +165,3 @@ def use_exact_dynamical_matrix(
         symmetry=symmetry,
         familiarity=familiarity_at(potential, primitive.numbers, equilibrium),
     )
-
-
-def in_equal_blocks(
-    potential: Potential, lattice: Lattice, qpoints: Float[ndarray, "q 3"], max_memory: int
-) -> Complex[ndarray, "q columns columns"]:
-    """Return Φ(q) from blocks of one size, so that one compiled program serves all grids."""
-    atoms = len(lattice.species)
-    size = max(8, 64 // atoms)
-    result = np.empty((len(qpoints), 3 * atoms, 3 * atoms), complex)
-    real = real_q(qpoints)
-    if atoms <= SMALL_CELL:
-        real[:] = False
-    chosen = np.flatnonzero(real)
-    if len(chosen):
-        result[chosen] = respond(potential, lattice, qpoints[chosen], max_memory)[0]
-    others = np.flatnonzero(~real)
-    padding = -len(others) % size
-    # a q of no symmetry, so that it belongs with the others
-    padded = np.concatenate([qpoints[others], np.tile([0.11, 0.23, 0.37], (padding, 1))])
-    blocks = [
-        respond(potential, lattice, padded[first : first + size], max_memory)[0]
-        for first in range(0, len(padded), size)
-    ]
-    if blocks:
-        result[others] = np.concatenate(blocks)[: len(others)]
-    return result

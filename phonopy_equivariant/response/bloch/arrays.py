@@ -6,8 +6,9 @@ whose shapes may be anything; under ``jax.jit`` they become part of one program.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,27 +31,46 @@ def contract(subscripts: str, left: Array, right: Array) -> Array:
     """
     if not (on_host(left) and on_host(right)):
         return jnp.einsum(subscripts, left, right)
-    inputs, output = subscripts.split("->")
-    of_left, of_right = inputs.split(",")
-    batch = [x for x in of_left if x in of_right and x in output]
-    summed = [x for x in of_left if x in of_right and x not in output]
-    rows = [x for x in of_left if x not in of_right]
-    columns = [x for x in of_right if x not in of_left]
-    size = dict(zip(of_left, left.shape, strict=True)) | dict(
-        zip(of_right, right.shape, strict=True)
+    plan = _plan(subscripts)
+    sizes = left.shape, right.shape
+    batch, rows, summed, columns = (
+        tuple(sizes[side][axis] for side, axis in group) for group in plan.groups
     )
-
-    def arranged(x: np.ndarray, names: str, *groups: list[str]) -> np.ndarray:
-        moved = x.transpose([names.index(name) for group in groups for name in group])
-        return moved.reshape([math.prod(size[name] for name in group) for group in groups])
-
+    b, r, m, c = (math.prod(group) for group in (batch, rows, summed, columns))
     product = np.matmul(
-        arranged(left, of_left, batch, rows, summed),
-        arranged(right, of_right, batch, summed, columns),
+        left.transpose(plan.left).reshape(b, r, m), right.transpose(plan.right).reshape(b, m, c)
     )
+    return product.reshape(batch + rows + columns).transpose(plan.output)
+
+
+class _Plan(NamedTuple):
+    """How an Einstein sum becomes a matrix product."""
+
+    left: tuple[int, ...]  # order of axes: batch, rows, summed
+    right: tuple[int, ...]  # batch, summed, columns
+    output: tuple[int, ...]  # of the result, from batch, rows, columns
+    # (0 left or 1 right, axis) of batch, rows, summed, columns
+    groups: tuple[tuple[tuple[int, int], ...], ...]
+
+
+@functools.cache
+def _plan(subscripts: str) -> _Plan:
+    inputs, output = subscripts.split("->")
+    left, right = inputs.split(",")
+    batch = [x for x in left if x in right and x in output]
+    summed = [x for x in left if x in right and x not in output]
+    rows = [x for x in left if x not in right]
+    columns = [x for x in right if x not in left]
     names = batch + rows + columns
-    product = product.reshape([size[name] for name in names])
-    return product.transpose([names.index(name) for name in output])
+    return _Plan(
+        tuple(left.index(x) for x in batch + rows + summed),
+        tuple(right.index(x) for x in batch + summed + columns),
+        tuple(names.index(x) for x in output),
+        (
+            *(tuple((0, left.index(x)) for x in group) for group in (batch, rows, summed)),
+            tuple((1, right.index(x)) for x in columns),
+        ),
+    )
 
 
 def segment_sum(values: Array, segments: Int[Array, " rows"], count: int) -> Array:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from phonopy_equivariant.response.bloch import local
 from phonopy_equivariant.response.bloch.arrays import (
@@ -50,13 +50,14 @@ class PairTable(NamedTuple):
     """Edges sorted into pairs of atoms: pair i·n + j holds its images in ``m`` slots.
 
     ``phases`` is e^{2πi q·S} of every slot, zero where a slot is empty. Receivers i are those of
-    ``completion``, or all n atoms.
+    ``completion``, or all n atoms. Where ``real`` is true, all imaginary parts are zero.
     """
 
     slots: Int[Array, "pairs m"]
     filled: Float[Array, "pairs m"]
     phases: Float[Array, "q s pairs m"]
     completion: Completion | None = None
+    real: Bool[Array, " q"] | None = None
 
     def own(self, values: Array) -> Array:
         """Return the rows of the receivers, of those of the expansion."""
@@ -213,7 +214,8 @@ def _node_part(
     q, s, pairs, slots = table.phases.shape
     atoms = pairs // receivers
     index = table.slots.reshape(receivers, atoms * slots)
-    phases = table.phases.reshape(q, s, receivers, atoms, slots).transpose(2, 3, 0, 1, 4)
+    # (receivers, q, s, atoms, slots)
+    phases = table.phases.reshape(q, s, receivers, atoms, slots).transpose(2, 0, 1, 3, 4)
     # (q, u, rows, atoms · b)
     lefts = {
         key: x.transpose(1, 5, 2, 3, 0, 4).reshape(q, x.shape[5], -1, atoms * x.shape[4])
@@ -221,24 +223,41 @@ def _node_part(
     }
     params = run.of_layer(t)
 
-    def receiver(inputs: tuple[Any, ...]) -> tuple[Any, Array]:
-        own_index, own_phases, own_weight, own_species, point, product, own_changes, own = inputs
+    def receiver(at_atom: Any, at_q: Any, shared: Any) -> tuple[Any, Array]:
+        own_index, *at_atom = at_atom
+        lefts, real = shared
+        own_phases, own_weight, own_changes, own = at_q
         sums = {
             key: _row_product(run, t, key, terms, lefts[key], own_index, own_phases)
             for key in (run.kinds[t].layer.layout.groups if lefts else ())
         }
         leading = next(iter(own.values())).shape[:3]
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), (sums, own_changes, own))
-        at_atom = jax.tree.map(lambda x: x[None], (point, product, own_species))
+        at_atom = jax.tree.map(lambda x: x[None], at_atom)
         mixed, curved, updated, sent = run.rows(
-            local.respond, run.kinds[t], (*params, *at_atom), (flat,)
+            local.respond, run.kinds[t], (*params, *at_atom), (flat,), _zero_rows(real, leading)
         )
         part = sum(_inner(mixed[key], curved[key], leading, own_weight) for key in mixed)
         return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), (updated, sent)), part
 
-    inputs = (index, phases, weight.T, species, terms.point, terms.product, changes, source)
-    (updated, sent), part = run.over_receivers(receiver, inputs)
+    (updated, sent), part = run.over_receivers(
+        receiver,
+        (index, terms.point, terms.product, species),
+        (phases, weight.T, changes, source),
+        (lefts, table.real),
+        weight,
+    )
     return updated, sent, part
+
+
+def _zero_rows(
+    real: Bool[Array, " q"] | None, leading: tuple[int, int, int]
+) -> Bool[Array, " rows"] | None:
+    """Tell which rows (q, s, columns) are imaginary parts at q where everything is real."""
+    q, s, columns = leading
+    if real is None or s == 1 or not real.any():
+        return None
+    return np.repeat(np.stack([np.zeros(q, bool), real], axis=1).reshape(-1), columns)
 
 
 def _row_product(
@@ -248,13 +267,14 @@ def _row_product(
     terms: LayerExpansion,
     left: Float[Array, "q u rows inner"],
     index: Int[Array, " neighbours"],
-    phases: Float[Array, "atoms q s m"],
+    phases: Float[Array, "q s atoms m"],
 ) -> Float[Array, "q s columns a u"]:
     """Return sum_j M_ij(q) δg_j of one receiver: a matrix product for each q and channel."""
     kernel = run.kernel(t, key, terms.radial[key], terms.angular[key], index)
     _, a, b, u = kernel.shape
-    atoms, q, s, slots = phases.shape
-    operator = phases.reshape(atoms, q * s, slots) @ kernel.reshape(atoms, slots, -1)
+    q, s, atoms, slots = phases.shape
+    factors = phases.transpose(2, 0, 1, 3).reshape(atoms, q * s, slots)
+    operator = factors @ kernel.reshape(atoms, slots, -1)
     operator = operator.reshape(atoms, q, s, a, b, u)
     operator = operator.transpose(1, 5, 0, 4, 2, 3).reshape(q, u, atoms * b, s * a)
     product = (left @ operator).reshape(q, u, s, -1, s, a)

@@ -9,6 +9,7 @@ Inside ``jax.jit`` the same functions become part of one program: for derivative
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from phonopy_equivariant.models.layered import LayeredModel, Params, bind_radial
 from phonopy_equivariant.response.bloch import local
 from phonopy_equivariant.response.bloch.arrays import Array, Features, segment_sum
 from phonopy_equivariant.response.bloch.network import Network
-from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.runtime.compilation import compiled, generation
 
 # Rows of one block. Larger blocks waste more on small crystals, smaller ones spend more on calls.
 EDGES, ATOMS, ROWS = 32, 8, 48
@@ -52,8 +53,10 @@ class Execution(abc.ABC):
         """Return a function of all atoms."""
 
     @abc.abstractmethod
-    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
-        """Return a function of all rows."""
+    def rows(
+        self, function: Function, static: Any, shared: Any, items: Any, zero: Array | None
+    ) -> Any:
+        """Return a function of all rows; of those that ``zero`` says to be zero, zero."""
 
     @abc.abstractmethod
     def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
@@ -72,8 +75,15 @@ class Execution(abc.ABC):
         """Return K of some edges for one input irrep, (slots, a, b, u)."""
 
     @abc.abstractmethod
-    def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
-        """Return the first results of every receiver on a leading axis, and summed second ones."""
+    def over_receivers(
+        self, function: Function, at_atom: Any, at_q: Any, shared: Any, weight: Array
+    ) -> tuple[Any, Any]:
+        """Return the first results of every receiver on a leading axis, and summed second ones.
+
+        ``function(at_atom, at_q, shared)`` is of one receiver: ``at_atom`` are its rows, ``at_q``
+        its rows, whose next axis counts q; ``shared`` serves all receivers and starts with q, as
+        both results do. Where ``weight`` (q, receivers) is zero, results may be left zero.
+        """
 
     def __init__(self, model: LayeredModel, params: Params):
         self.model = model
@@ -103,7 +113,9 @@ class Traced(Execution):
         """Return a function of all atoms."""
         return function(static, *shared, *items)
 
-    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
+    def rows(
+        self, function: Function, static: Any, shared: Any, items: Any, zero: Array | None
+    ) -> Any:
         """Return a function of all rows."""
         return function(static, *shared, *items)
 
@@ -136,14 +148,18 @@ class Traced(Execution):
         groups = self.kinds[t].layer.layout.groups[key]
         return expand_paths(groups, radial[index])[:, :, None, :] * angular[index][:, :, :, None]
 
-    def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
+    def over_receivers(
+        self, function: Function, at_atom: Any, at_q: Any, shared: Any, weight: Array
+    ) -> tuple[Any, Any]:
         """Return the first results of every receiver on a leading axis, and summed second ones."""
 
         def step(total: Any, one: Any) -> tuple[Any, Any]:
-            each, part = function(one)
+            each, part = function(*one, shared)
             return total + part, each
 
-        shape = jax.eval_shape(function, jax.tree.map(lambda x: x[0], inputs))[1]
+        inputs = at_atom, at_q
+        first = jax.tree.map(lambda x: x[0], inputs)
+        shape = jax.eval_shape(function, *first, shared)[1]
         total, each = jax.lax.scan(step, jnp.zeros(shape.shape, shape.dtype), inputs)
         return each, total
 
@@ -156,7 +172,8 @@ class Host(Execution):
 
     def __init__(self, model: LayeredModel, params: Params):
         super().__init__(model, params)
-        self._programs: dict[Any, Callable[..., Any]] = {}
+        self.dtype = str(jax.tree.leaves(params)[0].dtype)
+        self._programs = _programs_of(model, self.dtype, generation())
 
     def edges(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
         """Return a function of all edges."""
@@ -166,9 +183,16 @@ class Host(Execution):
         """Return a function of all atoms."""
         return self._in_blocks(function, ATOMS, static, shared, items)
 
-    def rows(self, function: Function, static: Any, shared: Any, items: Any) -> Any:
-        """Return a function of all rows."""
-        return self._in_blocks(function, ROWS, static, shared, items)
+    def rows(
+        self, function: Function, static: Any, shared: Any, items: Any, zero: Array | None
+    ) -> Any:
+        """Return a function of all rows; of those that ``zero`` says to be zero, zero."""
+        if zero is None:
+            return self._in_blocks(function, ROWS, static, shared, items)
+        others = np.flatnonzero(~zero)
+        picked = jax.tree.map(lambda x: x[others], items)
+        result = self._in_blocks(function, ROWS, static, shared, picked)
+        return jax.tree.map(lambda x: _spread(x, others, len(zero)), result)
 
     def pick(self, values: Array, index: Int[Array, " edges"]) -> Array:
         """Return values[index]."""
@@ -192,14 +216,24 @@ class Host(Execution):
         paths = self.kinds[t].layer.layout.path_of_component(key)
         return radial[index][:, paths][:, :, None, :] * angular[index][:, :, :, None]
 
-    def over_receivers(self, function: Function, inputs: Any) -> tuple[Any, Any]:
+    def over_receivers(
+        self, function: Function, at_atom: Any, at_q: Any, shared: Any, weight: Array
+    ) -> tuple[Any, Any]:
         """Return the first results of every receiver on a leading axis, and summed second ones."""
-        leaves, structure = jax.tree.flatten(inputs)
-        results = [function(jax.tree.unflatten(structure, one)) for one in zip(*leaves, strict=True)]
-        total = results[0][1]
-        for _, part in results[1:]:
-            total += part
-        return jax.tree.map(lambda *x: np.stack(x), *(each for each, _ in results)), total
+        results, total = [], None
+        for i in range(weight.shape[1]):
+            needed = np.flatnonzero(weight[:, i])
+            every = len(needed) == len(weight)
+            rows = slice(None) if every else needed
+            own_q, shared_q = jax.tree.map(lambda x, r=rows: x[r], (_row(at_q, i), shared))
+            each, part = function(_row(at_atom, i), own_q, shared_q)
+            if not every:
+                each, part = jax.tree.map(
+                    lambda x, r=rows: _spread(x, r, len(weight)), (each, part)
+                )
+            results.append(each)
+            total = part if total is None else total + part
+        return jax.tree.map(lambda *x: np.stack(x), *results), total
 
     def _in_blocks(
         self, function: Function, size: int, static: Any, shared: Any, items: Any
@@ -211,15 +245,15 @@ class Host(Execution):
         for first in range(0, count, size):
             rows = [_block(x, first, size) for x in leaves]
             arguments = (static, *shared, *jax.tree.unflatten(structure, rows))
-            results.append(self._run(function, structure, arguments))
+            results.append(self._run(function, (structure, size), arguments))
         if len(results) == 1:
             return jax.tree.map(lambda x: np.asarray(x)[:count], results[0])
         return jax.tree.map(lambda *x: np.concatenate(x)[:count], *results)
 
-    def _run(self, function: Function, structure: Any, arguments: tuple[Any, ...]) -> Any:
+    def _run(self, function: Function, shape: Any, arguments: tuple[Any, ...]) -> Any:
         """Return the result of a program; what it returns may still be computed."""
-        # all arguments of a function and a kind have the same shapes, where they are there at all
-        key = function, arguments[0], structure
+        # a kind and the number of rows say which shapes all arguments that are there have
+        key = function, arguments[0], shape
         program = self._programs.get(key)
         if program is None:
             program = PROGRAMS[function].begin(arguments).executable.result()
@@ -240,6 +274,24 @@ PROGRAMS = {
         local.respond,
     )
 }
+
+
+@functools.lru_cache(maxsize=4)
+def _programs_of(model: LayeredModel, dtype: str, generation: int) -> dict[Any, Callable[..., Any]]:
+    """Return the programs of a potential that were used since all were forgotten last."""
+    return {}
+
+
+def _row(values: Any, i: int) -> Any:
+    """Return row i of all arrays."""
+    return jax.tree.map(lambda x: x[i], values)
+
+
+def _spread(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` rows, zero but for some."""
+    result = np.zeros((count, *values.shape[1:]), values.dtype)
+    result[rows] = values
+    return result
 
 
 def _block(values: np.ndarray, first: int, size: int) -> np.ndarray:

@@ -34,9 +34,6 @@ from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 # Bytes that one block of q may take unless the caller says otherwise.
 MAX_MEMORY = 4 * 2**30
 
-# Up to this many atoms real and complex q share one program.
-SMALL_CELL = 4
-
 
 class LatticeResponse(NamedTuple):
     """Φ(q), with a motion dΦ(q)/dη after it, and forces, stress and features on the way there."""
@@ -123,15 +120,15 @@ def respond(
     """
     columns = 3 * len(lattice.species)
     orders = 1 if lattice.slope is None else 2
-    result = np.empty((orders, len(qpoints), columns, columns), complex)
-    for parts, chosen in _batches(qpoints, groups, len(lattice.species)):
-        full = None
-        if symmetry is not None:
-            these = [groups[q] for q in chosen]
-            irreps = _irreps(potential)
-            full = completion(symmetry, qpoints[chosen], these, lattice.receivers, irreps, parts)
-        size = block_size(potential, lattice, parts, len(chosen), max_memory // orders)
-        result[:, chosen] = _in_blocks(potential, lattice, qpoints[chosen], parts, full, size)
+    if not len(qpoints):
+        return np.empty((orders, 0, columns, columns), complex)
+    parts = 1 if real_q(qpoints).all() else 2  # real numbers, or complex ones
+    full = None
+    if symmetry is not None:
+        irreps = _irreps(potential)
+        full = completion(symmetry, qpoints, groups, lattice.receivers, irreps, parts)
+    size = block_size(potential, lattice, parts, len(qpoints), max_memory // orders)
+    result = _in_blocks(potential, lattice, qpoints, parts, full, size)
     if symmetry is not None:
         for q, group in enumerate(groups):
             for order in result:
@@ -146,15 +143,9 @@ def _useful_groups(
     if symmetry is None or not len(qpoints):
         return None
     groups = little_groups(symmetry, qpoints)
-    needed = np.unique(np.concatenate([group.representatives for group in groups]))
     # one q without symmetry makes all atoms receivers; others may still gain
-    counts = [len(group.representatives) for group in groups]
-    return groups if len(needed) < symmetry.image.shape[1] or _two_kinds(counts) else None
-
-
-def _two_kinds(counts: Sequence[int]) -> bool:
-    """Return whether some q need at most half the receivers of others: a program of its own."""
-    return 2 * min(counts) <= max(counts)
+    least = min(len(group.representatives) for group in groups)
+    return groups if least < symmetry.image.shape[1] else None
 
 
 def _irreps(potential: Potential) -> list[str]:
@@ -183,26 +174,6 @@ def block_size(
     return -(-count // blocks)
 
 
-def _batches(
-    qpoints: ndarray, groups: Sequence[LittleGroup], atoms: int
-) -> list[tuple[int, ndarray]]:
-    """Return (number of parts, indices of q) of what one program computes.
-
-    Where 2q is a reciprocal lattice vector everything is real. A program of its own for such q,
-    or for q that need few receivers, costs more in a small cell than it saves.
-    """
-    real = real_q(qpoints)
-    kind = np.zeros(len(qpoints), bool)
-    if groups:
-        counts = np.array([len(group.representatives) for group in groups])
-        if atoms > SMALL_CELL:
-            kind = 2 * counts > counts.max()
-    elif atoms > SMALL_CELL:
-        kind = real
-    chosen = [np.flatnonzero(kind == one) for one in np.unique(kind)]
-    return [(1 if real[some].all() else 2, some) for some in chosen]
-
-
 def _in_blocks(
     potential: Potential,
     lattice: Lattice,
@@ -215,8 +186,10 @@ def _in_blocks(
     found: list[ndarray] = []
     start = 0
     while start < len(qpoints):
-        # the last block is filled up with its last q
-        block = np.minimum(np.arange(start, start + size), len(qpoints) - 1)
+        block = np.arange(start, start + size)
+        # the last block is filled up with its last q, or shorter where nothing has to be compiled
+        last = len(qpoints) - 1
+        block = block[block <= last] if lattice.on_host else np.minimum(block, last)
         try:
             values = _block(potential, lattice, qpoints[block], parts, pick_q(full, block))
         except jax.errors.JaxRuntimeError as error:
@@ -239,10 +212,12 @@ def _block(
     rows = slice(None) if full is None else full.rows
     slots, filled = (x[rows].reshape(-1, x.shape[2]) for x in (lattice.slots, lattice.filled))
     angles = 2 * np.pi * (qpoints @ lattice.shifts.T)
-    phases = np.stack([np.cos(angles), np.sin(angles)][:parts], axis=1)[:, :, slots]
+    real = real_q(qpoints)
+    sines = np.where(real[:, None], 0.0, np.sin(angles))
+    phases = np.stack([np.cos(angles), sines][:parts], axis=1)[:, :, slots]
     weighted = (phases * filled).astype(potential.dtype)
-    if isinstance(lattice.expansion.bond, np.ndarray):
-        table = PairTable(slots, filled, weighted, full)
+    if lattice.on_host:
+        table = PairTable(slots, filled, weighted, full, real)
         run = Host(potential.model, potential.params)
         with x64_mode():
             values = (bloch_force_constants(run, lattice.expansion, lattice.species, table),)
@@ -258,7 +233,7 @@ def _block(
             full,
             lattice.slope,
         )
-    found = np.stack([np.asarray(x, float) for x in values])
+    found = np.stack([np.asarray(x, float) for x in values]).astype(complex)
     return found[:, :, 0] if parts == 1 else found[:, :, 0] + 1j * found[:, :, 1]
 
 

@@ -12,6 +12,7 @@ from numpy import ndarray
 from phonopy_equivariant.graph import edge_bucket
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.bloch.arrays import on_host
 from phonopy_equivariant.response.bloch.equilibrium import (
     Equilibrium,
     WeightedEdges,
@@ -46,6 +47,11 @@ class Lattice(NamedTuple):
     slots: Int[ndarray, "receivers atoms m"]
     filled: Float[ndarray, "receivers atoms m"]
 
+    @property
+    def on_host(self) -> bool:
+        """Whether blocks are driven from the host, so that no program depends on the crystal."""
+        return on_host(self.expansion.bond)
+
 
 def prepare(
     potential: Potential,
@@ -74,11 +80,8 @@ def prepare(
     receivers = place[into].astype(np.int32)
     host = motion is None and host_driven()
     # padding edges join atom 0 to itself far beyond the cutoff, where all kernels vanish
-    padding = (
-        (1 if host and not len(senders) else 0)
-        if host
-        else edge_bucket(len(senders)) - len(senders)
-    )
+    count = max(1, len(senders)) if host else edge_bucket(len(senders))
+    padding = count - len(senders)
     padded_vectors = np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))])
     tangent = None
     if motion is not None:

@@ -37,11 +37,11 @@ class Rehearsal(Host):
     def __init__(self, model: LayeredModel, params: Params, workers: Executor):
         super().__init__(model, params)
         self.workers = workers
-        self.programs: list[Begun] = []
+        self.begun: list[Begun] = []
 
-    def _run(self, function: Function, structure: Any, arguments: tuple[Any, ...]) -> Any:
+    def _run(self, function: Function, shape: Any, arguments: tuple[Any, ...]) -> Any:
         begun = PROGRAMS[function].begin(arguments, self.workers)
-        self.programs.append(begun)
+        self.begun.append(begun)
         return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), begun.results)
 
 
@@ -66,7 +66,7 @@ def rehearse(potential: Potential) -> list[Begun]:
             _respond_once(run, potential)
     finally:
         workers.shutdown(wait=False)
-    return run.programs
+    return run.begun
 
 
 def _respond_once(run: Host, potential: Potential) -> None:
