@@ -13,6 +13,7 @@ from phonopy_equivariant.graph import (
     build_graph,
     edge_bucket,
     extended_graph,
+    graph_sizes,
     neighbour_pairs,
     pad_graph,
 )
@@ -123,11 +124,29 @@ def test_buckets_hold_what_they_are_for_and_waste_little():
     assert len({bucket_size(count) for count in range(1, 1024)}) <= 4 * 6 + 1
 
 
+def test_sizes_of_graphs_are_few_and_hold_a_padding_atom():
+    """Crystals of 1 to 40 atoms with 10 to 80 edges an atom; one block of edges: few programs."""
+    sizes = set()
+    for atoms in range(1, 41):
+        for degree in (10, 18, 26, 46, 60, 80):
+            nodes, edges = graph_sizes(atoms, atoms * degree)
+            assert nodes > atoms and edges >= atoms * degree and edges % 2 == 0
+            assert nodes <= 2 * (atoms + 1) + 1
+            assert edges <= max(32, 2 * atoms * degree)
+            assert edges <= 1.3 * atoms * degree or edges <= EDGE_BLOCK
+            if edges <= EDGE_BLOCK:
+                sizes.add((nodes, edges))
+    assert len(sizes) <= 30
+    nodes, edges = graph_sizes(0, 0), graph_sizes(200, 0)
+    assert nodes[0] > 0 and edges[0] > 200  # atoms without neighbours
+
+
 def test_padding_keeps_atoms_and_edges_in_place_and_fits_the_bucket(crystal):
     graph = build_graph(crystal, 3.0, np.zeros(5, int))
     padded = pad_graph(graph)
     edges = int(graph.n_edge[0])
-    assert len(padded.senders) == edge_bucket(edges) and list(padded.n_node)[0] == 5
+    assert (len(padded.nodes["species"]), len(padded.senders)) == graph_sizes(5, edges)
+    assert list(padded.n_node)[0] == 5
     assert np.array_equal(padded.senders[:edges], graph.senders)
     assert np.array_equal(padded.receivers[:edges], graph.receivers)
     assert np.array_equal(padded.nodes["positions"][:5], graph.nodes["positions"])

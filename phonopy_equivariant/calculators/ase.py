@@ -15,7 +15,7 @@ from ase.calculators.calculator import (
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy import ndarray
 
-from phonopy_equivariant.graph import bucket_size, edge_bucket
+from phonopy_equivariant.graph import graph_sizes
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.autodiff.hessian import hessian
 
@@ -70,11 +70,13 @@ class EquivariantCalculator(Calculator):
 
     def _evaluate(self) -> None:
         graph = self.potential.graph(self.atoms)
-        n_node, n_edge = bucket_size(len(self.atoms) + 1, 4), edge_bucket(int(graph.n_edge[0]))
-        if n_node == self._sizes[0] and n_edge <= self._sizes[1] <= 2 * n_edge:
-            n_edge = self._sizes[1]
-        self._sizes = (n_node, n_edge)
-        result = self.potential.evaluate_graph(graph, n_node, n_edge)
+        count = len(self.atoms), int(graph.n_edge[0])
+        sizes = graph_sizes(*count)
+        # the last program serves as long as it has room and not much more than needed
+        fits = count[0] < self._sizes[0] and count[1] <= self._sizes[1]
+        if not fits or self._sizes[0] > 2 * sizes[0] or self._sizes[1] > 2 * sizes[1]:
+            self._sizes = sizes
+        result = self.potential.evaluate_graph(graph, *self._sizes)
         self.results["energy"] = self.results["free_energy"] = result.energy
         self.results["energies"] = result.energies
         self.results["forces"] = result.forces

@@ -77,7 +77,7 @@ def add_command(commands: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.cli.start import start_potential
+    from phonopy_equivariant.cli.start import begin_response, start_potential
     from phonopy_equivariant.io.build import build_phonon
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import (
@@ -99,6 +99,8 @@ def _main(args: argparse.Namespace) -> int:
     if args.dim is not None:
         select_supercell(crystal, args.dim)  # malformed numbers, before JAX starts
     potential = start_potential(args, console, crystal.unitcell)
+    if not args.force_sets:
+        begin_response(potential, console)
     matrix, origin = select_supercell(crystal, args.dim)
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     with console.stage("Symmetry of the supercell"):

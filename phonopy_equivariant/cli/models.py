@@ -1,14 +1,17 @@
-"""``phonopy-equivariant models``: which potentials there are, where they lie, conversion."""
+"""``phonopy-equivariant models``: which there are, where they lie, conversion, programs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant.cli.options import parser_arguments
 
-_DESCRIPTION = "List, show, fetch and remove potentials; convert those of mace-torch."
+if TYPE_CHECKING:
+    from phonopy_equivariant.cli.console import Console
+
+_DESCRIPTION = "List, show, fetch, remove and prepare potentials; convert those of mace-torch."
 
 _EXAMPLES = """\
 examples:
@@ -17,6 +20,7 @@ examples:
   phonopy-equivariant models fetch nequix-mp-1-pft     before a job on a node without network
   phonopy-equivariant models remove nequix-mp-1
   phonopy-equivariant models import my_mace.model my_mace.npz --trust
+  phonopy-equivariant models prepare nequix-mp-1-pft   compile its programs beforehand
 
 The model marked "bundled" comes with the package. Any other is fetched by itself the first time it
 is used, and kept in your cache folder. The SHA-256 is checked each time. Files in the folder that
@@ -43,6 +47,79 @@ def add_command(commands: Any) -> None:
         if name != "list":
             action.add_argument("name", metavar="NAME", nargs="+", help="name of a model")
     _add_import(actions)
+    _add_prepare(actions)
+
+
+_PREPARE = """\
+Compile the programs that force constants need, once for a model and all crystals, and keep them.
+
+Nothing depends on it: the first run with a model compiles them as well, in some seconds. It is for
+images of containers and for cluster nodes, where each run would be the first. Programs are only fit
+for the kind of processor and the versions that they were compiled with; the folder is that of
+JAX_COMPILATION_CACHE_DIR. Relaxations compile programs of their own.
+"""
+
+_PREPARE_EXAMPLES = """\
+examples:
+  phonopy-equivariant models prepare pe-crystal-3
+  phonopy-equivariant models prepare nequix-mp-1-pft my_model.npz --dtype float32
+  phonopy-equivariant models prepare --clear
+"""
+
+
+def _add_prepare(actions: Any) -> None:
+    action = actions.add_parser(
+        "prepare",
+        help="compile a model's programs before they are needed, or remove all",
+        **parser_arguments(_PREPARE, _PREPARE_EXAMPLES),
+    )
+    action.set_defaults(function=_prepare)
+    action.add_argument("name", metavar="NAME", nargs="*", help="name or file of a model")
+    action.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    action.add_argument("--clear", action="store_true", help="first remove all kept programs")
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from phonopy_equivariant.cli.console import Console
+    from phonopy_equivariant.cli.start import start_jax
+    from phonopy_equivariant.errors import PhonopyEquivariantError
+
+    if not args.name and not args.clear:
+        raise PhonopyEquivariantError("Name a model to prepare, or give --clear.")
+    console = Console()
+    start_jax("cpu", console)
+    from phonopy_equivariant.runtime import programs
+
+    if programs.folder() is None:
+        raise PhonopyEquivariantError(
+            "Compiled programs cannot be kept: let JAX_COMPILATION_CACHE_DIR name a folder that "
+            "can be written, and do not set JAX_ENABLE_COMPILATION_CACHE=false."
+        )
+    if args.clear:
+        removed = programs.clear()
+        print(f"removed {removed.files} programs, {removed.size / 1e6:.1f} MB")
+    for name in args.name:
+        _prepare_one(name, args.dtype, console)
+    return 0
+
+
+def _prepare_one(name: str, dtype: str, console: Console) -> None:
+    import time
+
+    from phonopy_equivariant.checkpoints.load import load_potential
+    from phonopy_equivariant.response.bloch.rehearsal import rehearse
+    from phonopy_equivariant.runtime import programs
+
+    potential = load_potential(name, dtype=dtype)
+    before, start = programs.stored(), time.perf_counter()
+    begun = rehearse(potential)
+    for program in console.track(f"Compiling the programs of {potential.name}", begun):
+        program.executable.result()
+    seconds, after = time.perf_counter() - start, programs.stored()
+    print(
+        f"{potential.name}: {len(begun)} programs, {seconds:.1f} s, "
+        f"{(after.size - before.size) / 1e6:.1f} MB more in {programs.folder()}"
+    )
 
 
 _IMPORT = """\

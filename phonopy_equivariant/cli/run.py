@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
-    from phonopy_equivariant.cli.start import relaxed_crystal, start_potential
+    from phonopy_equivariant.cli.start import begin_response, relaxed_crystal, start_potential
     from phonopy_equivariant.io.build import build_phonon, check_indices, set_born_charges
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import PARAMS_FILE, check_output
@@ -164,6 +164,7 @@ def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
     if dim is not None:
         select_supercell(crystal, dim, symprec)  # malformed numbers, before JAX starts
     potential = start_potential(args, console, crystal.unitcell)
+    begin_response(potential, console)
     if args.relax:
         crystal = relaxed_crystal(
             crystal, potential, args.relax_fmax, console, settings.symmetry_tolerance

@@ -45,15 +45,22 @@ class Rehearsal(Host):
         return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), begun.results)
 
 
-def begin_programs(potential: Potential) -> None:
+def begin_programs(potential: Potential) -> bool:
     """Load or begin to compile all programs that the response of a potential needs, once.
 
     Returns before all are compiled; whoever needs one waits for it. On devices other than the
     processor there is nothing to begin: programs depend on the crystal there.
+
+    Returns
+    -------
+    bool
+        Whether programs are being compiled.
+
     """
     key = potential.model, potential.dtype
-    if host_driven() and _begun.get(key) != generation():
-        rehearse(potential)
+    if not host_driven() or _begun.get(key) == generation():
+        return False
+    return not all(program.executable.done() for program in rehearse(potential))
 
 
 def rehearse(potential: Potential) -> list[Begun]:
