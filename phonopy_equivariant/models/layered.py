@@ -67,6 +67,14 @@ class Layer:
     # empty: equal to those of no other layer
     key: str = ""
     message_key: str = ""
+    # the module whose parameters are all that the message reads; empty: any may be
+    message_module: str = ""
+
+    def message_params(self, params: Params) -> Params:
+        """Return the parameters of the layer that its message reads."""
+        if not self.message_module:
+            return params
+        return {self.message_module: params[self.message_module]}
 
     def is_like(self, other: Layer) -> bool:
         """Tell whether all functions are those of another layer of the same model."""

@@ -281,6 +281,7 @@ def _layer(config: MACEConfig, shape: LayerShape, readout_kind: str) -> Layer:
         Channelwise(before, product, after),
         key=f"{shape} {readout_kind}",
         message_key=f"{shape.features} {sent_widths} {shape.has_density}",
+        message_module="up",
     )
 
 

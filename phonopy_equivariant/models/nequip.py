@@ -161,4 +161,5 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         readout if last else None,
         key=f"{layout} {last}",
         message_key=f"{layout.inputs}",
+        message_module="up",
     )

@@ -72,6 +72,7 @@ class Compiled:
         self._jitted: Any = None
         self._programs: dict[Any, Begun] = {}
         self._lock = threading.RLock()
+        self.begun = 0  # programs loaded or compiled
         self.traced = 0  # how often JAX traced the function: never for programs from disk
         self.__doc__ = function.__doc__
         _ALL.append(weakref.ref(self))
@@ -84,6 +85,7 @@ class Compiled:
             before = self.traced
             result = self.jitted(*args)
         if self.traced > before:
+            self.begun += 1
             _spare_memory_maps()
         return result
 
@@ -106,6 +108,7 @@ class Compiled:
             begun = self._programs.get(key)
             if begun is None:
                 begun = self._load_or_compile(args, key, workers)
+                self.begun += 1
                 self._programs[key] = begun
         return begun
 
@@ -206,6 +209,15 @@ def forget() -> None:
             function.forget()
     jax.clear_caches()
     gc.collect()
+
+
+def count_programs() -> int:
+    """Return how many programs this process has got, from the compiler or from disk.
+
+    Those that were forgotten and came back count again.
+    """
+    functions = (reference() for reference in _ALL)
+    return sum(function.begun for function in functions if function is not None)
 
 
 def generation() -> int:

@@ -93,8 +93,11 @@ class Execution(abc.ABC):
         self.kinds = local.kinds(model)
 
     def of_layer(self, t: int) -> tuple[Params, Params]:
-        """Return the parameters of layer t and of the next one, none after the last."""
-        return self.layers[t], self.layers[t + 1] if t + 1 < len(self.layers) else {}
+        """Return the parameters of layer t and of the next message, none after the last."""
+        following = self.kinds[t].following
+        if following is None:
+            return self.layers[t], {}
+        return self.layers[t], following.message_params(self.layers[t + 1])
 
 
 class Traced(Execution):
