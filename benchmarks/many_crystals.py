@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.io import read, write
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 10.0  # Å
@@ -50,6 +51,14 @@ def crystals(species: tuple[int, ...]) -> dict[str, Atoms]:
             first[prototype] = atoms
     names = sorted(first)
     return {names[k]: first[names[k]] for k in np.random.default_rng(0).permutation(len(names))}
+
+
+def listed(folder: Path, species: tuple[int, ...]) -> dict[str, Atoms]:
+    """Return the crystals of a folder, which takes half a minute the first time."""
+    path = folder / "crystals.extxyz"
+    if not path.exists():
+        write(path, [Atoms(x, info={"name": name}) for name, x in crystals(species).items()])
+    return {atoms.info["name"]: atoms for atoms in read(path, ":")}
 
 
 def phonon_of(atoms: Atoms) -> Any:
@@ -104,7 +113,7 @@ def worker(options: argparse.Namespace) -> None:
     pe.enable_compilation_cache()
     potential = pe.load_potential(options.model, dtype=options.dtype)
     wanted = options.worker.split(",")
-    everything = crystals(potential.species)
+    everything = listed(options.folder, potential.species)
     for name in wanted:
         atoms, before = everything[name], programs()
         start = time.perf_counter(), time.process_time()
@@ -195,7 +204,8 @@ def main() -> None:
     import phonopy_equivariant as pe
 
     options.folder.mkdir(parents=True, exist_ok=True)
-    names = list(crystals(pe.load_potential(options.model).species))[: options.count]
+    species = pe.load_potential(options.model).species
+    names = list(listed(options.folder, species))[: options.count]
     halves = names[::2], names[1::2]
     run(options, "empty", "store-empty", names, keep=True)
     for k, half in enumerate(halves):
