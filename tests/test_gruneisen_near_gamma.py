@@ -62,7 +62,7 @@ def test_close_to_gamma(name: str, strain: np.ndarray, potential: Potential) -> 
     directions /= np.linalg.norm(directions, axis=1)[:, None]
     expected = limits(atoms, directions, strain)
     qpoints = (SIZES[:, None, None] * directions).reshape(-1, 3)
-    result = gruneisen_parameters(potential, atoms, qpoints, strain=strain)
+    result = gruneisen_parameters(atoms, potential, qpoints, strain=strain)
     acoustic = result.parameters[:, :3].reshape(len(SIZES), -1, 3)
     given = np.isfinite(acoustic)
     assert given[GIVEN_FROM[potential.dtype] <= SIZES].all()
@@ -78,6 +78,6 @@ def test_close_to_gamma(name: str, strain: np.ndarray, potential: Potential) -> 
 def test_at_gamma_acoustic_modes_are_zero(potential: Potential) -> None:
     for name in ("NaCl", "Na"):
         atoms = crystal(name)
-        result = gruneisen_parameters(potential, atoms, np.zeros((1, 3)))
+        result = gruneisen_parameters(atoms, potential, np.zeros((1, 3)))
         assert not result.frequencies[0, :3].any() and np.isnan(result.parameters[0, :3]).all()
         assert np.isfinite(result.parameters[0, 3:]).all() and result.frequencies[0, 3:].all()

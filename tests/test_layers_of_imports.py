@@ -13,12 +13,15 @@ PACKAGE = Path(phonopy_equivariant.__file__).parent
 # A room may import itself and the rooms of earlier lines.
 ROOMS = [
     "errors _version",
-    "files structure",
+    "files",
+    "results",
+    "structure",
     "catalogue features runtime",
     "models",
     "graph",
     "potential",
-    "familiarity checkpoints response",
+    "familiarity checkpoints",
+    "response",
     "calculators",
     "phonons",
     "io",

@@ -175,12 +175,12 @@ def test_several_structures(tmp_path: Path) -> None:
         ase.io.write(tmp_path / name, frames)
         notes: list[str] = []
         assert_salt(read_crystal(tmp_path / name, report=notes.append))
-        assert len(notes) == 1 and "the last is taken" in notes[0] and "--index 0" in notes[0]
+        assert len(notes) == 1 and "the last is taken" in notes[0] and "index=0" in notes[0]
         notes.clear()
         for index, length in ((0, 5.0), (1, 5.3), (-1, 5.64), (-3, 5.0)):
             assert_salt(read_crystal(tmp_path / name, index, notes.append), length)
         assert not notes
-        with pytest.raises(pe.PhonopyEquivariantError, match="--index 3"):
+        with pytest.raises(pe.PhonopyEquivariantError, match="index=3"):
             read_crystal(tmp_path / name, 3)
     assert "one structure, none of --index 1" in refused(tmp_path, salt(), index=1)
     assert_salt(read_crystal(tmp_path / "POSCAR", 0))
@@ -210,7 +210,7 @@ def test_unknown_formats(tmp_path: Path) -> None:
         line = refused(tmp_path, content, name)
         assert "cannot be read" in line
     assert "give a file that ASE reads" in refused(tmp_path, b"what\n", "a.foo")
-    with pytest.raises(pe.PhonopyEquivariantError, match="does not exist; for .* a.foo --index 3"):
+    with pytest.raises(pe.PhonopyEquivariantError, match="does not exist; for .* a.foo index=3"):
         read_crystal(tmp_path / "a.foo@3")
 
 

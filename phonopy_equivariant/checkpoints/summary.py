@@ -53,7 +53,7 @@ def familiarity_remarks(
     symbols = {chemical_symbols[z] for z in as_structure(structure).numbers}
     small = [card.name for card in list_models() if card.bundled]
     others = models_covering(symbols, but=(potential.name, *small))
-    hint = f", e.g. --model {others[0]}" if others else ""
+    hint = f", e.g. model={others[0]}" if others else ""
     return [
         f"this structure is far from what {potential.name} was trained on (distance "
         f"{found.distance:.1f}, {100 * found.quantile:g} % of held-out structures lie below "

@@ -65,8 +65,9 @@ def run_command(words: Sequence[str]) -> int:
     and output streams are afterwards as they were. Ctrl-C raises ``KeyboardInterrupt``.
     """
     verbose = "-v" in words or "--verbose" in words
+    command = next(iter(words), "")
     with surroundings_kept():
-        return exit_status(lambda: _run(list(words)), verbose)
+        return exit_status(lambda: _run(list(words)), verbose, command)
 
 
 def _run(words: list[str]) -> int:

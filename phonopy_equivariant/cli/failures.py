@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from phonopy_equivariant.cli.interrupts import Terminated, leave, signals_caught
+from phonopy_equivariant.cli.wording import as_options
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 SUCCESS, FAILURE, INTERRUPTED, TERMINATED = 0, 1, 130, 128 + signal.SIGTERM
@@ -23,10 +24,11 @@ _REMEDIES = {
 }
 
 
-def exit_status(function: Callable[[], int], verbose: bool) -> int:
+def exit_status(function: Callable[[], int], verbose: bool, command: str = "") -> int:
     """Return the status of ``function``; errors become a line and a status of their own.
 
-    ``verbose`` shows the traceback as well. What ends a process passes: Ctrl-C, SIGTERM and a
+    The line names options of ``command`` where the library names parameters. ``verbose``
+    shows the traceback as well. What ends a process passes: Ctrl-C, SIGTERM and a
     reader of the output that has gone.
     """
     try:
@@ -42,7 +44,7 @@ def exit_status(function: Callable[[], int], verbose: bool) -> int:
             import traceback
 
             traceback.print_exc()
-        _say(f"error: {describe(error)}")
+        _say(f"error: {as_options(describe(error), command)}")
         return FAILURE
 
 

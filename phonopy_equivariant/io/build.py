@@ -23,7 +23,10 @@ from phonopy_equivariant.phonons.cells import require_charges, require_sound
 
 
 def build_phonon(
-    crystal: Crystal, matrix: Int[ndarray, "3 3"], settings: PhonopySettings | None = None
+    crystal: Crystal,
+    matrix: Int[ndarray, "3 3"],
+    settings: PhonopySettings | None = None,
+    kind: type[Phonopy] = Phonopy,
 ) -> Phonopy:
     """Return phonopy's object in eV and Å with what phonopy's options say of cells and masses.
 
@@ -44,7 +47,7 @@ def build_phonon(
         with warnings.catch_warnings():
             # phonopy says it again where it matters, in its own script
             warnings.simplefilter("ignore", UserWarning)
-            phonon = Phonopy(
+            phonon = kind(
                 unitcell,
                 matrix,
                 primitive_matrix=_primitive_matrix(crystal, settings),
@@ -96,7 +99,7 @@ def set_born_charges(
         text = " ".join(str(error).split())[:150] or type(error).__name__
         raise PhonopyEquivariantError(
             f"BORN in this folder cannot be used ({text}); mend it for the primitive cell's "
-            "independent atoms, or pass --nonac."
+            "independent atoms, or pass nac_params=None."
         ) from error
     if parameters is None:
         return None
@@ -104,8 +107,8 @@ def set_born_charges(
     if len(parameters["born"]) != len(phonon.primitive):
         raise PhonopyEquivariantError(
             f"The Born charges of {source} are of {len(parameters['born'])} atoms, the primitive "
-            f"cell has {len(phonon.primitive)}; take the primitive cell they belong to (--pa), or "
-            "pass --nonac."
+            f"cell has {len(phonon.primitive)}; take the primitive cell they belong to "
+            "(primitive_matrix=), or pass nac_params=None."
         )
     require_charges(parameters, f"The Born charges of {source}")
     values: dict[str, Any] = dict(parameters)
@@ -142,7 +145,7 @@ def _check_count(masses: Sequence[float], phonon: Phonopy) -> None:
     symbols = phonon.primitive.symbols
     if len(masses) != len(symbols):
         raise PhonopyEquivariantError(
-            f"--mass: the primitive cell has {len(symbols)} atoms ({' '.join(symbols)}), give as "
+            f"masses=: the primitive cell has {len(symbols)} atoms ({' '.join(symbols)}), give as "
             f"many masses, not {len(masses)}."
         )
 

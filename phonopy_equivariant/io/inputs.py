@@ -213,7 +213,7 @@ def _mention_masses(text: str, report: Callable[[str], None]) -> None:
     if unusual:
         report(
             f"The masses in ATOMIC_SPECIES ({', '.join(unusual)}) are not taken; isotopes are "
-            "given with --mass."
+            "given with masses=."
         )
 
 

@@ -31,7 +31,7 @@ def check_memory(supercell_atoms: int, operations: int, atoms: int = 1) -> None:
     if available is not None and needed > available:
         raise PhonopyEquivariantError(
             f"A supercell of {supercell_atoms} atoms needs at least {needed / 2**30:.1f} GiB of "
-            f"memory, and {available / 2**30:.1f} GiB are free; choose a smaller --dim."
+            f"memory, and {available / 2**30:.1f} GiB are free; choose a smaller supercell=."
         )
 
 

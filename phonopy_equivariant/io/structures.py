@@ -98,7 +98,7 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
         atoms = _frames(path, file_format, None)
     elif index is None:
         if len(_frames(path, file_format, slice(0, 2))) > 1:
-            report("The file has several structures; the last is taken, the first with --index 0.")
+            report("The file has several structures; the last is taken, the first with index=0.")
         atoms = _frames(path, file_format, -1)
     else:
         atoms = _frames(path, file_format, index)
@@ -120,14 +120,12 @@ def _frames(path: Path, file_format: str, index: Any) -> Any:
     except (IndexError, StopIteration) as error:
         if index in (None, -1):
             raise _unreadable("ASE finds no atoms") from error
-        raise PhonopyEquivariantError(
-            f"has no structure --index {index}; the first is 0."
-        ) from error
+        raise PhonopyEquivariantError(f"has no structure index={index}; the first is 0.") from error
     except Exception as error:  # ASE's readers raise anything on garbage
         if str(error) in ("'D'", "'T'"):
             raise PhonopyEquivariantError(
                 f"has atoms {error}, which ASE does not know in this format; write H and give the "
-                "masses with --mass."
+                "masses with masses=."
             ) from error
         raise _unreadable(reason_of(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,6 +13,8 @@ from phonopy.structure.cells import get_primitive_matrix_with_auto
 from phonopy.structure.symmetry import Symmetry
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.crystals import Crystal
+from phonopy_equivariant.io.memory import check_memory
 from phonopy_equivariant.structure import inscribed_radius
 
 # Å, of the sphere inscribed in a supercell chosen here. With the bundled model, frequencies between
@@ -21,16 +24,16 @@ DIAMETER = 20.0
 # constants only a few more q, but phonopy searches its symmetry.
 SETUP_TIME = 15.0
 
+SURELY_FITS = 500  # atoms, in 0.1 GB
+
 
 def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
-    """Return the supercell matrix of one number, three numbers or nine numbers.
-
-    A word may hold several, as in ``--dim "2 2 2"``.
+    """Return the supercell matrix of words; one may hold several numbers, as in ``"2 2 2"``.
 
     Raises
     ------
     PhonopyEquivariantError
-        Another count, words that are not whole numbers, or a matrix of no or negative volume.
+        Words that are not whole numbers; as :func:`supercell_matrix`.
 
     """
     words = " ".join(words).split()
@@ -38,19 +41,65 @@ def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
         numbers = np.array([int(word) for word in words])
     except ValueError as error:
         raise PhonopyEquivariantError(
-            f"--dim {' '.join(words)}: give whole numbers, as in --dim 2 2 2."
+            f"supercell={' '.join(words)}: give whole numbers, as in supercell=2 2 2."
         ) from error
-    if len(numbers) not in (1, 3, 9):
+    return supercell_matrix(numbers)
+
+
+def supercell_matrix(numbers: Any) -> Int[ndarray, "3 3"]:
+    """Return the supercell matrix of one number, three numbers or nine numbers.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Another count, numbers that are not whole, or a matrix of no or negative volume.
+
+    """
+    given = np.asarray(numbers)
+    text = f"supercell={' '.join(map(str, given.ravel()))}"
+    if given.size not in (1, 3, 9):
         raise PhonopyEquivariantError(
-            f"--dim {' '.join(words)}: give one number, three, or nine (rows of the matrix)."
+            f"{text}: give one number, three, or nine (rows of the matrix)."
         )
-    matrix = numbers.reshape(3, 3) if len(numbers) == 9 else np.diag(numbers * np.ones(3, int))
-    if round(np.linalg.det(matrix)) <= 0 or (len(numbers) < 9 and numbers.min() < 1):
-        remedy = "exchange two rows" if len(numbers) == 9 else "give positive numbers"
-        raise PhonopyEquivariantError(
-            f"--dim {' '.join(words)}: a supercell needs a positive volume; {remedy}."
-        )
+    if given.dtype.kind not in "iuf" or (given != np.rint(given)).any():
+        raise PhonopyEquivariantError(f"{text}: give whole numbers.")
+    whole = np.rint(given).astype(int).ravel()
+    matrix = whole.reshape(3, 3) if whole.size == 9 else np.diag(whole * np.ones(3, int))
+    if round(np.linalg.det(matrix)) <= 0 or (whole.size < 9 and whole.min() < 1):
+        remedy = "exchange two rows" if whole.size == 9 else "give positive numbers"
+        raise PhonopyEquivariantError(f"{text}: a supercell needs a positive volume; {remedy}.")
     return matrix
+
+
+def select_supercell(
+    crystal: Crystal, given: Int[ndarray, "3 3"] | None = None, symprec: float = 1e-5
+) -> tuple[Int[ndarray, "3 3"], str]:
+    """Return the supercell matrix and where it comes from.
+
+    What is ``given`` wins over the file, and the file over the automatic choice.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        What is given differs from the file's displaced supercells, or does not fit into memory.
+
+    """
+    stored = crystal.supercell_matrix
+    if given is not None:
+        matrix, origin = np.asarray(given), "given"
+        if crystal.dataset and stored is not None and (matrix != stored).any():
+            raise PhonopyEquivariantError(
+                f"{crystal.path} has displaced supercells of supercell={dim_text(stored)}, not of "
+                f"supercell={dim_text(matrix)}; leave it away, or give the structure file."
+            )
+    elif stored is not None:
+        matrix, origin = np.asarray(stored), f"from {crystal.path.name}"
+    else:
+        matrix, origin = choose_supercell(crystal.unitcell, symprec), "chosen"
+    atoms = count_atoms(crystal.unitcell, matrix)
+    if atoms > SURELY_FITS:
+        check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))
+    return matrix, origin
 
 
 def choose_supercell(
@@ -121,8 +170,9 @@ def dim_text(matrix: Int[ndarray, "3 3"]) -> str:
 def supercell_line(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"], origin: str) -> str:
     """Return one line that says which supercell is taken."""
     return (
-        f"Supercell: --dim {dim_text(matrix)} ({origin}), {count_atoms(unitcell, matrix)} atoms, "
-        f"inscribed diameter {supercell_diameter(unitcell, matrix):.1f} Å"
+        f"Supercell: supercell={dim_text(matrix)} ({origin}), "
+        f"{count_atoms(unitcell, matrix)} atoms, inscribed diameter "
+        f"{supercell_diameter(unitcell, matrix):.1f} Å"
     )
 
 
@@ -152,7 +202,7 @@ def _symmetry(unitcell: PhonopyAtoms, symprec: float) -> Symmetry:
     except Exception as error:  # whatever spglib and phonopy raise
         raise PhonopyEquivariantError(
             "The symmetry of the structure cannot be found; check it for overlapping atoms, "
-            "and --tolerance."
+            "and symprec=."
         ) from error
 
 

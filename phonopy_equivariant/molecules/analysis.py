@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -29,12 +29,12 @@ from phonopy_equivariant.molecules.modes import (
 )
 from phonopy_equivariant.molecules.operations import TOLERANCE, Symmetry, find_symmetry
 from phonopy_equivariant.molecules.structure import as_molecule
+from phonopy_equivariant.molecules.tables import ZERO, contents, table_columns, table_rows
+from phonopy_equivariant.results import Result
+from phonopy_equivariant.structure import StructureLike
 
 if TYPE_CHECKING:  # brings JAX, which a Hessian from a file does without
-    from phonopy_equivariant.potential import Potential
-
-# A frequency below this (cm⁻¹) is zero by rounding: no force holds that motion.
-ZERO = 0.01
+    from phonopy_equivariant.checkpoints.load import PotentialLike
 
 
 class Thermochemistry(NamedTuple):
@@ -55,8 +55,8 @@ class Thermochemistry(NamedTuple):
     spin: float = 0.0  # total electronic spin
 
 
-@dataclasses.dataclass(frozen=True)
-class MolecularVibrations:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class MolecularVibrations(Result):
     """All that follows from a molecule's Hessian.
 
     Parameters
@@ -100,6 +100,18 @@ class MolecularVibrations:
     raman: RamanActivities | None = None
     followed: str = ""
     symmetrised: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the Hessian as plain values, as it stands in vibrations.yaml."""
+        return contents(self)
+
+    def columns(self) -> list[str]:
+        """Return the headings of the table of multiplets."""
+        return table_columns(self)
+
+    def rows(self) -> list[list[str]]:
+        """Return a row for each multiplet; intensities are sums over its modes."""
+        return table_rows(self)
 
     @property
     def frequencies(self) -> Float[ndarray, " modes"]:
@@ -161,8 +173,8 @@ class MolecularVibrations:
 
 
 def vibrations(
-    atoms: Atoms,
-    potential: Potential,
+    atoms: StructureLike,
+    potential: PotentialLike,
     symmetry_tolerance: float = TOLERANCE,
     dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,
     polarizability_derivatives: Float[ndarray, "atoms 3 3 3"] | None = None,
@@ -174,7 +186,7 @@ def vibrations(
     atoms
         At a stationary point, see :func:`relax`; a molecule, or one molecule in a box.
     potential
-        A layered potential.
+        A potential, or the name of a model.
     symmetry_tolerance
         Largest distance (Å) of an atom from its place under an operation of the point group.
     dipole_derivatives, polarizability_derivatives
@@ -186,13 +198,14 @@ def vibrations(
         Not a molecule, or an element the potential does not know.
 
     """
+    from phonopy_equivariant.checkpoints.load import as_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian as analytic_hessian
 
-    molecule = as_molecule(atoms)
+    molecule, potential = as_molecule(atoms), as_potential(potential)
     result = potential.evaluate(molecule)
     return analyse_hessian(
         molecule,
-        analytic_hessian(potential, molecule),
+        analytic_hessian(molecule, potential),
         symmetry_tolerance,
         dipole_derivatives,
         polarizability_derivatives,
@@ -202,7 +215,7 @@ def vibrations(
 
 
 def analyse_hessian(
-    atoms: Atoms,
+    atoms: StructureLike,
     hessian: Float[ndarray, "..."],
     symmetry_tolerance: float = TOLERANCE,
     dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,

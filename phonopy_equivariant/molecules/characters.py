@@ -133,7 +133,7 @@ def _table(
     if best is None:
         raise PhonopyEquivariantError(
             f"The operations found do not match the table of {symmetry.group}; "
-            "choose another --symmetry-tolerance."
+            "choose another symmetry_tolerance=."
         )
     columns = [standard.classes.index(name) for name in best]
     characters = standard.characters[:, columns]

@@ -1,14 +1,15 @@
-"""A molecule's vibrations as text: the table of multiplets, and what there is to remark."""
+"""A molecule's vibrations as text: a summary, and what there is to remark."""
 
 from __future__ import annotations
 
 import numpy as np
 from ase.units import invcm
 
-from phonopy_equivariant.molecules.analysis import ZERO, MolecularVibrations, Thermochemistry
+from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
 from phonopy_equivariant.molecules.irreps import reduction
 from phonopy_equivariant.molecules.modes import WAVENUMBER
 from phonopy_equivariant.molecules.structure import count_fragments
+from phonopy_equivariant.molecules.tables import ZERO
 
 # Above this force (eV/Å) the Hessian is not one of a stationary point.
 LARGE_FORCE = 1e-3
@@ -23,41 +24,6 @@ NAMES = {"Dinfh": "D∞h", "Cinfv": "C∞v", "Kh": "Kh (atom)"}
 def group_text(group: str) -> str:
     """Return the Schoenflies symbol as it is written in text."""
     return NAMES.get(group, group)
-
-
-def wavenumber_text(frequency: float) -> str:
-    """Return a frequency in cm⁻¹, an imaginary one with an i."""
-    return f"{abs(frequency):.2f}{'i' if frequency < -ZERO else ''}"
-
-
-def table_columns(result: MolecularVibrations) -> list[str]:
-    """Return the headings of the table of multiplets."""
-    columns = ["cm⁻¹", "DEG", "IRREP", "IR", "RAMAN", "AMU"]
-    columns += ["KM/MOL"] * (result.infrared is not None)
-    return columns + ["Å⁴/AMU", "DEPOL"] * (result.raman is not None)
-
-
-def table_rows(result: MolecularVibrations) -> list[list[str]]:
-    """Return a row for each multiplet; intensities are sums over its modes."""
-    rows = []
-    masses = result.modes.reduced_masses
-    for multiplet in result.multiplets:
-        chosen = list(multiplet.modes)
-        row = [
-            wavenumber_text(multiplet.frequency),
-            str(multiplet.degeneracy),
-            multiplet.irrep,
-            "yes" if multiplet.infrared else "-",
-            "yes" if multiplet.raman else "-",
-            f"{masses[chosen].mean():.3f}",
-        ]
-        if result.infrared is not None:
-            row.append(f"{result.infrared[chosen].sum():.3f}")
-        if result.raman is not None:
-            row.append(f"{result.raman.activities[chosen].sum():.3f}")
-            row.append(f"{result.raman.depolarization[chosen].mean():.3f}")
-        rows.append(row)
-    return rows
 
 
 def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str]:
@@ -111,7 +77,7 @@ def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
     if moving:
         found.append(
             f"forces of {result.max_force:.2g} eV/Å: not a stationary point of this potential; "
-            "use --relax."
+            "use relax=True."
         )
     fragments = count_fragments(result.atoms)
     if fragments > 1:
@@ -135,7 +101,7 @@ def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
     if (electrons - round(2 * spin)) % 2:
         found.append(
             f"{electrons} electrons do not go with spin {spin:g} (charges in the file count): "
-            "give --spin, 0.5 for a radical; the entropy contains k ln(2S + 1)."
+            "give spin=, 0.5 for a radical; the entropy contains k ln(2S + 1)."
         )
     if result.symmetrised:
         found.append(
@@ -146,13 +112,13 @@ def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
     elif result.followed != result.symmetry.group:
         found.append(
             f"the modes do not follow {group_text(result.symmetry.group)}: irreps are those of "
-            f"{group_text(result.followed)}; relax further, lower --symmetry-tolerance, or check "
+            f"{group_text(result.followed)}; relax further, lower symmetry_tolerance=, or check "
             "that the Hessian belongs to this structure."
         )
     splitting = max((multiplet.splitting for multiplet in result.multiplets), default=0.0)
     if splitting > _LARGE_SPLITTING:
         found.append(
             f"degenerate modes differ by up to {splitting:.1f} cm⁻¹: the Hessian is less symmetric "
-            f"than {group_text(result.symmetry.group)}; relax, or lower --symmetry-tolerance."
+            f"than {group_text(result.symmetry.group)}; relax, or lower symmetry_tolerance=."
         )
     return found

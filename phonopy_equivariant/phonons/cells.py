@@ -32,6 +32,11 @@ def require_sound(phonon: Phonopy) -> None:
         does not repeat in the supercell, or whose images have other masses.
 
     """
+    if not isinstance(phonon, Phonopy):
+        raise PhonopyEquivariantError(
+            f"Expected a phonopy.Phonopy object, got {type(phonon).__name__}; pe.phonons makes one "
+            "from a structure."
+        )
     require_angstrom(phonon)
     masses_of(phonon.primitive)
     if phonon.nac_params is not None:
@@ -66,7 +71,7 @@ def require_charges(parameters: Mapping[str, Any], source: str) -> None:
         As said; the line begins with ``source``.
 
     """
-    remedy = "mend it, or leave the charges out (--nonac, or nac_params = None)."
+    remedy = "mend it, or leave the charges out (nac_params=None)."
     dielectric = np.asarray(parameters["dielectric"], float)
     if not (np.isfinite(dielectric).all() and np.isfinite(parameters["born"]).all()):
         raise PhonopyEquivariantError(
@@ -92,7 +97,7 @@ def require_repeated(phonon: Phonopy) -> None:
         Images of an atom have different masses, or lie elsewhere by more than 1e-7 Å.
 
     """
-    remedy = 'take the unit cell as the primitive one (primitive_matrix="P", --pa P)'
+    remedy = 'take the unit cell as the primitive one (primitive_matrix="P")'
     owner, _ = supercell_images(phonon)
     if not np.allclose(phonon.supercell.masses, phonon.primitive.masses[owner]):
         raise PhonopyEquivariantError(
@@ -103,8 +108,8 @@ def require_repeated(phonon: Phonopy) -> None:
     if distance > REPEAT:
         raise PhonopyEquivariantError(
             f"the primitive cell that phonopy found repeats only within {distance:.1e} Å, and "
-            "force constants of the structure given need it to repeat exactly; lower the "
-            f"tolerance (symprec=, --tolerance) below that, or {remedy}."
+            "force constants of the structure given need it to repeat exactly; lower "
+            f"symprec= below that, or {remedy}."
         )
 
 

@@ -164,8 +164,7 @@ def _check_progress(attempts: list[Attempt], tolerance: float) -> None:
     raise PhonopyEquivariantError(
         f"Frequencies stay uncertain by {smallest:.1g} THz however fine the grid of q, more than "
         f"the tolerance of {tolerance:g}: this is the rounding of the potential; choose "
-        f"float64 (dtype=, or --dtype), or a tolerance above {smallest:.1g} (tolerance=, or "
-        "run --exact-tolerance)."
+        f'dtype="float64", or a tolerance= above {smallest:.1g}.'
     )
 
 
@@ -175,9 +174,9 @@ def _check_memory(atoms: int, counts: Int[ndarray, "3"], max_memory: int) -> Non
     if needed > max_memory:
         raise PhonopyEquivariantError(
             f"Exact mode needs force constants on {'×'.join(map(str, counts))} cells, "
-            f"{needed / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; raise the tolerance "
-            "(tolerance=, or run --exact-tolerance) or, in Python, max_memory=, or use a supercell "
-            "(pe.set_force_constants, or run without --exact)."
+            f"{needed / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; raise "
+            "tolerance= or, in Python, max_memory=, or use a supercell (exact=False, "
+            "pe.set_force_constants)."
         )
 
 

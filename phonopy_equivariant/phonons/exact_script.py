@@ -68,7 +68,7 @@ def wrapped_calculation(wrap: Callable[[Calculation], Calculation]) -> Iterator[
     original = getattr(phonopy_script, "_run_calculation", None)
     if original is None:
         raise PhonopyEquivariantError(
-            f"The script of phonopy {__version__} is not the one of 4.7 to 4.10, which run --exact "
+            f"The script of phonopy {__version__} is not the one of 4.7 to 4.10, which exact=True "
             "and several calculations in one run need; install one of those, or give one of -t, "
             "--dos, --irreps, ... at a time and use pe.use_exact_dynamical_matrix in Python."
         )
@@ -120,5 +120,5 @@ def _check_primitive(phonon: Phonopy, matrix: DynamicalMatrix) -> None:
     if not same:
         raise PhonopyEquivariantError(
             "phonopy's options change the primitive cell or its masses after the exact dynamical "
-            "matrix was made; leave --pa away, or run without --exact."
+            "matrix was made; leave primitive_matrix= away, or compute with exact=False."
         )

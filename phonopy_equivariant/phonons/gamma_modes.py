@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from ase import units
 from jaxtyping import Float
 from numpy import ndarray
@@ -17,10 +15,10 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.symmetry import Symmetry
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.files import replacing
 from phonopy_equivariant.phonons.cells import kinds_of_atoms, masses_break_symmetry
 from phonopy_equivariant.response.dipoles import dipole_gradients
 from phonopy_equivariant.response.symmetry.operations import operations
+from phonopy_equivariant.results import Result, plain
 from phonopy_equivariant.structure import as_structure
 
 # Modes are taken for degenerate within these (THz), the first that leaves no label open: analytic
@@ -45,12 +43,24 @@ class GammaMode(NamedTuple):
     oscillator_strength: float | None  # e²/amu, |∂μ/∂Q|² summed over the modes
 
 
-class GammaModes(NamedTuple):
-    """The optical modes of a crystal at Γ, without the LO-TO splitting."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class GammaModes(Result):
+    """The optical modes of a crystal at Γ, without the LO-TO splitting.
 
-    point_group: str  # Hermann-Mauguin, of the group that positions and masses have
+    Parameters
+    ----------
+    point_group
+        Hermann-Mauguin symbol of the group that positions and masses have.
+    modes
+        Sets of degenerate modes.
+    deviation
+        Distance (Å) by which the structure misses that group.
+
+    """
+
+    point_group: str
     modes: tuple[GammaMode, ...]
-    deviation: float  # Å, by which the structure misses that group
+    deviation: float
 
     def representation(self) -> str:
         """Return the optical representation as text, say A1g + 3 Eu."""
@@ -89,24 +99,25 @@ class GammaModes(NamedTuple):
             f"{self.deviation:.0e} Å): {self.representation()}"
         )
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as YAML."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as plain values; bands are counted from 1."""
         modes = [
             mode._asdict() | {"bands": [band + 1 for band in mode.bands]} for mode in self.modes
         ]
-        content = {
-            "units": {
-                "frequency": "THz, negative if imaginary",
-                "oscillator_strength": "e^2/amu",
-                "symmetry_deviation": "angstrom",
-            },
-            "point_group": self.point_group,
-            "symmetry_deviation": self.deviation,
-            "optical_representation": self.representation(),
-            "modes": modes,
-        }
-        with replacing(path) as temporary:
-            Path(temporary).write_text(yaml.dump(content, sort_keys=False), encoding="utf-8")
+        content: dict[str, Any] = plain(
+            {
+                "units": {
+                    "frequency": "THz, negative if imaginary",
+                    "oscillator_strength": "e^2/amu",
+                    "symmetry_deviation": "angstrom",
+                },
+                "point_group": self.point_group,
+                "symmetry_deviation": self.deviation,
+                "optical_representation": self.representation(),
+                "modes": modes,
+            }
+        )
+        return content
 
 
 def check_primitive(phonon: Phonopy) -> None:
@@ -121,7 +132,8 @@ def check_primitive(phonon: Phonopy) -> None:
     rotations = _symmetry(phonon).symmetry_operations["rotations"]
     if len(np.unique(rotations, axis=0)) != len(rotations):
         raise PhonopyEquivariantError(
-            "--irreps-table needs the primitive cell, and this one holds several; pass --pa auto."
+            "The table of irreps needs the primitive cell, and this one holds several; pass "
+            'primitive_matrix="auto".'
         )
 
 
@@ -203,7 +215,7 @@ def _labelled(phonon: Phonopy, symmetry: Symmetry) -> tuple[IrReps, list[str | N
             )
         except RuntimeError as error:
             raise PhonopyEquivariantError(
-                f"phonopy finds no irreps ({error}); try another --tolerance."
+                f"phonopy finds no irreps ({error}); try another symprec=."
             ) from error
         optical = [
             k for k, bands in enumerate(irreps.band_indices) if _is_optical(irreps, phonon, bands)

@@ -13,7 +13,8 @@ interact; a strain does not act on any of them. Where it does act on one, C dive
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from ase.units import GPa
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
@@ -30,8 +32,9 @@ from phonopy_equivariant.potential import Potential, node_energies
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
 from phonopy_equivariant.response.bloch.lattice import lattice_response
 from phonopy_equivariant.response.rounding import ROUNDING, ZONE_BOUNDARY, rounding_of
+from phonopy_equivariant.results import Result
 from phonopy_equivariant.runtime.compilation import compiled
-from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.structure import Structure, StructureLike, as_structure
 
 # xx, yy, zz, yz, xz, xy; shear strains are γ = 2ε
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -59,14 +62,47 @@ class StrainResponse(NamedTuple):
     equilibrium: Equilibrium
 
 
-class ElasticTensor(NamedTuple):
-    """Elastic constants in GPa, Voigt's order xx, yy, zz, yz, xz, xy."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ElasticTensor(Result):
+    """Elastic constants in GPa, Voigt's order xx, yy, zz, yz, xz, xy.
 
-    clamped: Float[ndarray, "6 6"]  # atoms move with the cell
-    relaxed: Float[ndarray, "6 6"]  # atoms move to where forces vanish
-    internal_strain: Float[ndarray, "columns 6"]  # ∂²E/∂u∂ε, eV/Å
-    residual_force: float  # largest force on an atom, eV/Å
-    residual_stress: float  # largest component of the stress, GPa
+    Parameters
+    ----------
+    clamped, relaxed
+        Elastic constants where atoms move with the cell, and where they move to vanishing forces.
+    internal_strain
+        ∂²E/∂u∂ε, eV/Å.
+    residual_force, residual_stress
+        Largest force on an atom (eV/Å), largest component of the stress (GPa).
+
+    """
+
+    clamped: Float[ndarray, "6 6"]
+    relaxed: Float[ndarray, "6 6"]
+    internal_strain: Float[ndarray, "columns 6"]
+    residual_force: float
+    residual_stress: float
+
+    @property
+    def bulk_modulus(self) -> float:
+        """Bulk modulus of a polycrystal, GPa: the mean of Voigt's and Reuss's (Hill 1952)."""
+        return _hill(self.relaxed)[0]
+
+    @property
+    def shear_modulus(self) -> float:
+        """Shear modulus of a polycrystal, GPa: the mean of Voigt's and Reuss's (Hill 1952)."""
+        return _hill(self.relaxed)[1]
+
+    def rows(self) -> list[list[str]]:
+        """Return the relaxed tensor, the moduli of a polycrystal and what remains at rest."""
+        tensor = [" ".join(f"{x:8.2f}" for x in row) for row in self.relaxed]
+        return [
+            *([label, row] for label, row in zip(["C (GPa)", *[""] * 5], tensor, strict=True)),
+            ["bulk modulus", f"{self.bulk_modulus:.2f} GPa"],
+            ["shear modulus", f"{self.shear_modulus:.2f} GPa"],
+            ["residual force", f"{self.residual_force:.1e} eV/Å"],
+            ["residual stress", f"{self.residual_stress:.3f} GPa"],
+        ]
 
     def remarks(self) -> list[str]:
         """Return sentences on residual stress and forces; none for a crystal at rest."""
@@ -85,7 +121,7 @@ class ElasticTensor(NamedTuple):
         return remarks
 
 
-def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
+def elastic_tensor(structure: StructureLike, potential: PotentialLike) -> ElasticTensor:
     """Return the elastic tensor of a crystal at rest.
 
     Second derivatives of the energy by strain. Under a residual stress these are not the
@@ -99,8 +135,10 @@ def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
 
     Parameters
     ----------
-    potential, primitive
-        A layered potential; a crystal, ASE's or phonopy's, without forces on its atoms.
+    structure
+        A crystal without forces on its atoms.
+    potential
+        A potential, or the name of a model.
 
     Raises
     ------
@@ -109,11 +147,11 @@ def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
         couples to strain, so that elastic constants diverge; the relaxed tensor is not symmetric.
 
     """
-    structure = crystal_of(primitive)
-    response = strain_response(potential, structure, np.eye(6))
+    potential, crystal = as_potential(potential), crystal_of(structure)
+    response = strain_response(potential, crystal, np.eye(6))
     relaxed = response.clamped + response.internal.T @ response.displacements
     _check_symmetry(relaxed, response.clamped, potential.dtype)
-    scale = structure.volume * GPa
+    scale = crystal.volume * GPa
     return ElasticTensor(
         response.clamped / scale,
         relaxed / scale,
@@ -155,7 +193,7 @@ def strain_response(
     return StrainResponse(np.asarray(clamped, float), internal, displacements, response.equilibrium)
 
 
-def crystal_of(primitive: Any) -> Structure:
+def crystal_of(primitive: StructureLike) -> Structure:
     """Return the structure of a crystal; anything else raises."""
     structure = as_structure(primitive)
     if not structure.pbc.all():
@@ -163,6 +201,29 @@ def crystal_of(primitive: Any) -> Structure:
             "The response to strain needs a structure that is periodic in three directions."
         )
     return structure
+
+
+def _hill(tensor: Float[ndarray, "6 6"]) -> tuple[float, float]:
+    """Return the bulk and shear modulus of a polycrystal, in the units of the elastic constants.
+
+    Means of the bounds of Voigt and Reuss (Hill, Proc. Phys. Soc. A 65, 349 (1952)); nan where
+    the tensor is singular, as that of layers that do not interact.
+    """
+
+    def bulk_and_shear(c: ndarray, shear: float) -> tuple[float, float]:
+        diagonal, beside = np.trace(c[:3, :3]) / 3, (c[0, 1] + c[0, 2] + c[1, 2]) / 3
+        return (diagonal + 2 * beside) / 3, (diagonal - beside + shear * np.trace(c[3:, 3:])) / 5
+
+    voigt = bulk_and_shear(tensor, 1.0)
+    if np.linalg.cond(tensor) > 1 / np.finfo(float).eps ** 0.5:
+        return float("nan"), float("nan")
+    # S: the same averages, with shear compliances of γ = 2ε
+    compliance = np.linalg.inv(tensor)
+    diagonal = np.trace(compliance[:3, :3])
+    beside = compliance[0, 1] + compliance[0, 2] + compliance[1, 2]
+    reuss_bulk = 1 / (diagonal + 2 * beside)
+    reuss_shear = 15 / (4 * diagonal - 4 * beside + 3 * np.trace(compliance[3:, 3:]))
+    return float(voigt[0] + reuss_bulk) / 2, float(voigt[1] + reuss_shear) / 2
 
 
 def as_voigt(strain: Float[ndarray, "3 3"]) -> Float[ndarray, "6"]:

@@ -59,7 +59,7 @@ class Report(NamedTuple):
     values: dict[str, float]
 
 
-class Result(NamedTuple):
+class TrainingResult(NamedTuple):
     """What a training leaves behind."""
 
     potential: Potential  # the best on validation; the last without
@@ -78,7 +78,7 @@ def train(
     callback: Callable[[Report], None] | None = None,
     restart: bool = False,
     report: Callable[[str], None] = _log,
-) -> Result:
+) -> TrainingResult:
     """Train a potential; continue a run that was interrupted, as if it had not been.
 
     Parameters
@@ -95,7 +95,7 @@ def train(
 
     Returns
     -------
-    Result
+    TrainingResult
         The best potential and its checkpoint. The output folder has ``best.npz`` and
         ``last.npz`` for ``load_potential``, ``state.npz`` to go on from, ``config.yaml`` and
         ``log.csv``.
@@ -177,7 +177,7 @@ class Trainer:
         self._open(resumed)
         self._ahead = Ahead(self._sets)
 
-    def run(self, callback: Callable[[Report], None]) -> Result:
+    def run(self, callback: Callable[[Report], None]) -> TrainingResult:
         """Take the steps that are left; save the state on the way out, whatever the reason."""
         saved = logged = self.progress.step
         before = time.perf_counter()
@@ -338,9 +338,9 @@ class Trainer:
             reference=None,
         )
 
-    def _result(self) -> Result:
+    def _result(self) -> TrainingResult:
         path = self._folder / (BEST if self._validation else LAST)
-        return Result(
+        return TrainingResult(
             load_potential(path, self.config.dtype),
             path,
             self.progress.step,
@@ -379,16 +379,16 @@ def _check_same(before: Origin, now: Origin, folder: Path) -> None:
         if key not in FREE and before.config.get(key) != value:
             raise PhonopyEquivariantError(
                 f"{folder} holds a training with another {key}; set it back, choose another "
-                "output, or begin anew with --restart."
+                "output, or begin anew with restart=True."
             )
     for some, old, new in zip(now.config["sets"], before.data, now.data, strict=True):
         if old != new:
             raise PhonopyEquivariantError(
                 f"{folder} holds a training with other data: the records of {some['path']} have "
-                "changed; put them back, choose another output, or begin anew with --restart."
+                "changed; put them back, choose another output, or begin anew with restart=True."
             )
     if before.devices != now.devices:
         raise PhonopyEquivariantError(
             f"{folder} holds a training on {before.devices} devices, now there are {now.devices}; "
-            "use as many, choose another output, or begin anew with --restart."
+            "use as many, choose another output, or begin anew with restart=True."
         )

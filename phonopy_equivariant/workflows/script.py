@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import difflib
 import io
 import re
@@ -20,6 +21,7 @@ import numpy as np
 from phonopy import Phonopy
 from phonopy.cui.phonopy_argparse import get_run_parser
 from phonopy.cui.settings import PhonopyConfParser, PhonopySettings
+from phonopy.structure.atomic_data import get_atomic_data, set_atomic_data
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.phonons.exact_script import Calculation, wrapped_calculation
@@ -170,7 +172,12 @@ def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySett
 
     wrapped = wrapped_calculation(all_of_them) if further else contextlib.nullcontext()
     try:
-        with _arguments(["phonopy", file, *options]), wrapped, warnings.catch_warnings():
+        with (
+            _arguments(["phonopy", file, *options]),
+            _masses_kept(),
+            wrapped,
+            warnings.catch_warnings(),
+        ):
             # our file has the primitive cell; phonopy would explain how its version 3 chose one
             warnings.filterwarnings("ignore", "primitive_matrix defaulted to 'auto'")
             run()  # type: ignore[no-untyped-call]
@@ -241,6 +248,16 @@ def _phonopy_parser() -> argparse.ArgumentParser:
 
     parser.error = refuse  # type: ignore[method-assign]
     return parser
+
+
+@contextlib.contextmanager
+def _masses_kept() -> Iterator[None]:
+    """Put phonopy's table of masses back: --mass-ase-iupac2016 changes it for the whole process."""
+    saved = copy.deepcopy(get_atomic_data())
+    try:
+        yield
+    finally:
+        set_atomic_data(saved)
 
 
 @contextlib.contextmanager

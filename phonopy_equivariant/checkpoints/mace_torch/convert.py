@@ -77,7 +77,7 @@ def convert_mace(
     if known is None and not trusted:
         raise PhonopyEquivariantError(
             f"{source} is a pickle, opening it runs code in it, and its sha256 {digest} is not "
-            "that of a published model: give --trust if you trust where it comes from."
+            "that of a published model: give trust=True if you trust where it comes from."
         )
     model = _load(source)
     try:

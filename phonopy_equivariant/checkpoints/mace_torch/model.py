@@ -126,7 +126,7 @@ def _choose(heads: list[str], head: str | None) -> int:
         return 0
     if head is None:
         raise PhonopyEquivariantError(
-            f"The model has the heads {', '.join(heads)}: choose one with --head."
+            f"The model has the heads {', '.join(heads)}: choose one with head=."
         )
     if head not in heads:
         raise PhonopyEquivariantError(f"No head {head!r}: the model has {', '.join(heads)}.")

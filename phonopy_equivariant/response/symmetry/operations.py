@@ -48,7 +48,7 @@ def search(structure: Structure, symprec: float) -> Operations:
     except Exception as error:  # whatever spglib and phonopy raise
         raise PhonopyEquivariantError(
             f"The symmetry of the structure cannot be found within {symprec:g} Å; check it for "
-            "overlapping atoms, or choose another tolerance (symprec=, --tolerance)."
+            "overlapping atoms, or choose another symprec=."
         ) from error
     return operations(structure, found["rotations"], found["translations"])
 

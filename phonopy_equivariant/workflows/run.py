@@ -1,0 +1,194 @@
+"""A crystal from options to phonopy's output files: what ``phonopy-equivariant run`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from phonopy import Phonopy
+from phonopy.cui.settings import PhonopySettings
+from phonopy.phonon.band_structure import get_band_qpoints, get_band_qpoints_by_seekpath
+
+from phonopy_equivariant._version import __version__
+from phonopy_equivariant.io.build import build_phonon, check_indices, set_born_charges
+from phonopy_equivariant.io.crystals import Crystal
+from phonopy_equivariant.io.outputs import PARAMS_FILE, PROVENANCE, write_params
+from phonopy_equivariant.io.supercells import select_supercell, supercell_line
+from phonopy_equivariant.phonons.exact import ExactReport
+from phonopy_equivariant.phonons.exact_script import exact_calculation, folded_force_constants
+from phonopy_equivariant.phonons.gamma_modes import GammaModes, check_primitive, gamma_modes
+from phonopy_equivariant.phonons.report import ForceConstantsReport, SymmetryReport
+from phonopy_equivariant.phonons.stability import Stability, stability
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.workflows.calculations import DEFAULT_MESH, Calculations
+from phonopy_equivariant.workflows.phonons import (
+    PhononOptions,
+    compute_phonons,
+    prepared_crystal,
+)
+from phonopy_equivariant.workflows.progress import Progress
+from phonopy_equivariant.workflows.script import run_phonopy
+
+# Force constants that obey the sum rule this well (eV/Å²) gain nothing from a projection.
+NEGLIGIBLE_DRIFT = 1e-9
+GAMMA_FILE = "gamma_modes.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class CrystalPhonons:
+    """The phonons of a crystal, before phonopy's script goes on with them.
+
+    Parameters
+    ----------
+    phonon
+        With force constants, or the exact D(q).
+    report, stability
+        How good they are; imaginary modes and whether the supercell suffices.
+    modes
+        The optical modes at Γ, if they were asked for.
+
+    """
+
+    phonon: Phonopy
+    report: ForceConstantsReport | ExactReport
+    stability: Stability
+    modes: GammaModes | None = None
+
+    def lines(self) -> list[str]:
+        """Return the report as lines of text."""
+        return self.report.lines() + self.stability.lines()
+
+
+def crystal_phonons(
+    crystal: Crystal,
+    potential: Potential,
+    options: PhononOptions,
+    plan: Calculations,
+    progress: Progress,
+    table: bool = False,
+) -> CrystalPhonons:
+    """Return the phonons of a crystal for the calculations that phonopy's options ask for.
+
+    Everything that can be refused is refused before anything is computed. With ``table`` the
+    optical modes at Γ are part of the result.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        A crystal, a supercell, masses or Born charges that cannot be used; no convergence.
+
+    """
+    settings = plan.first
+    crystal = prepared_crystal(crystal, potential, options, progress)
+    matrix, origin = select_supercell(
+        crystal, options.supercell, settings.symmetry_tolerance or 1e-5
+    )
+    progress.say(supercell_line(crystal.unitcell, matrix, origin))
+    with progress.stage("Symmetry of the supercell"):
+        phonon = build_phonon(crystal, matrix, settings)
+    for each in plan.settings:
+        check_indices(phonon, each)
+    if table:
+        check_primitive(phonon)
+    born = set_born_charges(phonon, crystal, settings)
+    if born:
+        progress.say(f"Born charges: from {born}")
+    report = compute_phonons(phonon, potential, options, progress)
+    found = checked_modes(phonon, potential, progress, plan.mesh)
+    return CrystalPhonons(phonon, report, found, gamma_modes(phonon) if table else None)
+
+
+def run_script(
+    result: CrystalPhonons,
+    potential: Potential,
+    plan: Calculations,
+    asked: list[str],
+    progress: Progress,
+) -> int:
+    """Write phonopy_params.yaml, run phonopy's script on it, and return its exit status.
+
+    ``asked`` are the options that need not be named because the user gave them.
+    """
+    phonon, report = result.phonon, result.report
+    options = plan.options + _symmetry_options(report.symmetry)
+    further = plan.settings[1:]
+    if result.modes is not None:
+        result.modes.write_yaml(GAMMA_FILE)
+    if isinstance(report, ExactReport):
+        matrix: Any = phonon.dynamical_matrix
+        phonon.force_constants = folded_force_constants(phonon, matrix)
+        write_params(phonon, PARAMS_FILE, provenance(potential))
+        progress.say(
+            f"{PARAMS_FILE} holds force constants folded into the supercell; phonopy goes on "
+            "without the supercell."
+        )
+        with exact_calculation(matrix):
+            return run_phonopy(PARAMS_FILE, [*options, "--no-fc-symmetry"], further)
+    write_params(phonon, PARAMS_FILE, provenance(potential))
+    options += ["--no-fc-symmetry"] * (report.sum_rule < NEGLIGIBLE_DRIFT)
+    added = " ".join(word for word in options if word not in asked)
+    progress.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on with {added}.")
+    return run_phonopy(PARAMS_FILE, options, further)
+
+
+def checked_modes(
+    phonon: Phonopy,
+    potential: Potential,
+    progress: Progress,
+    settings: PhonopySettings | None = None,
+) -> Stability:
+    """Return imaginary modes where phonopy's options ask for frequencies, and warn of them.
+
+    They are looked at on the mesh and the bands. Without a mesh it is the one of
+    :func:`plan_calculations`.
+    """
+    with progress.stage("Imaginary modes, and whether the supercell suffices"):
+        if settings is None:
+            found = stability(phonon, potential, DEFAULT_MESH)
+        else:
+            found = stability(
+                phonon,
+                potential,
+                DEFAULT_MESH if settings.mesh_numbers is None else settings.mesh_numbers,
+                _band_path(phonon, settings),
+                shift=settings.mesh_shift,
+                is_time_reversal=settings.is_time_reversal_symmetry,
+                is_gamma_center=settings.is_gamma_center,
+            )
+    for remark in found.remarks():
+        progress.warn(remark)
+    return found
+
+
+def provenance(potential: Potential) -> dict[str, str]:
+    """Return what stands in phonopy_params.yaml on the origin of its force constants."""
+    return {
+        "force_constants": f"{PROVENANCE} {__version__}",
+        "potential": potential.name,
+        "potential_sha256": potential.sha256,
+        "potential_dtype": potential.dtype,
+    }
+
+
+def _band_path(phonon: Phonopy, settings: PhonopySettings) -> Float[ndarray, "q 3"] | None:
+    """Return the q of the band structure, or None if there is none or phonopy will refuse it."""
+    paths: Any = settings.band_paths
+    points = 51 if settings.band_points is None else settings.band_points  # as its script
+    if paths is None:
+        return None
+    try:
+        if isinstance(paths, str):
+            bands = get_band_qpoints_by_seekpath(phonon.primitive, points)[0]
+        else:
+            bands = get_band_qpoints(paths, npoints=points)
+    except Exception:  # phonopy's script says what is wrong with the path
+        return None
+    return np.concatenate(bands)
+
+
+def _symmetry_options(symmetry: SymmetryReport) -> list[str]:
+    """Return phonopy's options without which isotopes on equivalent sites give wrong numbers."""
+    return ["--nosym"] if symmetry.isotopes else []
