@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant import phonons as _room  # noqa: F401  # see below
 from phonopy_equivariant._version import __version__
+from phonopy_equivariant.runtime import cache as _cache
 from phonopy_equivariant.runtime import source as _source  # noqa: F401  # notes it: before others
 
 # `pe.phonons` is the function. The room of modules with that name is loaded first, so that no
 # later import of one of them puts the room in the function's place.
 del phonons  # noqa: F821
+_cache.quiet_xla()
 
 if TYPE_CHECKING:
     from phonopy_equivariant import molecules
