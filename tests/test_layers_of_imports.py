@@ -12,7 +12,7 @@ PACKAGE = Path(phonopy_equivariant.__file__).parent
 
 # A room may import itself and the rooms of earlier lines.
 ROOMS = [
-    "errors _version",
+    "errors _version defaults frequencies",
     "files",
     "results",
     "structure",

@@ -22,6 +22,7 @@ from phonopy_equivariant.calculators.constraints import (
     operations_that_keep,
 )
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
+from phonopy_equivariant.defaults import FMAX, SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.symmetry.operations import (
@@ -35,9 +36,6 @@ from phonopy_equivariant.structure import Structure, as_atoms, as_structure
 
 # The kind of structure that is given, and returned.
 Cell = TypeVar("Cell", Atoms, PhonopyAtoms, Structure)
-
-FMAX = 1e-4  # eV/Å
-SYMPREC = 1e-4  # Å
 
 # eV/Å². An atom that is off by d feels a force of less than d times this.
 STIFFNESS = 100.0

@@ -90,7 +90,7 @@ def _main(args: argparse.Namespace) -> int:
         select_supercell(crystal, matrix)
     potential = start_potential(args, console, crystal.unitcell)
     from phonopy_equivariant.workflows.files import force_constants_file, force_sets_file
-    from phonopy_equivariant.workflows.phonons import PhononOptions
+    from phonopy_equivariant.workflows.options import PhononOptions
 
     options = PhononOptions(matrix)
     if args.force_sets:

@@ -6,6 +6,7 @@ import argparse
 import functools
 from typing import TYPE_CHECKING, Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
@@ -65,7 +66,7 @@ def add_command(commands: Any) -> None:
         "--fmax",
         type=float,
         metavar="F",
-        help="largest force after the relaxation in eV/Å; default: 1e-7",
+        help=f"largest force after the relaxation in eV/Å; default: {defaults.MOLECULE_FMAX:g}",
     )
     group.add_argument(
         "--mass", type=float, nargs="+", metavar="M", help="mass of each atom in amu (isotopes)"
@@ -73,7 +74,7 @@ def add_command(commands: Any) -> None:
     group.add_argument(
         "--symmetry-tolerance",
         type=float,
-        default=0.01,
+        default=defaults.SYMMETRY_TOLERANCE,
         metavar="D",
         help="how far (Å) atoms may be off the symmetry of the point group; default: %(default)s",
     )
@@ -82,14 +83,19 @@ def add_command(commands: Any) -> None:
     group.add_argument("--born", metavar="FILE", help="dipole derivatives: BORN or .npz")
     group.add_argument("--raman", metavar="FILE", help="polarizability derivatives: .npz")
     group = parser.add_argument_group("thermochemistry and output")
-    group.add_argument("--temperature", type=float, default=298.15, metavar="T", help="K; 298.15")
-    group.add_argument("--pressure", type=float, default=101325.0, metavar="P", help="Pa; 101325")
-    group.add_argument(
-        "--spin", type=float, default=0.0, metavar="S", help="total electronic spin; default: 0"
-    )
-    group.add_argument(
-        "--width", type=float, default=10.0, metavar="W", help="line width in the plot, cm⁻¹; 10"
-    )
+    for option, default, metavar, text in (
+        ("--temperature", defaults.TEMPERATURE, "T", "K"),
+        ("--pressure", defaults.PRESSURE, "P", "Pa"),
+        ("--spin", 0.0, "S", "total electronic spin"),
+        ("--width", defaults.LINE_WIDTH, "W", "line width in the plot, cm⁻¹"),
+    ):
+        group.add_argument(
+            option,
+            type=float,
+            default=default,
+            metavar=metavar,
+            help=f"{text}; default: %(default)g",
+        )
     group.add_argument(
         "-o",
         "--output",
@@ -104,7 +110,6 @@ def add_command(commands: Any) -> None:
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.errors import PhonopyEquivariantError
     from phonopy_equivariant.io.outputs import check_output
-    from phonopy_equivariant.molecules.relaxation import FMAX
     from phonopy_equivariant.molecules.structure import (
         as_molecule,
         read_molecule,
@@ -112,9 +117,9 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     )
     from phonopy_equivariant.workflows.molecule import (
         SUFFIXES,
-        MoleculeOptions,
         molecule_vibrations,
     )
+    from phonopy_equivariant.workflows.options import MoleculeOptions
 
     if args.relax and args.hessian:
         parser.error(
@@ -143,7 +148,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         args.born,
         args.raman,
         args.relax,
-        FMAX if args.fmax is None else args.fmax,
+        defaults.MOLECULE_FMAX if args.fmax is None else args.fmax,
         args.symmetry_tolerance,
         args.temperature,
         args.pressure,

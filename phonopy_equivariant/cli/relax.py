@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
@@ -43,17 +44,18 @@ def add_command(commands: Any) -> None:
     group.add_argument(
         "--fmax",
         type=float,
-        default=1e-4,
+        default=defaults.FMAX,
         metavar="F",
-        help="largest force at the end, eV/Å; default: 1e-4",
+        help="largest force at the end, eV/Å; default: %(default)g",
     )
     group.add_argument("--fixed-cell", action="store_true", help="keep the lattice vectors")
     group.add_argument(
         "--tolerance",
         type=float,
-        default=1e-4,
+        default=defaults.SYMPREC,
         metavar="D",
-        help="distance in Å within which symmetry is recognised and made exact; default: 1e-4",
+        help="distance in Å within which symmetry is recognised and made exact; default: "
+        "%(default)g",
     )
     add_logging_options(parser)
     parser.set_defaults(function=_main)
@@ -76,7 +78,8 @@ def _main(args: argparse.Namespace) -> int:
     check_constraints(atoms, args.output)
     potential = start_potential(args, console, atoms)
     from phonopy_equivariant.checkpoints.summary import familiarity_remarks
-    from phonopy_equivariant.workflows.relaxation import RelaxationOptions, relax_structure
+    from phonopy_equivariant.workflows.options import RelaxationOptions
+    from phonopy_equivariant.workflows.relaxation import relax_structure
 
     options = RelaxationOptions(args.fmax, not args.fixed_cell, args.tolerance)
     result = relax_structure(atoms, potential, options, console)

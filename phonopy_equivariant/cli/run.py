@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Parser,
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--relax-fmax",
         type=float,
         metavar="F",
-        help="largest force after the relaxation in eV/Å; default: 1e-4",
+        help=f"largest force after the relaxation in eV/Å; default: {defaults.FMAX:g}",
     )
     group.add_argument(
         "--irreps-table",
@@ -156,13 +157,11 @@ def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
     if matrix is not None:  # memory, before JAX starts
         select_supercell(dataclasses.replace(crystal, dataset=None), matrix)
     potential = start_potential(args, console, crystal.unitcell)
-    from phonopy_equivariant.calculators.relax import FMAX, SYMPREC
-    from phonopy_equivariant.workflows.phonons import PhononOptions
-    from phonopy_equivariant.workflows.relaxation import RelaxationOptions
+    from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
     from phonopy_equivariant.workflows.run import crystal_phonons, run_script
 
-    fmax = FMAX if args.relax_fmax is None else args.relax_fmax
-    relaxation = RelaxationOptions(fmax, symprec=settings.symmetry_tolerance or SYMPREC)
+    fmax = defaults.FMAX if args.relax_fmax is None else args.relax_fmax
+    relaxation = RelaxationOptions(fmax, symprec=settings.symmetry_tolerance or defaults.SYMPREC)
     options = PhononOptions(
         matrix, relaxation if args.relax else None, args.exact, args.exact_tolerance
     )

@@ -12,6 +12,7 @@ from ase.vibrations import VibrationsData
 from jaxtyping import Float
 from numpy import ndarray
 
+from phonopy_equivariant.defaults import PRESSURE, SYMMETRY_TOLERANCE, TEMPERATURE
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.molecules.characters import CharacterTable
 from phonopy_equivariant.molecules.followed import follow_symmetry
@@ -27,7 +28,7 @@ from phonopy_equivariant.molecules.modes import (
     is_linear,
     normal_modes,
 )
-from phonopy_equivariant.molecules.operations import TOLERANCE, Symmetry, find_symmetry
+from phonopy_equivariant.molecules.operations import Symmetry, find_symmetry
 from phonopy_equivariant.molecules.structure import as_molecule
 from phonopy_equivariant.molecules.tables import ZERO, contents, table_columns, table_rows
 from phonopy_equivariant.results import Result
@@ -131,7 +132,7 @@ class MolecularVibrations(Result):
         return VibrationsData(self.atoms, self.hessian)
 
     def thermochemistry(
-        self, temperature: float = 298.15, pressure: float = 101325.0, spin: float = 0.0
+        self, temperature: float = TEMPERATURE, pressure: float = PRESSURE, spin: float = 0.0
     ) -> Thermochemistry:
         """Return ideal-gas thermochemistry at a temperature (K) and a pressure (Pa).
 
@@ -175,7 +176,7 @@ class MolecularVibrations(Result):
 def vibrations(
     atoms: StructureLike,
     potential: PotentialLike,
-    symmetry_tolerance: float = TOLERANCE,
+    symmetry_tolerance: float = SYMMETRY_TOLERANCE,
     dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,
     polarizability_derivatives: Float[ndarray, "atoms 3 3 3"] | None = None,
 ) -> MolecularVibrations:
@@ -217,7 +218,7 @@ def vibrations(
 def analyse_hessian(
     atoms: StructureLike,
     hessian: Float[ndarray, "..."],
-    symmetry_tolerance: float = TOLERANCE,
+    symmetry_tolerance: float = SYMMETRY_TOLERANCE,
     dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,
     polarizability_derivatives: Float[ndarray, "atoms 3 3 3"] | None = None,
     energy: float | None = None,

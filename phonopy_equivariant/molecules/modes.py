@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.frequencies import signed_root
 
 # √(eV/Å²/amu) as a wavenumber, cm⁻¹
 _PLANCK = units._hplanck / units._e  # eV s
@@ -158,4 +159,4 @@ def _raw_external(dynamical: ndarray, external: ndarray) -> ndarray:
 
 def _wavenumbers(eigenvalues: ndarray) -> ndarray:
     """Return cm⁻¹ from eV/Å²/amu; negative for imaginary."""
-    return np.asarray(np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * WAVENUMBER)
+    return signed_root(eigenvalues) * WAVENUMBER

@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.spatial.distance import cdist
 
+from phonopy_equivariant.defaults import SYMMETRY_TOLERANCE
 from phonopy_equivariant.molecules.modes import center_of_mass, is_linear
 
-TOLERANCE = 0.01  # Å
 # Isotopes differ by more than half a unit of mass; rounded masses of one element by less.
 _SAME_MASS = 0.3  # amu
 
@@ -61,7 +61,7 @@ def find_symmetry(
     numbers: Int[ndarray, " atoms"],
     positions: Float[ndarray, "atoms 3"],
     masses: Float[ndarray, " atoms"],
-    tolerance: float = TOLERANCE,
+    tolerance: float = SYMMETRY_TOLERANCE,
 ) -> Symmetry:
     """Return the point group within ``tolerance``, the largest distance (Å) an atom may be off.
 

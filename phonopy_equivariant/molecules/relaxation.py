@@ -10,6 +10,7 @@ from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray
 
+from phonopy_equivariant.defaults import MOLECULE_FMAX
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.molecules.modes import external_motions
 from phonopy_equivariant.molecules.structure import as_molecule, refuse_constraints
@@ -18,7 +19,6 @@ from phonopy_equivariant.structure import StructureLike, as_atoms
 if TYPE_CHECKING:  # brings JAX, which a Hessian from a file does without
     from phonopy_equivariant.checkpoints.load import PotentialLike
 
-FMAX = 1e-7  # eV/Å
 _TRUST = 0.2  # Å, the longest step of an atom
 # Curvatures below this (eV/Å²) are no bonds: a step along them would be arbitrarily long.
 _FLAT = 1e-5
@@ -37,7 +37,7 @@ class NewtonStep(NamedTuple):
 def relax(
     atoms: StructureLike,
     potential: PotentialLike,
-    fmax: float = FMAX,
+    fmax: float = MOLECULE_FMAX,
     max_steps: int = 100,
     callback: Callable[[NewtonStep], None] | None = None,
 ) -> Atoms:

@@ -26,6 +26,7 @@ from phonopy import Phonopy
 from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.phonons.exact_images import image_matrix
 from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
@@ -61,7 +62,7 @@ def frequency_errors(
     size = np.abs(frequencies)
     # a signed square root changes most towards zero and across
     lower = size**2 - 2 * error * np.maximum(size, LOWEST)
-    return size - np.sign(lower) * np.sqrt(np.abs(lower))
+    return size - signed_root(lower)
 
 
 def converged_matrix(

@@ -14,6 +14,7 @@ from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
 
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
@@ -106,7 +107,7 @@ def compute_directly(
         correction = matrix.dynamical_matrix - folded.dynamical_matrix
         pair = np.stack([matrix.dynamical_matrix, expected + correction])
         squares = np.linalg.eigvalsh(pair)
-        both = np.sign(squares) * np.sqrt(np.abs(squares)) * phonon.unit_conversion_factor
+        both = signed_root(squares) * phonon.unit_conversion_factor
         checks.append(DirectCheck(triple(q), float(both[0].min()), float(both[1].min())))
         errors.append(float(np.abs(both[0] - both[1]).max()))
     worst = int(np.argmax(errors[: len(middles)]))

@@ -27,6 +27,7 @@ from phonopy.physical_units import get_physical_units
 
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
 from phonopy_equivariant.response.bloch.prepare import Motion
@@ -205,4 +206,4 @@ def _modes(
 
 def _frequencies(squares: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
     """Return sign(ω²)·√|ω²| in THz from ω² in eV/Å²/amu."""
-    return np.sign(squares) * np.sqrt(np.abs(squares)) * get_physical_units().DefaultToTHz
+    return signed_root(squares) * get_physical_units().DefaultToTHz

@@ -13,7 +13,8 @@ from phonopy_equivariant.io.outputs import write_force_constants, write_params
 from phonopy_equivariant.io.supercells import select_supercell, supercell_line
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.workflows.force_sets import compute_force_sets, write_force_sets
-from phonopy_equivariant.workflows.phonons import PhononOptions, compute_phonons
+from phonopy_equivariant.workflows.options import PhononOptions
+from phonopy_equivariant.workflows.phonons import compute_phonons
 from phonopy_equivariant.workflows.progress import Progress
 from phonopy_equivariant.workflows.run import CrystalPhonons, checked_modes, provenance
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import TYPE_CHECKING
 
 from ase import Atoms
@@ -22,8 +21,7 @@ from phonopy_equivariant.molecules.derivatives import (
     read_hessian,
     read_polarizability_derivatives,
 )
-from phonopy_equivariant.molecules.operations import TOLERANCE
-from phonopy_equivariant.molecules.relaxation import FMAX, NewtonStep, relax
+from phonopy_equivariant.molecules.relaxation import NewtonStep, relax
 from phonopy_equivariant.molecules.report import remarks, summary_lines
 from phonopy_equivariant.molecules.spectrum import plot_spectrum
 from phonopy_equivariant.molecules.writers import (
@@ -32,40 +30,13 @@ from phonopy_equivariant.molecules.writers import (
     write_xyz,
     write_yaml,
 )
+from phonopy_equivariant.workflows.options import MoleculeOptions
 from phonopy_equivariant.workflows.progress import Progress
 
 if TYPE_CHECKING:  # brings JAX, which a Hessian from a file does without
     from phonopy_equivariant.potential import Potential
 
 SUFFIXES = (".yaml", ".xyz", ".molden", ".png", ".json")
-
-
-@dataclasses.dataclass(frozen=True)
-class MoleculeOptions:
-    """How the vibrations of a molecule are computed.
-
-    Parameters
-    ----------
-    hessian, born, raman
-        Files with the Hessian, dipole derivatives and polarizability derivatives.
-    relax, fmax
-        Whether the molecule is relaxed first, and the largest force (eV/Å) after it.
-    symmetry_tolerance
-        How far (Å) atoms may be off the symmetry of the point group.
-    temperature, pressure, spin
-        Of the ideal gas, K, Pa, and the total electronic spin.
-
-    """
-
-    hessian: str | os.PathLike[str] | None = None
-    born: str | os.PathLike[str] | None = None
-    raman: str | os.PathLike[str] | None = None
-    relax: bool = False
-    fmax: float = FMAX
-    symmetry_tolerance: float = TOLERANCE
-    temperature: float = 298.15
-    pressure: float = 101325.0
-    spin: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

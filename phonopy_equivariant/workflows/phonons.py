@@ -8,15 +8,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.cui.settings import PhonopySettings
 
-from phonopy_equivariant.calculators.relax import SYMPREC
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
+from phonopy_equivariant.defaults import SYMPREC
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import select_supercell, supercell_matrix
@@ -25,34 +25,14 @@ from phonopy_equivariant.phonons.force_constants import set_force_constants
 from phonopy_equivariant.phonons.report import ForceConstantsReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import StructureLike
+from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
 from phonopy_equivariant.workflows.progress import Progress, Silent
-from phonopy_equivariant.workflows.relaxation import RelaxationOptions, relax_crystal
+from phonopy_equivariant.workflows.relaxation import relax_crystal
 
 # Above these, phonons describe no crystal at rest; below, frequencies move by less than their
 # error from the potential.
 LARGE_FORCE = 0.01  # eV/Å
 LARGE_STRESS = 1.0  # GPa
-
-
-@dataclasses.dataclass(frozen=True)
-class PhononOptions:
-    """How the phonons of a crystal are computed.
-
-    Parameters
-    ----------
-    supercell
-        Matrix of the supercell; None stands for that of the file, or else for one chosen by size.
-    relaxation
-        How atoms and cell are relaxed first; None if they are not.
-    exact, tolerance
-        Whether D(q) is computed without a supercell, and the largest error of a frequency (THz).
-
-    """
-
-    supercell: Int[ndarray, "3 3"] | None = None
-    relaxation: RelaxationOptions | None = None
-    exact: bool = False
-    tolerance: float | None = None
 
 
 class AnalyticPhonopy(Phonopy):

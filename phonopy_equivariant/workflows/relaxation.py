@@ -10,8 +10,6 @@ from ase import Atoms
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.calculators.relax import (
-    FMAX,
-    SYMPREC,
     RelaxationStep,
     distance,
     relax,
@@ -20,16 +18,8 @@ from phonopy_equivariant.calculators.relax import (
 from phonopy_equivariant.io.crystals import Crystal, crystal_atoms
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.results import Result
+from phonopy_equivariant.workflows.options import RelaxationOptions
 from phonopy_equivariant.workflows.progress import Progress
-
-
-@dataclasses.dataclass(frozen=True)
-class RelaxationOptions:
-    """How a crystal is relaxed; see :func:`phonopy_equivariant.relax`."""
-
-    fmax: float = FMAX
-    cell: bool = True
-    symprec: float = SYMPREC
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

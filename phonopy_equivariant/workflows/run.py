@@ -24,11 +24,8 @@ from phonopy_equivariant.phonons.report import ForceConstantsReport, SymmetryRep
 from phonopy_equivariant.phonons.stability import Stability, stability
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.workflows.calculations import DEFAULT_MESH, Calculations
-from phonopy_equivariant.workflows.phonons import (
-    PhononOptions,
-    compute_phonons,
-    prepared_crystal,
-)
+from phonopy_equivariant.workflows.options import PhononOptions
+from phonopy_equivariant.workflows.phonons import compute_phonons, prepared_crystal
 from phonopy_equivariant.workflows.progress import Progress
 from phonopy_equivariant.workflows.script import run_phonopy
 
