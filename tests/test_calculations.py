@@ -150,7 +150,7 @@ def test_atoms_and_bands_that_are_not_there() -> None:
         ("--pdos 2", "--pdos: the primitive cell has 1 atoms"),
         ("--pdos 0", "--pdos"),
         ("--bi 4 -t", "--band-indices: the primitive cell has 3 bands"),
-        ("--mass 28 28", r"--mass: the primitive cell has 1 atoms \(Si\), .* not 2"),
+        ("--mass 28 28", r"masses=: the primitive cell has 1 atoms \(Si\), .* not 2"),
     ):
         settings = planned(words).first
         with pytest.raises(PhonopyEquivariantError, match=phrase):

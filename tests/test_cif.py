@@ -346,5 +346,5 @@ def test_several_blocks() -> None:
     atoms, notes = read(text)
     assert len(atoms) == 2 and "2 structures; the last is taken" in notes[0]
     assert len(read(text, 0)[0]) == 8 and not read(text, 0)[1]
-    with pytest.raises(PhonopyEquivariantError, match="2 structures, none of --index 2"):
+    with pytest.raises(PhonopyEquivariantError, match="2 structures, none of index=2"):
         read(text, 2)

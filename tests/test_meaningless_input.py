@@ -82,7 +82,7 @@ def test_file_of_born_charges(
     poscar(tmp_path)
     monkeypatch.chdir(tmp_path)
     crystal = read_crystal("POSCAR")
-    with pytest.raises(pe.PhonopyEquivariantError, match=f"BORN: .*{message}.*--nonac"):
+    with pytest.raises(pe.PhonopyEquivariantError, match=f"BORN: .*{message}.*nac_params=None"):
         set_born_charges(build_phonon(crystal, ONE), crystal)
 
 

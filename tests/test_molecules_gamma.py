@@ -150,7 +150,7 @@ def test_strength_is_where_infrared_activity_is() -> None:
 
 def test_cells_and_objects_that_have_no_table() -> None:
     cubic = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    with pytest.raises(pe.PhonopyEquivariantError, match="--pa auto"):
+    with pytest.raises(pe.PhonopyEquivariantError, match='primitive_matrix="auto"'):
         gamma_modes(with_springs(cubic, primitive="P"))
     with pytest.raises(pe.PhonopyEquivariantError, match="no force constants"):
         gamma_modes(phonopy_of(CRYSTALS["silicon"]))

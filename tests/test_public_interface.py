@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import yaml
@@ -202,3 +204,27 @@ def test_one_line_for_potentials_and_structures(potential: Potential) -> None:
 )
 def test_parameters_become_options(said: str, command: str, printed: str) -> None:
     assert as_options(said, command) == printed
+
+
+TEN_LINES = Path(__file__).resolve().parents[1] / "docs" / "ten_lines.md"
+
+
+def test_ten_lines_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page runs as it stands, and its comments say what it gives."""
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    page = TEN_LINES.read_text("utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    assert (tmp_path / "bands.png").stat().st_size > 10_000
+    crystal, phonon, model = (names[key] for key in ("crystal", "phonon", "model"))
+    heat = phonon.thermal_properties.heat_capacity
+    np.testing.assert_allclose(heat, [0, 9.03, 28.06, 37.77], atol=0.01)
+    assert f"{pe.elastic_tensor(crystal, model).bulk_modulus:.1f} GPa" in page
+    parameters = pe.gruneisen_parameters(crystal, model, [[0.5, 0.0, 0.5]]).parameters[0]
+    assert f"{parameters[0]:.3f} ... {parameters[-1]:.3f}" in page
+    frequencies = pe.molecules.vibrations(names["water"], model).frequencies
+    assert ", ".join(f"{x:.1f}" for x in frequencies) in page
+    assert pe.gamma_modes(phonon).representation() == "T1u"
+    assert not pe.stability(phonon, model).imaginary

@@ -186,7 +186,7 @@ def wait_for_rows(path: Path, count: int, process: subprocess.Popen[bytes]) -> N
 
 def test_another_configuration_does_not_continue_a_run(data: Path, whole: Path) -> None:
     changed = {"energy": {"weight": 2.0}, "forces": {"weight": 1.0}}
-    with pytest.raises(PhonopyEquivariantError, match="another loss.*--restart"):
+    with pytest.raises(PhonopyEquivariantError, match="another loss.*restart=True"):
         train(config(data, "whole", loss=changed))
 
 
@@ -205,7 +205,7 @@ def test_other_data_do_not_continue_a_run(begun: Path) -> None:
     moved[0, 0] = np.nextafter(moved[0, 0], 9)
     records[5] = dataclasses.replace(records[5], forces=moved)
     write_records(records, begun / "a.extxyz")
-    with pytest.raises(PhonopyEquivariantError, match=r"records of .*a\.extxyz have.*--restart"):
+    with pytest.raises(PhonopyEquivariantError, match=r"records of .*a\.extxyz have.*restart=True"):
         train(config(begun, "run", steps=3))
     assert train(config(begun, "run", steps=3), restart=True).step == 3
 
@@ -215,7 +215,9 @@ def test_other_devices_do_not_continue_a_run(begun: Path, monkeypatch: pytest.Mo
     origin = load_origin(path)
     assert origin.devices == 1
     monkeypatch.setattr(loop, "load_origin", lambda _: dataclasses.replace(origin, devices=2))
-    with pytest.raises(PhonopyEquivariantError, match="on 2 devices, now there are 1; .*--restart"):
+    with pytest.raises(
+        PhonopyEquivariantError, match="on 2 devices, now there are 1; .*restart=True"
+    ):
         train(config(begun, "run", steps=3))
 
 

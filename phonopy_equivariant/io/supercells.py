@@ -86,7 +86,7 @@ def select_supercell(
     """
     stored = crystal.supercell_matrix
     if given is not None:
-        matrix, origin = np.asarray(given), "given"
+        matrix, origin = np.asarray(given), "given by supercell="
         if crystal.dataset and stored is not None and (matrix != stored).any():
             raise PhonopyEquivariantError(
                 f"{crystal.path} has displaced supercells of supercell={dim_text(stored)}, not of "

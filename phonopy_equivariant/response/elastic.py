@@ -95,7 +95,8 @@ class ElasticTensor(Result):
 
     def rows(self) -> list[list[str]]:
         """Return the relaxed tensor, the moduli of a polycrystal and what remains at rest."""
-        tensor = [" ".join(f"{x:8.2f}" for x in row) for row in self.relaxed]
+        rounded = np.round(self.relaxed, 2) + 0.0  # no -0.00
+        tensor = [" ".join(f"{x:8.2f}" for x in row) for row in rounded]
         return [
             *([label, row] for label, row in zip(["C (GPa)", *[""] * 5], tensor, strict=True)),
             ["bulk modulus", f"{self.bulk_modulus:.2f} GPa"],
