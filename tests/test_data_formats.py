@@ -146,7 +146,7 @@ def pymatgen_dictionary() -> dict:
     }
 
 
-def test_mptrj(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mptrj(tmp_path: Path) -> None:
     frame = {
         "structure": pymatgen_dictionary(),
         "uncorrected_total_energy": -6.5,
@@ -156,7 +156,6 @@ def test_mptrj(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     content = {f"mp-{m}": {f"{m}-{f}": frame for f in range(3)} for m in range(40)}
     (tmp_path / "MPtrj.json").write_text(json.dumps(content, indent=1))
-    monkeypatch.setattr("phonopy_equivariant.data.mptrj._CHUNK", 100)  # values cut anywhere
     records = read_records(tmp_path / "MPtrj.json")
     assert len(records) == 120
     np.testing.assert_allclose(records[-1].structure.positions[1], [2.8, 2.8, 2.8])

@@ -7,7 +7,6 @@ that ``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's cache.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.resources
 import os
@@ -20,7 +19,7 @@ import yaml
 from ase.data import atomic_numbers, chemical_symbols
 
 from phonopy_equivariant.catalogue import bundled
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 
 MODELS_VARIABLE = "PHONOPY_EQUIVARIANT_MODELS"
 # The one to check with: no other Nequix model was trained on as much.
@@ -89,8 +88,8 @@ def model_card(name: str) -> ModelCard:
     """
     cards = _cards()
     if name not in cards:
-        near = difflib.get_close_matches(name, cards, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cards)}."
+        near = nearest(name, cards, cutoff=0.4)
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(cards)}."
         raise PhonopyEquivariantError(f"No model is called {name!r}: {hint} Or give a file's path.")
     return cards[name]
 

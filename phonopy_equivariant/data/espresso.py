@@ -25,7 +25,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy_equivariant.data.compressed import open_text
 from phonopy_equivariant.data.phonopyfiles import commensurate_force_constants
 from phonopy_equivariant.data.record import ForceConstantsData, Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import Structure, to_phonopy
 
 # amu per Rydberg unit of mass, which is twice the electron's
@@ -70,9 +70,9 @@ def read(path: Path, level: str = "") -> Iterator[Record]:
                 file.seek(0)
                 header, constants = _q2r(file)
     except Exception as error:  # garbage makes the parsers raise anything
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = reason_of(error)
         if not isinstance(error, PhonopyEquivariantError):
-            text = f"cannot be read as a file of ph.x or q2r.x ({text[:120]}); write it again."
+            text = f"cannot be read as a file of ph.x or q2r.x ({text}); write it again."
         raise PhonopyEquivariantError(f"{path}: {text}") from error
     yield Record(header.structure, force_constants=constants, level=level, source=f"{path}:0")
 

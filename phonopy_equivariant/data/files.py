@@ -12,7 +12,7 @@ from typing import Any
 
 from phonopy_equivariant.data.compressed import DAMAGED, open_text, plain_name
 from phonopy_equivariant.data.record import Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 
 # format -> module of this package with ``read(path, **options) -> Iterator[Record]``
 READERS = {
@@ -229,9 +229,9 @@ def _intact(records: Iterator[Record], path: Path) -> Iterator[Record]:
     try:
         yield from counted
     except DAMAGED as error:
-        text = " ".join(str(error).split())[:120] or type(error).__name__
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read ({text}); the file is damaged or not what its name says."
+            f"{path}: cannot be read ({reason_of(error)}); the file is damaged or not what its "
+            "name says."
         ) from error
     if not counted.count:
         raise PhonopyEquivariantError(f"{path}: has no records; give a file with structures.")

@@ -30,7 +30,7 @@ from phonopy.interface.phonopy_yaml import PhonopyYaml
 from phonopy.structure.dataset import get_displacements_and_forces
 
 from phonopy_equivariant.data.record import ForceConstantsData, Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml, read_crystal
 from phonopy_equivariant.phonons.cells import supercell_images, supercell_of_primitive
@@ -91,9 +91,8 @@ def read(
     except PhonopyEquivariantError:
         raise
     except Exception as error:  # whatever damaged files make phonopy raise
-        text = " ".join(str(error).split())[:160]
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read with the cells of {crystal.path} ({text}); "
+            f"{path}: cannot be read with the cells of {crystal.path} ({reason_of(error)}); "
             "check that the two belong together."
         ) from error
     wanted = {"forces": dataset, "force_constants": constants}

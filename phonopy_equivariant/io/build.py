@@ -16,7 +16,7 @@ from phonopy.cui.settings import PhonopySettings
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 from phonopy_equivariant.io.memory import check_memory
 from phonopy_equivariant.phonons.cells import require_charges, require_sound
@@ -64,10 +64,10 @@ def build_phonon(
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{crystal.path}: {error}") from error
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
         raise PhonopyEquivariantError(
-            f"{crystal.path}: phonopy refuses this cell, supercell or masses ({text}); check the "
-            "structure, its masses, and what was said of supercell, primitive cell and tolerance."
+            f"{crystal.path}: phonopy refuses this cell, supercell or masses ({reason_of(error)}); "
+            "check the structure, its masses, and what was said of supercell, primitive cell and "
+            "tolerance."
         ) from error
     check_memory(len(phonon.supercell), 1, len(phonon.primitive))
     return phonon
@@ -96,10 +96,9 @@ def set_born_charges(
             nac_factor=factor,
         )
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())[:150] or type(error).__name__
         raise PhonopyEquivariantError(
-            f"BORN in this folder cannot be used ({text}); mend it for the primitive cell's "
-            "independent atoms, or pass nac_params=None."
+            f"BORN in this folder cannot be used ({reason_of(error)}); mend it for the "
+            "primitive cell's independent atoms, or pass nac_params=None."
         ) from error
     if parameters is None:
         return None

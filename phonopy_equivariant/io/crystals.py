@@ -17,8 +17,7 @@ from phonopy.interface.phonopy_yaml import PhonopyYaml
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.io.foreign import reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.species import unusual_masses
 from phonopy_equivariant.io.structures import COMPRESSED, read_structure

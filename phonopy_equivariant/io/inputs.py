@@ -20,8 +20,8 @@ from ase.data import atomic_masses, atomic_numbers
 from phonopy.interface.calculator import calculator_info, read_crystal_structure
 from phonopy.physical_units import get_calculator_physical_units
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.species import element_of
 
 # Outputs repeat the input; the structure at the end of the run may be another one.

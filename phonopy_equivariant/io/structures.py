@@ -14,9 +14,9 @@ from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from phonopy.file_IO import get_io_module_to_decompress
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.cif import read_cif
-from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.inputs import input_format, read_input
 from phonopy_equivariant.io.poscar import looks_like_poscar, read_poscar

@@ -10,8 +10,8 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.species import ISOTOPES
 

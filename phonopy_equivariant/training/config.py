@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.training.parsing import build
 
 Kind = Literal["squared", "mae", "huber"]
@@ -308,7 +308,7 @@ def read_config(path: str | os.PathLike[str]) -> TrainingConfig:
             f"Cannot read {path}: {error.strerror}; give the YAML file of a training."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, 300)
         raise PhonopyEquivariantError(f"{path}: not valid YAML ({reason}).") from error
     try:
         return make_config(values, path.absolute().parent)

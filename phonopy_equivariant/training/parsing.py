@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
@@ -43,8 +42,8 @@ def _build_dataclass(kind: type, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in value:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}."
+            near = nearest(key, hints)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(hints)}."
             raise PhonopyEquivariantError(f"unknown key {_join(where, key)!r}; {hint}")
     for field in dataclasses.fields(kind):
         required = field.default is field.default_factory is dataclasses.MISSING

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import difflib
 import io
 import re
 import sys
@@ -23,7 +22,7 @@ from phonopy.cui.phonopy_argparse import get_run_parser
 from phonopy.cui.settings import PhonopyConfParser, PhonopySettings
 from phonopy.structure.atomic_data import get_atomic_data, set_atomic_data
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 from phonopy_equivariant.phonons.exact_script import Calculation, wrapped_calculation
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+(e[-+]?\d+)?$|-\d+/\d+$", re.IGNORECASE)
@@ -80,8 +79,8 @@ def split_arguments(words: Sequence[str], ours: argparse.ArgumentParser) -> Spli
             for letter in word[1:]:  # -ps stands for -p -s
                 (result.ours if f"-{letter}" in counts[1] else result.phonopys).append(f"-{letter}")
         else:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest(name, known)
+            hint = f"; did you mean {near}?" if near else ""
             raise UsageError(f"unknown option {name}{hint}")
         index += taken
     return result
