@@ -38,7 +38,6 @@ from phonopy_equivariant.training.config import (
 )
 from phonopy_equivariant.training.loop import Report, Trainer, train
 from phonopy_equivariant.training.samples import Cursor, Samples
-from phonopy_equivariant.training.sources import fingerprint
 from phonopy_equivariant.training.state import load_origin
 
 STEPS = 30
@@ -219,21 +218,6 @@ def test_other_devices_do_not_continue_a_run(begun: Path, monkeypatch: pytest.Mo
         PhonopyEquivariantError, match="on 2 devices, now there are 1; .*restart=True"
     ):
         train(config(begun, "run", steps=3))
-
-
-def test_a_fingerprint_sees_structures_labels_and_their_order(data: Path) -> None:
-    one, other, *_ = read_records(data / "a.extxyz")
-    moved = one.structure._replace(cell=one.structure.cell * (1 + 1e-15))
-    found = [
-        fingerprint([one, other], []),
-        fingerprint([other, one], []),
-        fingerprint([one], [other]),
-        fingerprint([one, dataclasses.replace(other, energy=None)], []),
-        fingerprint([dataclasses.replace(one, structure=moved), other], []),
-    ]
-    assert len(set(found)) == len(found)
-    # where the records lie does not matter
-    assert fingerprint([dataclasses.replace(one, source="b:0"), other], []) == found[0]
 
 
 def test_overlapping_atoms_are_named_by_file_and_index(data: Path, tmp_path: Path) -> None:
