@@ -19,7 +19,7 @@ from data_helpers import assert_same, emt_atoms, emt_record, every_kind
 
 from phonopy_equivariant import PhonopyEquivariantError
 from phonopy_equivariant.data import iter_records, read_records, write_records
-from phonopy_equivariant.data.files import READERS, detect_format
+from phonopy_equivariant.data.formats import READERS, detect_format
 from phonopy_equivariant.data.hdf5 import RecordFile
 
 

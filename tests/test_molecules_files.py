@@ -22,7 +22,7 @@ import phonopy_equivariant as pe
 from phonopy_equivariant import molecules
 from phonopy_equivariant.molecules.intensities import KM_PER_MOL
 from phonopy_equivariant.molecules.relaxation import NewtonStep
-from phonopy_equivariant.molecules.report import remarks
+from phonopy_equivariant.molecules.remarks import remarks
 from phonopy_equivariant.molecules.tables import table_rows
 
 SUFFIXES = (".yaml", ".xyz", ".molden", ".png", ".json")

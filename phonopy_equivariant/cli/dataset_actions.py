@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ase.data import chemical_symbols
 
 from phonopy_equivariant.cli.console import Console
-from phonopy_equivariant.data.files import iter_records, output_format, write_records
+from phonopy_equivariant.data.formats import iter_records, output_format, write_records
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
@@ -57,7 +57,7 @@ def info(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Print what is wrong; write the rest if asked to."""
-    from phonopy_equivariant.data.files import open_records
+    from phonopy_equivariant.data.formats import open_records
 
     console = Console(args.quiet, args.verbose)
     if args.output:

@@ -89,7 +89,7 @@ def _main(args: argparse.Namespace) -> int:
     if matrix is not None:  # displacements of another supercell, before JAX starts
         select_supercell(crystal, matrix)
     potential = start_potential(args, console, crystal.unitcell)
-    from phonopy_equivariant.workflows.files import force_constants_file, force_sets_file
+    from phonopy_equivariant.workflows.force_constants import force_constants_file, force_sets_file
     from phonopy_equivariant.workflows.options import PhononOptions
 
     options = PhononOptions(matrix)

@@ -21,13 +21,13 @@ from phonopy_equivariant.molecules.intensities import (
     infrared_intensities,
     raman_activities,
 )
-from phonopy_equivariant.molecules.irreps import Multiplet
 from phonopy_equivariant.molecules.modes import (
     QUANTUM,
     NormalModes,
     is_linear,
     normal_modes,
 )
+from phonopy_equivariant.molecules.multiplets import Multiplet
 from phonopy_equivariant.molecules.operations import Symmetry, find_symmetry
 from phonopy_equivariant.molecules.structure import as_molecule
 from phonopy_equivariant.molecules.tables import ZERO, contents, table_columns, table_rows

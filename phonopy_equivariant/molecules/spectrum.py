@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.analysis import MolecularVibrations
-from phonopy_equivariant.molecules.report import group_text
+from phonopy_equivariant.molecules.remarks import group_text
 
 WIDTH = 10.0  # cm⁻¹
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from phonopy_equivariant.data.files import data_names
+from phonopy_equivariant.data.formats import data_names
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.training.config import SetConfig, TrainingConfig
 

@@ -17,7 +17,7 @@ from numpy import ndarray
 from phonopy_equivariant.data import Record
 from phonopy_equivariant.data.checks import Problem, Survey
 from phonopy_equivariant.data.duplicates import Marks, shared_structures
-from phonopy_equivariant.data.files import open_records
+from phonopy_equivariant.data.formats import open_records
 from phonopy_equivariant.data.selection import Selection
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.training.config import SetConfig

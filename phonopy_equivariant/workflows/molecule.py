@@ -22,7 +22,7 @@ from phonopy_equivariant.molecules.derivatives import (
     read_polarizability_derivatives,
 )
 from phonopy_equivariant.molecules.relaxation import NewtonStep, relax
-from phonopy_equivariant.molecules.report import remarks, summary_lines
+from phonopy_equivariant.molecules.remarks import remarks, summary_lines
 from phonopy_equivariant.molecules.spectrum import plot_spectrum
 from phonopy_equivariant.molecules.writers import (
     write_hessian,

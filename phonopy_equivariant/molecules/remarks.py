@@ -6,8 +6,8 @@ import numpy as np
 from ase.units import invcm
 
 from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
-from phonopy_equivariant.molecules.irreps import reduction
 from phonopy_equivariant.molecules.modes import WAVENUMBER
+from phonopy_equivariant.molecules.multiplets import reduction
 from phonopy_equivariant.molecules.structure import count_fragments
 from phonopy_equivariant.molecules.tables import ZERO
 
