@@ -131,7 +131,7 @@ def test_inputs_as_people_write_them(tmp_path: Path) -> None:
     assert crystal.unitcell.symbols == ["H", "Cl"]
     np.testing.assert_allclose(crystal.unitcell.scaled_positions[1], 0.5)
     assert crystal.unitcell.masses[0] == pytest.approx(HYDROGEN)
-    assert len(notes) == 1 and "H 2.014" in notes[0] and "--mass" in notes[0]
+    assert len(notes) == 1 and "H 2.014" in notes[0] and "masses=" in notes[0]
     assert isinstance(crystal.constraints[0], FixAtoms)
     for text in (FDF, CP2K, ABINIT, CASTEP):
         cell = read(tmp_path, text, "some.input")[0].unitcell

@@ -77,11 +77,10 @@ def relax(
     from phonopy_equivariant.checkpoints.load import as_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
 
-    potential = as_potential(potential)
     if not fmax > 0:
         raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
     refuse_constraints(as_atoms(atoms))
-    relaxed = as_molecule(atoms)
+    relaxed, potential = as_molecule(atoms), as_potential(potential)
     potential.graph(relaxed)  # elements and overlaps, before anything compiles
     state = potential.evaluate(relaxed)
     trust = _TRUST
