@@ -98,8 +98,8 @@ def relax(
         constraint that is not honoured, or no convergence.
 
     """
-    if not fmax > 0:
-        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
+    if not 0 < fmax < np.inf:
+        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
     _check(atoms, potential)
     relaxed = symmetrise(atoms, symprec, cell)
     constraints = honoured_constraints(relaxed)

@@ -11,6 +11,7 @@ from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
     add_structure_arguments,
+    finite_number,
     parser_arguments,
 )
 
@@ -65,16 +66,20 @@ def add_command(commands: Any) -> None:
     )
     group.add_argument(
         "--fmax",
-        type=float,
+        type=finite_number,
         metavar="F",
         help="largest force after the relaxation in eV/Å; default: 1e-7",
     )
     group.add_argument(
-        "--mass", type=float, nargs="+", metavar="M", help="mass of each atom in amu (isotopes)"
+        "--mass",
+        type=finite_number,
+        nargs="+",
+        metavar="M",
+        help="mass of each atom in amu (isotopes)",
     )
     group.add_argument(
         "--symmetry-tolerance",
-        type=float,
+        type=finite_number,
         default=0.01,
         metavar="D",
         help="how far (Å) atoms may be off the symmetry of the point group; default: %(default)s",
@@ -84,13 +89,25 @@ def add_command(commands: Any) -> None:
     group.add_argument("--born", metavar="FILE", help="dipole derivatives: BORN or .npz")
     group.add_argument("--raman", metavar="FILE", help="polarizability derivatives: .npz")
     group = parser.add_argument_group("thermochemistry and output")
-    group.add_argument("--temperature", type=float, default=298.15, metavar="T", help="K; 298.15")
-    group.add_argument("--pressure", type=float, default=101325.0, metavar="P", help="Pa; 101325")
     group.add_argument(
-        "--spin", type=float, default=0.0, metavar="S", help="total electronic spin; default: 0"
+        "--temperature", type=finite_number, default=298.15, metavar="T", help="K; 298.15"
     )
     group.add_argument(
-        "--width", type=float, default=10.0, metavar="W", help="line width in the plot, cm⁻¹; 10"
+        "--pressure", type=finite_number, default=101325.0, metavar="P", help="Pa; 101325"
+    )
+    group.add_argument(
+        "--spin",
+        type=finite_number,
+        default=0.0,
+        metavar="S",
+        help="total electronic spin; default: 0",
+    )
+    group.add_argument(
+        "--width",
+        type=finite_number,
+        default=10.0,
+        metavar="W",
+        help="line width in the plot, cm⁻¹; 10",
     )
     group.add_argument(
         "-o",

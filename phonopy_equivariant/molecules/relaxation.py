@@ -74,8 +74,8 @@ def relax(
     """
     from phonopy_equivariant.response.autodiff.hessian import hessian
 
-    if not fmax > 0:
-        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
+    if not 0 < fmax < np.inf:
+        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
     refuse_constraints(atoms)
     relaxed = as_molecule(atoms)
     potential.graph(relaxed)  # elements and overlaps, before anything compiles

@@ -136,10 +136,10 @@ def use_exact_dynamical_matrix(
     start = time.perf_counter()
     primitive = phonon.primitive
     tolerance = TOLERANCE[potential.dtype] if tolerance is None else tolerance
-    if not tolerance > 0:
+    if not 0 < tolerance < np.inf:
         raise PhonopyEquivariantError(
-            f"The tolerance of exact mode is {tolerance:g} THz; it must be positive "
-            "(tolerance=, or run --exact-tolerance)."
+            f"The tolerance of exact mode is {tolerance:g} THz; it must be a positive "
+            "number (tolerance=, or run --exact-tolerance)."
         )
     lattice = prepare(potential, primitive)
     matrix, attempts = converged_matrix(
