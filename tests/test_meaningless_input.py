@@ -122,6 +122,18 @@ def test_thresholds_and_tolerances_in_python(one_layer: Potential) -> None:
             use_exact_dynamical_matrix(salt(), one_layer, tolerance=value)
 
 
+def test_run_refuses_masses_before_it_relaxes(tmp_path: Path) -> None:
+    """Too many masses, and Born charges without meaning: the primitive cell is known at once."""
+    poscar(tmp_path)
+    words = ("run", "POSCAR", "--relax", "--dim", "1", "--model", model())
+    result = command(*words, "--mass", "1", "2", "3", cwd=tmp_path, status=1)
+    assert_refused(result, "--mass: the primitive cell has 2 atoms")
+    (tmp_path / "BORN").write_text("14.4\n0 0 0 0 0 0 0 0 0\n1 0 0 0 1 0 0 0 1\n")
+    charged = command(*words, cwd=tmp_path, status=1)
+    assert_refused(charged, "BORN")
+    assert "Relaxing" not in result.stderr + charged.stderr
+
+
 def test_force_constants_that_are_no_numbers(one_layer: Potential) -> None:
     """Weights that overflow give NaN; no residual would say so."""
     leaves, tree = jax.tree.flatten(one_layer.params)

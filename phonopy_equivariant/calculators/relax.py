@@ -30,7 +30,7 @@ from phonopy_equivariant.response.symmetry.operations import (
     search,
     symmetrised,
 )
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.structure import Structure, as_structure, to_ase
 
 FMAX = 1e-4  # eV/Å
 SYMPREC = 1e-4  # Å
@@ -49,7 +49,7 @@ class RelaxationStep(NamedTuple):
 
 
 def relax(
-    atoms: Atoms,
+    atoms: Atoms | PhonopyAtoms | Structure,
     potential: Potential,
     fmax: float = FMAX,
     cell: bool = True,
@@ -71,7 +71,7 @@ def relax(
     Parameters
     ----------
     atoms
-        Periodic in three directions.
+        Periodic in three directions: ASE's, phonopy's or our own structure.
     potential
         In float64: rounding of float32 forces may lie above ``fmax``.
     fmax
@@ -100,6 +100,7 @@ def relax(
     """
     if not 0 < fmax < np.inf:
         raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
+    atoms = atoms if isinstance(atoms, Atoms) else to_ase(as_structure(atoms))
     _check(atoms, potential)
     relaxed = symmetrise(atoms, symprec, cell)
     constraints = honoured_constraints(relaxed)
@@ -114,7 +115,7 @@ def relax(
         converged = optimizer.run(fmax=fmax, steps=max_steps)
     last = _state(optimizer.nsteps, relaxed)
     relaxed.calc = None
-    relaxed.set_constraint(constraints)
+    relaxed.set_constraint(atoms.copy().constraints)
     if not converged:
         raise PhonopyEquivariantError(
             f"The relaxation did not reach {fmax:g} eV/Å in {max_steps} steps (force "

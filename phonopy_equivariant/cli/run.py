@@ -142,10 +142,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
     from phonopy_equivariant.cli.start import relaxed_crystal, start_potential
-    from phonopy_equivariant.io.build import build_phonon, check_indices, set_born_charges
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import PARAMS_FILE, check_output
-    from phonopy_equivariant.io.supercells import dim_text, supercell_line
+    from phonopy_equivariant.io.supercells import dim_text, parse_dim, supercell_line
     from phonopy_equivariant.workflows.session import select_supercell
 
     console = Console(args.quiet, args.verbose)
@@ -164,6 +163,9 @@ def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
         dim = dim_text(settings.supercell_matrix).split()
     if dim is not None:
         select_supercell(crystal, dim, symprec)  # malformed numbers, before JAX starts
+    if args.relax and settings.primitive_matrix is None:
+        # what phonopy's options and files say of the primitive cell is refused before the work
+        _phonon(args, crystal, parse_dim(["1"]), plan)
     potential = start_potential(args, console, crystal.unitcell)
     if args.relax:
         crystal = relaxed_crystal(
@@ -174,14 +176,7 @@ def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
         origin = "DIM of --config"
     console.say(supercell_line(crystal.unitcell, matrix, origin))
     with console.stage("Symmetry of the supercell"):
-        phonon = build_phonon(crystal, matrix, settings)
-    for each in plan.settings:
-        check_indices(phonon, each)
-    if args.irreps_table:
-        from phonopy_equivariant.phonons.gamma_modes import check_primitive
-
-        check_primitive(phonon)
-    born = set_born_charges(phonon, crystal, settings)
+        phonon, born = _phonon(args, crystal, matrix, plan)
     if born:
         console.say(f"Born charges: from {born}")
     if args.exact:
@@ -192,6 +187,22 @@ def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
         _print_gamma_modes(phonon, console)
     console.report("Exact mode" if args.exact else "Force constants", lines)
     return status
+
+
+def _phonon(
+    args: argparse.Namespace, crystal: Any, matrix: Any, plan: Calculations
+) -> tuple[Any, str | None]:
+    """Return phonopy's object and the source of its Born charges; refuse what it cannot do."""
+    from phonopy_equivariant.io.build import build_phonon, check_indices, set_born_charges
+
+    phonon = build_phonon(crystal, matrix, plan.first)
+    for each in plan.settings:
+        check_indices(phonon, each)
+    if args.irreps_table:
+        from phonopy_equivariant.phonons.gamma_modes import check_primitive
+
+        check_primitive(phonon)
+    return phonon, set_born_charges(phonon, crystal, plan.first)
 
 
 def _run_supercell(
