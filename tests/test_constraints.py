@@ -23,6 +23,7 @@ from ase.constraints import (
     FixedLine,
     FixedPlane,
     FixScaled,
+    FixSymmetry,
     Hookean,
 )
 from cli_helpers import assert_refused, command, model
@@ -207,6 +208,18 @@ def test_cells_of_phonopy_take_constraints(any_potential: Potential) -> None:
     moves = found.scaled_positions - cell.scaled_positions
     np.testing.assert_allclose(moves[[1, 2]], 0, atol=1e-12)
     assert np.abs(moves).max() > 1e-3
+
+
+@pytest.mark.usefixtures("emt")
+def test_constraints_of_symmetry_and_cells_of_phonopy(any_potential: Potential) -> None:
+    """FixSymmetry is what a relaxation does, and stays; structures need not be ASE's."""
+    atoms = bulk("Cu", "fcc", a=3.5)
+    atoms.set_constraint(FixSymmetry(atoms))
+    found = pe.relax(atoms, any_potential, fmax=FMAX)
+    assert [type(each) for each in found.constraints] == [FixSymmetry]
+    cell = PhonopyAtoms(symbols=["Cu"], cell=atoms.cell.array, scaled_positions=[[0, 0, 0]])
+    again = pe.relax(cell, any_potential, fmax=FMAX)
+    np.testing.assert_allclose(again.cell.array, found.cell.array, atol=1e-12)
 
 
 def test_other_constraints_are_refused(any_potential: Potential) -> None:

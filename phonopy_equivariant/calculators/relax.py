@@ -103,8 +103,8 @@ def relax(
 
     """
     potential = as_potential(potential)
-    if not fmax > 0:
-        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
+    if not 0 < fmax < np.inf:
+        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
     atoms = as_atoms(structure)
     _check(atoms, potential)
     relaxed = _relaxed(atoms, potential, fmax, cell, symprec, max_steps, callback)
@@ -133,7 +133,7 @@ def _relaxed(
         converged = optimizer.run(fmax=fmax, steps=max_steps)
     last = _state(optimizer.nsteps, relaxed)
     relaxed.calc = None
-    relaxed.set_constraint(constraints)
+    relaxed.set_constraint(atoms.copy().constraints)
     if not converged:
         raise PhonopyEquivariantError(
             f"The relaxation did not reach {fmax:g} eV/Å in {max_steps} steps (force "

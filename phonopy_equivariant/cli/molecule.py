@@ -12,6 +12,7 @@ from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
     add_structure_arguments,
+    finite_number,
     parser_arguments,
 )
 
@@ -64,16 +65,20 @@ def add_command(commands: Any) -> None:
     )
     group.add_argument(
         "--fmax",
-        type=float,
+        type=finite_number,
         metavar="F",
         help=f"largest force after the relaxation in eV/Å; default: {defaults.MOLECULE_FMAX:g}",
     )
     group.add_argument(
-        "--mass", type=float, nargs="+", metavar="M", help="mass of each atom in amu (isotopes)"
+        "--mass",
+        type=finite_number,
+        nargs="+",
+        metavar="M",
+        help="mass of each atom in amu (isotopes)",
     )
     group.add_argument(
         "--symmetry-tolerance",
-        type=float,
+        type=finite_number,
         default=defaults.SYMMETRY_TOLERANCE,
         metavar="D",
         help="how far (Å) atoms may be off the symmetry of the point group; default: %(default)s",
@@ -91,7 +96,7 @@ def add_command(commands: Any) -> None:
     ):
         group.add_argument(
             option,
-            type=float,
+            type=finite_number,
             default=default,
             metavar=metavar,
             help=f"{text}; default: %(default)g",

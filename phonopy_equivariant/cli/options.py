@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -48,6 +49,14 @@ def _are_numbers(word: str) -> bool:
         return False
 
 
+def finite_number(word: str) -> float:
+    """Return the value of an option that is a number; not a number and infinity are refused."""
+    value = float(word)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{word} is not a finite number")
+    return value
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the choice of potential, its precision and the device."""
     group = parser.add_argument_group("potential")
@@ -84,7 +93,7 @@ def add_dim_option(group: argparse._ActionsContainer) -> None:
         nargs="+",
         metavar="N",
         help="supercell as one number, three numbers, or nine (rows of the matrix); default: the "
-        "smallest of inscribed diameter 20 Å, or the widest that takes phonopy at most 15 s",
+        "smallest of inscribed diameter 20 Å",
     )
 
 

@@ -11,6 +11,7 @@ from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
     add_structure_arguments,
+    finite_number,
     parser_arguments,
 )
 
@@ -43,7 +44,7 @@ def add_command(commands: Any) -> None:
     group = parser.add_argument_group("relaxation")
     group.add_argument(
         "--fmax",
-        type=float,
+        type=finite_number,
         default=defaults.FMAX,
         metavar="F",
         help="largest force at the end, eV/Å; default: %(default)g",
@@ -51,7 +52,7 @@ def add_command(commands: Any) -> None:
     group.add_argument("--fixed-cell", action="store_true", help="keep the lattice vectors")
     group.add_argument(
         "--tolerance",
-        type=float,
+        type=finite_number,
         default=defaults.SYMPREC,
         metavar="D",
         help="distance in Å within which symmetry is recognised and made exact; default: "

@@ -15,6 +15,7 @@ from phonopy_equivariant.cli.options import (
     add_model_options,
     add_structure_arguments,
     dim_last,
+    finite_number,
     parser_arguments,
 )
 
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--exact-tolerance",
-        type=float,
+        type=finite_number,
         metavar="THZ",
         help="largest error of a frequency with --exact in THz; default: 1e-6, and 1e-4 with "
         "--dtype float32",
@@ -125,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--relax-fmax",
-        type=float,
+        type=finite_number,
         metavar="F",
         help=f"largest force after the relaxation in eV/Å; default: {defaults.FMAX:g}",
     )

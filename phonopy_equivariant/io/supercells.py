@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import get_primitive_matrix_with_auto
@@ -20,9 +20,6 @@ from phonopy_equivariant.structure import inscribed_radius
 # Å, of the sphere inscribed in a supercell chosen here. With the bundled model, frequencies between
 # the q of supercells of 20 Å are off by 0.07 THz at most (ten crystals), of 14 to 16 Å by 0.5 THz.
 DIAMETER = 20.0
-# Processor time (s) that phonopy may take for a supercell chosen here. A larger one costs force
-# constants only a few more q, but phonopy searches its symmetry.
-SETUP_TIME = 15.0
 
 SURELY_FITS = 500  # atoms, in 0.1 GB
 
@@ -106,18 +103,16 @@ def choose_supercell(
     unitcell: PhonopyAtoms,
     symprec: float = 1e-5,
     diameter: float = DIAMETER,
-    max_seconds: float = SETUP_TIME,
 ) -> Int[ndarray, "3 3"]:
     """Return the supercell matrix of the smallest supercell with the given inscribed diameter.
 
     Candidates are the diagonal multiples of the unit cell, of the conventional cell and of the
-    primitive cell that keep every rotation of the crystal and take phonopy at most
-    ``max_seconds``. Where none is wide
-    enough, the widest is taken; a unit cell that takes longer by itself stays as it is.
+    primitive cell that keep every rotation of the crystal. Where none is wide enough, the widest
+    is taken.
     """
+    symmetry = _symmetry(unitcell, symprec)
     primitive_matrix = get_primitive_matrix_with_auto(unitcell, "auto", symprec=symprec)
     primitive = np.eye(3) if primitive_matrix is None else np.asarray(primitive_matrix)
-    symmetry = _symmetry(unitcell, symprec)
     rotations = symmetry.symmetry_operations["rotations"]
     conventional = np.linalg.inv(symmetry.dataset.transformation_matrix)
     candidates = []
@@ -129,14 +124,7 @@ def choose_supercell(
             whole = np.abs(matrix - rounded).max() < 1e-6 and np.linalg.det(rounded) > 0.5
             if whole and _keeps(rounded, rotations):
                 candidates.append(rounded)
-    affordable = [
-        matrix
-        for matrix in candidates
-        if _setup_seconds(unitcell, matrix, primitive, len(rotations)) <= max_seconds
-    ]
-    if not affordable:
-        return np.eye(3, dtype=int)
-    return min(affordable, key=lambda matrix: _merit(unitcell, matrix, diameter))
+    return min(candidates, key=lambda matrix: _merit(unitcell, matrix, diameter))
 
 
 def count_atoms(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"]) -> int:
@@ -174,26 +162,6 @@ def supercell_line(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"], origin: 
         f"{count_atoms(unitcell, matrix)} atoms, inscribed diameter "
         f"{supercell_diameter(unitcell, matrix):.1f} Å"
     )
-
-
-def _setup_seconds(
-    unitcell: PhonopyAtoms,
-    matrix: Int[ndarray, "3 3"],
-    primitive_matrix: Float[ndarray, "3 3"],
-    operations: int,
-) -> float:
-    """Return the processor time (s) that phonopy needs for a supercell of full symmetry.
-
-    It finds out where each operation takes each atom, once when force constants are computed and
-    once when its script reads them, and reads the numbers of phonopy_params.yaml. Measured with
-    phonopy 4.10 on one core, 216 to 1080 atoms and 2800 to 24000 operations: 0.2 ms for an
-    operation and 0.55 µs for each of its atoms, 19 µs for a number; within 20 %.
-    """
-    atoms = count_atoms(unitcell, matrix)
-    primitive_atoms = len(unitcell) * abs(np.linalg.det(primitive_matrix))
-    all_operations = operations * (atoms // len(unitcell))
-    permutations = all_operations * (2e-4 + 5.5e-7 * atoms)
-    return float(2 * permutations + 1.9e-5 * 9 * primitive_atoms * atoms)
 
 
 def _symmetry(unitcell: PhonopyAtoms, symprec: float) -> Symmetry:

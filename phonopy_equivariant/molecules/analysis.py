@@ -144,7 +144,12 @@ class MolecularVibrations(Result):
             A temperature or pressure that is not positive, or a spin that is no multiple of 1/2.
 
         """
-        if not (temperature > 0 and pressure > 0 and spin >= 0 and float(2 * spin).is_integer()):
+        if not (
+            0 < temperature < np.inf
+            and 0 < pressure < np.inf
+            and spin >= 0
+            and float(2 * spin).is_integer()
+        ):
             raise PhonopyEquivariantError(
                 f"temperature={temperature}, pressure={pressure}, spin={spin}: temperature and "
                 "pressure must be positive, the spin 0 or a multiple of 0.5"
@@ -235,7 +240,7 @@ def analyse_hessian(
         Not a molecule, a Hessian that does not belong to it, a tolerance that is not positive.
 
     """
-    if not symmetry_tolerance > 0:
+    if not 0 < symmetry_tolerance < np.inf:
         raise PhonopyEquivariantError(
             f"symmetry_tolerance={symmetry_tolerance}: give a positive distance in Å."
         )

@@ -77,8 +77,8 @@ def relax(
     from phonopy_equivariant.checkpoints.load import as_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
 
-    if not fmax > 0:
-        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
+    if not 0 < fmax < np.inf:
+        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
     refuse_constraints(as_atoms(atoms))
     relaxed, potential = as_molecule(atoms), as_potential(potential)
     potential.graph(relaxed)  # elements and overlaps, before anything compiles

@@ -140,9 +140,10 @@ def use_exact_dynamical_matrix(
     start = time.perf_counter()
     primitive = phonon.primitive
     tolerance = TOLERANCE[potential.dtype] if tolerance is None else tolerance
-    if not tolerance > 0:
+    if not 0 < tolerance < np.inf:
         raise PhonopyEquivariantError(
-            f"The tolerance of exact mode is {tolerance:g} THz; give a positive tolerance=."
+            f"The tolerance of exact mode is {tolerance:g} THz; give a positive number "
+            "as tolerance=."
         )
     lattice = prepare(potential, primitive)
     matrix, attempts = converged_matrix(

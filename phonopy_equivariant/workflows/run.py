@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.cui.settings import PhonopySettings
@@ -79,23 +79,33 @@ def crystal_phonons(
 
     """
     settings = plan.first
+    if options.relaxation is not None and settings.primitive_matrix is None:
+        # what is said of the primitive cell, masses and charges is refused before the relaxation
+        _checked_phonon(crystal, np.eye(3, dtype=int), plan, table)
     crystal = prepared_crystal(crystal, potential, options, progress)
     matrix, origin = select_supercell(
         crystal, options.supercell, settings.symmetry_tolerance or 1e-5
     )
     progress.say(supercell_line(crystal.unitcell, matrix, origin))
     with progress.stage("Symmetry of the supercell"):
-        phonon = build_phonon(crystal, matrix, settings)
-    for each in plan.settings:
-        check_indices(phonon, each)
-    if table:
-        check_primitive(phonon)
-    born = set_born_charges(phonon, crystal, settings)
+        phonon, born = _checked_phonon(crystal, matrix, plan, table)
     if born:
         progress.say(f"Born charges: from {born}")
     report = compute_phonons(phonon, potential, options, progress)
     found = checked_modes(phonon, potential, progress, plan.mesh)
     return CrystalPhonons(phonon, report, found, gamma_modes(phonon) if table else None)
+
+
+def _checked_phonon(
+    crystal: Crystal, matrix: Int[ndarray, "3 3"], plan: Calculations, table: bool
+) -> tuple[Phonopy, str | None]:
+    """Return phonopy's object and the source of its Born charges; refuse what it cannot do."""
+    phonon = build_phonon(crystal, matrix, plan.first)
+    for each in plan.settings:
+        check_indices(phonon, each)
+    if table:
+        check_primitive(phonon)
+    return phonon, set_born_charges(phonon, crystal, plan.first)
 
 
 def run_script(

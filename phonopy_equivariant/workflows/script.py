@@ -13,7 +13,7 @@ import io
 import re
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -26,6 +26,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 from phonopy_equivariant.phonons.exact_script import Calculation, wrapped_calculation
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+(e[-+]?\d+)?$|-\d+/\d+$", re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
 
 # settings of phonopy that would put other force constants, or none, in place of ours
 _CONTRADICTIONS = {
@@ -33,6 +34,19 @@ _CONTRADICTIONS = {
     "use_pypolymlp": "--pypolymlp is another potential",
     "sscha_iterations": "--sscha needs --pypolymlp",
 }
+# phonopy drops the value 0 of these options without a word and takes its default: names in its
+# settings and in its parser, and what to say.
+_POSITIVE = (
+    (*["symmetry_tolerance"] * 2, "--tolerance: give a positive distance in Å"),
+    ("temperature_step", "tstep", "--tstep: give a positive number of kelvin"),
+    ("max_temperature", "tmax", "--tmax: give a positive number of kelvin"),
+    ("frequency_pitch", "fpitch", "--fpitch: give a positive frequency in THz"),
+    ("sigma", "sigma", "--sigma is a line width: give positive numbers in THz"),
+    (*["frequency_conversion_factor"] * 2, "--factor: give a positive number"),
+    ("group_velocity_delta_q", "gv_delta_q", "--gv-delta-q: give a positive number in 1/Å"),
+)
+# A mesh with more points, or of a longer length (Å), does not fit into memory.
+_MOST_POINTS, _LONGEST = 1e8, 1000.0
 
 
 class UsageError(PhonopyEquivariantError):
@@ -95,7 +109,8 @@ def phonopy_settings(options: Sequence[str]) -> PhonopySettings:
         phonopy refuses them, or they contradict analytic force constants.
 
     """
-    settings = _parse(options).settings
+    parsed = _parse(options)
+    settings = parsed.settings
     if settings.random_displacements and settings.random_displacement_temperature is None:
         raise UsageError(
             "contradictory options: --rd displaces atoms for force calculations; leave it away, "
@@ -104,14 +119,14 @@ def phonopy_settings(options: Sequence[str]) -> PhonopySettings:
     for name, reason in _CONTRADICTIONS.items():
         if getattr(settings, name, None):
             raise UsageError(f"contradictory options: {reason}; leave it away.")
-    if settings.symmetry_tolerance is not None and not settings.symmetry_tolerance > 0:
-        raise UsageError("--tolerance is a distance: give a positive number, as in 1e-5.")
     if settings.read_force_constants is False:
         raise UsageError(
             "contradictory options: --noreadfc makes phonopy ignore the force constants that "
             "this command computes; leave it away."
         )
-    _check_numbers(settings)
+    _check_finite(parsed.confs)
+    _check_positive(settings, options)
+    _check_ranges(settings)
     return settings
 
 
@@ -214,18 +229,34 @@ def _parse(options: Sequence[str]) -> PhonopyConfParser:
         raise UsageError(f"phonopy refuses its options: {_one_line(said)}") from error
 
 
-def _check_numbers(settings: PhonopySettings) -> None:
+def _check_finite(tags: Mapping[str, Any]) -> None:
+    """Refuse values of phonopy's tags that are not a number, or infinite."""
+    for tag, value in tags.items():
+        for word in str(value).replace(",", " ").split():
+            if tag != "band_labels" and _NOT_FINITE.fullmatch(word):
+                raise UsageError(f"{tag.upper()}: {word} is not a finite number.")
+
+
+def _check_positive(settings: PhonopySettings, options: Sequence[str]) -> None:
+    """Refuse zero and negative numbers where phonopy needs positive ones."""
+    given = _phonopy_parser().parse_args(["phonopy_params.yaml", *options])
+    for in_settings, in_parser, message in _POSITIVE:
+        for value in (getattr(given, in_parser), getattr(settings, in_settings)):
+            if value is not None and not (np.array(value, float) > 0).all():
+                raise UsageError(f"{message}.")
+
+
+def _check_ranges(settings: PhonopySettings) -> None:
     """Refuse numbers that phonopy takes and fails on later, or makes empty files of."""
     if settings.mesh_numbers is not None and not _is_mesh(settings.mesh_numbers):
-        raise UsageError("--mesh: give three positive whole numbers, as in --mesh 20 20 20.")
-    if not settings.temperature_step > 0:
-        raise UsageError("--tstep: give a positive number of kelvin.")
+        raise UsageError(
+            "--mesh: give three positive whole numbers, as in --mesh 20 20 20, or a length of "
+            f"{_LONGEST:g} Å at most."
+        )
     if not 0 <= settings.min_temperature <= settings.max_temperature:
         raise UsageError("--tmin, --tmax: give temperatures from 0 K on, the lower one first.")
     if settings.band_points is not None and settings.band_points < 2:
         raise UsageError("--band-points: a segment of a path has two points at least.")
-    if settings.frequency_pitch is not None and not settings.frequency_pitch > 0:
-        raise UsageError("--fpitch: give a positive frequency in THz.")
     lowest, highest = settings.min_frequency, settings.max_frequency
     if lowest is not None and highest is not None and not lowest < highest:
         raise UsageError("--fmin, --fmax: give the lower frequency as --fmin.")
@@ -234,8 +265,10 @@ def _check_numbers(settings: PhonopySettings) -> None:
 def _is_mesh(mesh: Any) -> bool:
     """Tell whether phonopy can sample with one length, three numbers or a matrix."""
     numbers = np.asarray(mesh, float)
-    sizes = np.abs(np.linalg.det(numbers)) if numbers.ndim == 2 else numbers
-    return bool(np.all(np.isfinite(sizes) & (sizes > 0)))
+    if numbers.ndim == 0:
+        return bool(0 < numbers <= _LONGEST)
+    points = np.abs(np.linalg.det(numbers)) if numbers.ndim == 2 else np.prod(numbers)
+    return bool((numbers.ndim == 2 or (numbers > 0).all()) and 0 < points <= _MOST_POINTS)
 
 
 def _phonopy_parser() -> argparse.ArgumentParser:
