@@ -21,6 +21,7 @@ from phonopy_equivariant.cli.run import main as run
 from phonopy_equivariant.cli.surroundings import surroundings_kept
 from phonopy_equivariant.cli.train import add_command as add_train
 from phonopy_equivariant.runtime.allocation import keep_freed_memory
+from phonopy_equivariant.runtime.cache import silence_xla
 
 PROGRAM = "phonopy-equivariant"
 
@@ -66,6 +67,7 @@ def run_command(words: Sequence[str]) -> int:
     """
     verbose = "-v" in words or "--verbose" in words
     with surroundings_kept():
+        silence_xla()  # before any module imports JAX
         return exit_status(lambda: _run(list(words)), verbose)
 
 

@@ -209,4 +209,6 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, PhonopyEquivariantError):
         return text
+    if isinstance(error, KeyError):  # of the table of elements
+        return f"has atoms {text}, no element; write the symbols of elements, H for D."
     return f"cannot be read as extended XYZ ({text[:120]}); mend or cut the file there."

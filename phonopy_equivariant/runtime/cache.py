@@ -36,11 +36,7 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
         ``JAX_ENABLE_COMPILATION_CACHE=false``; the computation then runs without a cache.
 
     """
-    # XLA reports two of its own tuning flags as missing from the processor, in pages of text, each
-    # time it loads a function (seen in jaxlib 0.10.1); it reads the variable when JAX is imported.
-    # JAX's own default is 1, which a process that runs this one may have handed down.
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    silence_xla()
     import jax
 
     config: Any = jax.config
@@ -58,6 +54,17 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         config.update("jax_persistent_cache_min_compile_time_secs", _MINIMUM_SECONDS)
     return path
+
+
+def silence_xla() -> None:
+    """Keep XLA's log from the user; without effect once JAX is imported.
+
+    XLA reports two of its own tuning flags as missing from the processor, in pages of text, each
+    time it loads a function (seen in jaxlib 0.10.1).
+    """
+    # JAX's own default is 1, which a process that runs this one may have handed down
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
 def default_folder() -> Path:
