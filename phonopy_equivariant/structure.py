@@ -55,8 +55,8 @@ def as_structure(atoms: StructureLike) -> Structure:
     Raises
     ------
     PhonopyEquivariantError
-        No atoms, coordinates that are not finite, masses that are not positive, or a periodic
-        cell without volume.
+        No atoms, atoms of no element, coordinates that are not finite, masses that are not
+        positive, or a periodic cell without volume.
 
     """
     if isinstance(atoms, Structure):
@@ -204,6 +204,9 @@ def _record(numbers: Any, positions: Any, cell: Any, pbc: Any, masses: Any) -> S
 def _check(structure: Structure) -> None:
     if len(structure.numbers) == 0:
         raise PhonopyEquivariantError("The structure has no atoms.")
+    if structure.numbers.min() < 1:
+        atom = int(structure.numbers.argmin())
+        raise PhonopyEquivariantError(f"Atom {atom + 1} is of no known element; name its element.")
     if not np.isfinite(structure.positions).all():
         atom = int(np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))[0])
         raise PhonopyEquivariantError(

@@ -292,6 +292,9 @@ def test_occupancies_and_disorder() -> None:
         ("CA1 ? 0 0 0\nOW ? 0.5 0.5 0.5\n", "Ca O", "CaO"),
         ("CA1 ? 0 0 0\nOB ? 0.5 0.5 0.5\n", "C O", "CO"),
         ("Cm1 ? 0 0 0\nO1 ? 0.5 0.5 0.5\n", "C O", "CO"),
+        ("Wat ? 0 0 0\nW1 ? 0.5 0.5 0.5\n", "W", "WW"),
+        ("K ? 0 0 0\nF ? 0.5 0.5 0.5\n", "", "KF"),  # labels of one letter
+        ("K1 'K ' 0 0 0\nF1 F 0.5 0.5 0.5\n", "", "KF"),
     ],
 )
 def test_elements(sites: str, formula: str, symbols: str) -> None:
@@ -299,6 +302,21 @@ def test_elements(sites: str, formula: str, symbols: str) -> None:
     atoms, _ = read(cif(name("F m -3 m"), sites, more=more))
     assert atoms.symbols.formula.reduce()[0] == Atoms(symbols).symbols.formula.reduce()[0]
     assert "CA1, which may be Ca or C" in refused(cif(name("P 1"), "CA1 ? 0 0 0\n"))
+
+
+@pytest.mark.parametrize(
+    "label", ["Wat", "Ow1", "T1", "Du1", "X1", "Va", "Me", "Q1", "1Na", "(Na)"]
+)
+def test_labels_that_are_no_element_are_refused(label: str) -> None:
+    """Water, tetrahedral sites, dummies, vacancies: W, tritium and deuterium, ASE's X, vanadium."""
+    line = refused(cif(name("P 1"), f"{label} ? 0 0 0\n"))
+    assert label in line and "add _atom_site_type_symbol" in line
+    assert "X" in refused(cif(name("P 1"), "A1 X 0 0 0\n"))
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "1/2", "0,5"])
+def test_coordinates_are_numbers(word: str) -> None:
+    assert f"{word!r} where a number is due" in refused(cif(name("P 1"), f"Na1 Na 0 {word} 0\n"))
 
 
 def test_formulas_of_whole_cells() -> None:

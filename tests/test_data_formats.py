@@ -21,6 +21,7 @@ from phonopy_equivariant import PhonopyEquivariantError
 from phonopy_equivariant.data import iter_records, read_records, write_records
 from phonopy_equivariant.data.formats import READERS, detect_format
 from phonopy_equivariant.data.hdf5 import RecordFile
+from phonopy_equivariant.data.selection import Selection
 
 
 @pytest.mark.parametrize("name", ["a.extxyz", "a.xyz.xz", "a.extxyz.gz", "a.h5"])
@@ -47,6 +48,13 @@ def test_hdf5_is_read_in_any_order(tmp_path: Path) -> None:
         assert_same(file[1398:][0], records[1398])
         with pytest.raises(IndexError):
             file[len(records)]
+        # a selection reads blocks, whatever its order
+        order = np.random.default_rng(0).permutation(len(records))[:99]
+        for places in (np.sort(order), order, np.array([3, 3, 2])):
+            selection = Selection(Selection(file, np.arange(len(file))), places)
+            for got, k in zip(selection, places.tolist(), strict=True):
+                assert_same(got, records[k])
+                assert got.source == f"{tmp_path / 'many.h5'}:{k}"
 
 
 def test_ase_writes_extended_xyz_that_is_read(tmp_path: Path) -> None:

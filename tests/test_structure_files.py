@@ -94,6 +94,11 @@ def test_species_of_vasp_4(tmp_path: Path) -> None:
         (salt().replace("Direct", "Selective\nDirect"), ["three flags T or F", "line 10"]),
         (salt().replace(".5 .5 .5", ".5 .5 .5 Na"), ["calls atom 5 Cl", "Na beside"]),
         (salt().replace("0 5.64 0", "5.64 0 0"), ["no volume"]),
+        (salt().replace("1.0\n", "-1 1 1\n"), ["scale in line 2", "minus the volume"]),
+        (salt().replace("1.0\n", "1 1 -1\n"), ["scale in line 2"]),
+        (salt().replace("1.0\n", "0\n"), ["scale in line 2"]),
+        (salt() + ".1 .1 .1\n", ["more positions than the 8"]),
+        (salt("X Cl"), ["'X' in the line of species"]),
         ("not\na\ncrystal\n", ["cannot be read as a structure", "give a file that ASE reads"]),
     ],
 )

@@ -110,8 +110,9 @@ def _repeated(surveys: Sequence[Survey]) -> Iterator[Problem]:
 
     *before, last = surveys
     for survey in before:
-        for one, two in shared_structures(survey.marks, last.marks):
-            text = f"the same structure as {survey.sources[one]}: in training and validation?"
+        for one, two, difference in shared_structures(survey.marks, last.marks):
+            text = f"the same structure as {survey.sources[one]}"
+            text += f", but {difference}" if difference else ": in training and validation?"
             yield Problem(last.sources[two], text, two)
 
 

@@ -208,4 +208,6 @@ def _quoted(text: str) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, PhonopyEquivariantError):
         return str(error)
+    if isinstance(error, KeyError):  # of the table of elements
+        return f"has atoms {reason_of(error)}, no element; write the symbols of elements, H for D."
     return f"cannot be read as extended XYZ ({reason_of(error)}); mend or cut the file there."

@@ -126,17 +126,29 @@ class RecordFile(Sequence[Record]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]  # negative ones, and IndexError
-        return next(self._block(k, k + 1))
+        return next(self._block([k]))
 
     def __iter__(self) -> Iterator[Record]:
-        for start in range(0, len(self), _BLOCK):
-            yield from self._block(start, min(start + _BLOCK, len(self)))
+        return self.at(range(len(self)))
 
-    def _block(self, start: int, stop: int) -> Iterator[Record]:
+    def at(self, places: Iterable[int]) -> Iterator[Record]:
+        """Yield the records at places; neighbours in ascending order are read together."""
+        for _, near in itertools.groupby(places, lambda place: place // _BLOCK):
+            run: list[int] = []
+            for place in near:
+                if run and place <= run[-1]:
+                    yield from self._block(run)
+                    run = []
+                run.append(place)
+            yield from self._block(run)
+
+    def _block(self, places: Sequence[int]) -> Iterator[Record]:
+        """Yield the records at ascending places, with all between them read at once."""
+        start, stop = places[0], places[-1] + 1
         first, last = self._offsets[start], self._offsets[stop]
         per_atom = {n: self._arrays[n][first:last] for n in _PER_ATOM if n in self._arrays}
         per_record = {name: self._arrays[name][start:stop] for name in _PER_RECORD}
-        for k in range(start, stop):
+        for k in places:
             atoms = slice(self._offsets[k] - first, self._offsets[k + 1] - first)
             # copies, so that a record that is kept does not keep its block
             array = {name: values[atoms].copy() for name, values in per_atom.items()}

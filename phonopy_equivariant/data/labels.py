@@ -46,7 +46,7 @@ class Keys(NamedTuple):
 
     energy: str | None = None
     forces: str | None = None
-    stress: str | None = None  # a virial (eV) where its name says so
+    stress: str | None = None  # a virial (eV) where its name says so, and not stress
 
 
 class Frame(NamedTuple):
@@ -171,7 +171,8 @@ def _values(frame: Frame, label: str, key: str | None) -> list[_Value]:
     for name in frame.values if key is None else [key]:
         match = _NAME.fullmatch(name)
         if key is not None:
-            word, meaning = "", "virial" if "virial" in key.lower() else label
+            is_virial = "virial" in key.lower() and "stress" not in key.lower()
+            word, meaning = "", "virial" if is_virial else label
         elif match and _MEANING[match[2].lower()] == label:
             word, meaning = (match[1] or match[3] or "").lower(), match[2].lower()
         else:
@@ -221,7 +222,7 @@ def _contradiction(found: Sequence[_Value], label: str) -> str:
     groups: dict[str, list[_Value]] = defaultdict(list)
     for value in found[1:]:
         superseded = label == "energy" and value.word == best.word and value.meaning != best.meaning
-        if not superseded and _known(value.array) is not None:
+        if not superseded and not np.isnan(value.array).all():
             groups[value.word].append(value)
     for word, values in groups.items():
         differing = [v for v in values if not np.allclose(v.array, best.array, 1e-7, _SAME)]

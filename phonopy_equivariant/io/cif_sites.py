@@ -6,7 +6,6 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-from ase.data import atomic_numbers
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -14,7 +13,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.cif_items import Items
 from phonopy_equivariant.io.cif_symmetry import Setting
 from phonopy_equivariant.io.rounded import half_unit
-from phonopy_equivariant.io.species import ISOTOPES, element, element_of
+from phonopy_equivariant.io.species import element, element_of, is_symbol
 
 # Images of a site this close (Å) are one atom, its coordinates being rounded or refined freely.
 _SAME_PLACE = 0.02
@@ -151,9 +150,11 @@ def _nearest(fractions: ndarray) -> ndarray:
 def _site(row: dict[str, str | None], formula: dict[str, float]) -> Site:
     label = row.get("label") or row.get("type_symbol") or "a site"
     occupancy = _number(row.get("occupancy"))
-    if occupancy is not None and occupancy < 1 - 1e-6:
+    if occupancy is not None and abs(occupancy - 1) > 1e-6:
         raise PhonopyEquivariantError(
             f"has partly occupied sites ({label}: {occupancy:g}); give an ordered structure."
+            if occupancy < 1
+            else f"has the occupancy {occupancy:g} of {label}, which is more than 1; mend it."
         )
     if row.get("disorder_group") not in (None, "0", "1"):
         raise PhonopyEquivariantError(f"has disorder ({label}); give an ordered structure.")
@@ -171,8 +172,8 @@ def _site(row: dict[str, str | None], formula: dict[str, float]) -> Site:
 
 
 def _symbol(row: dict[str, str | None], label: str, formula: dict[str, float]) -> str:
-    word = row.get("type_symbol")
-    if word is None:
+    word = (row.get("type_symbol") or "").strip()
+    if not word:
         return _symbol_of_label(label, formula)
     symbol = element_of(word)
     rest = word[len(symbol) :] if symbol else word
@@ -187,20 +188,25 @@ def _symbol(row: dict[str, str | None], label: str, formula: dict[str, float]) -
 
 
 def _symbol_of_label(label: str, formula: dict[str, float]) -> str:
-    """Return the element that a label such as ``Fe1``, ``OW`` or ``CA2`` begins with."""
-    letters = re.match("[A-Za-z]*", label)
-    two = letters.group()[:2].capitalize() if letters else ""
-    candidates = [s for s in (two, two[:1]) if s in atomic_numbers or s in ISOTOPES]
+    """Return the element that a label such as ``Fe1``, ``OW`` or ``CA2`` begins with.
+
+    Without a formula that has it ``Wat`` is no tungsten, and ``T1`` (tetrahedral) no tritium.
+    """
+    match = re.match("[A-Za-z]*", label.strip())
+    letters = match.group() if match else ""
+    two, one = letters[:2].capitalize(), letters[:1].upper()
+    candidates = [symbol for symbol in dict.fromkeys((two, one)) if is_symbol(symbol)]
     named = [symbol for symbol in candidates if element(symbol) in formula]
     if named:
         return named[0]
-    if len(candidates) == 2 and label[1].isupper():
+    if len(candidates) == 2 and letters[1].isupper():
         raise PhonopyEquivariantError(
-            f"has {label}, which may be {two} or {two[0]}; add _atom_site_type_symbol."
+            f"has {label}, which may be {two} or {one}; add _atom_site_type_symbol."
         )
-    if not candidates:
+    symbol = candidates[0] if candidates else ""
+    if not symbol or symbol == "T" or letters[len(symbol) :][:1].islower():
         raise PhonopyEquivariantError(f"has {label}, no element; add _atom_site_type_symbol.")
-    return candidates[0]
+    return symbol
 
 
 def _number(word: str | None) -> float | None:
@@ -208,6 +214,9 @@ def _number(word: str | None) -> float | None:
     if word is None:
         return None
     try:
-        return float(re.sub(r"\(\d*\)$", "", word))
-    except ValueError as error:
-        raise PhonopyEquivariantError(f"has {word!r} where a number is due; mend it.") from error
+        number = float(re.sub(r"\(\d*\)$", "", word))
+    except ValueError:
+        number = np.nan
+    if not np.isfinite(number):
+        raise PhonopyEquivariantError(f"has {word!r} where a number is due; mend it.")
+    return number

@@ -25,7 +25,12 @@ def element_of(word: str) -> str | None:
     """
     match = re.match(r"([A-Za-z]{1,2})(?![A-Za-z])", word)
     symbol = match.group(1).capitalize() if match else ""
-    return symbol if symbol in ISOTOPES or symbol in atomic_numbers else None
+    return symbol if is_symbol(symbol) else None
+
+
+def is_symbol(word: str) -> bool:
+    """Tell whether a word is the symbol of an element, D or T; ASE's X is none."""
+    return word in ISOTOPES or atomic_numbers.get(word, 0) > 0
 
 
 def element(symbol: str) -> str:

@@ -93,7 +93,10 @@ class Kept(Generic[Made]):
     def __getitem__(self, place: int) -> Made:
         if place in self._values:
             return self._values[place]
-        value = self._make(place)
+        return self.offered(place, self._make(place))
+
+    def offered(self, place: int, value: Made) -> Made:
+        """Return what was made of a place, and keep it if there is room."""
         size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(value))
         if size <= self._room:
             self._room -= size
@@ -116,8 +119,8 @@ class Graphs:
     def __init__(self, potential: Potential, records: Sequence[Record]):
         self._graphs = Kept(lambda place: labelled_graph(potential, records[place]))
         sizes, shares = [], []
-        for place in range(len(records)):
-            graph = self[place]
+        for place, record in enumerate(records):
+            graph = self._graphs.offered(place, labelled_graph(potential, record))
             sizes.append([int(graph.n_node[0]), int(graph.n_edge[0])])
             shares.append([bool(graph.globals["share"][name][0]) for name in GRAPH_TERMS])
         self.sizes: Sizes = np.array(sizes, int).reshape(-1, 2)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.load import load_potential
@@ -59,32 +59,42 @@ def initial_potential(
     return _from_scratch(values, config, records)
 
 
-def refit_energies(potential: Potential, records: Sequence[Record]) -> Potential:
+def refit_energies(
+    potential: Potential, sets: Sequence[tuple[Sequence[Record], Graphs]]
+) -> Potential:
     """Return the potential with energies of free atoms shifted to suit records with energies.
 
     The shifts x_z are the :func:`.reference_energies` of E - E_model: an element with isolated
     atoms in the data gets their energy; for the others they minimise
     sum |E - E_model - sum_z n_z x_z|², smallest norm where the data leave a choice, as a single
-    compound does. Forces do not change.
+    compound does. Forces do not change. A set is its records and their graphs.
     """
-    known = [k for k, record in enumerate(records) if record.energy is not None]
-    if not known:
+    labelled = [(records, graphs, np.flatnonzero(graphs.has["energy"])) for records, graphs in sets]
+    if not any(len(places) for _, _, places in labelled):
         return potential
-    labelled = Selection(records, known)
-    graphs = Graphs(potential, labelled)
-    size = budget(graphs.sizes, 4)
-    predicted = np.zeros(len(labelled))
-    for chosen in fill(range(len(labelled)), graphs.sizes, size):
-        parts = [graphs[k] for k in chosen.tolist()]
-        batch = pack(parts, size, parts[0])
-        values = np.asarray(_energies(potential.model, potential.params, batch), float)
-        predicted[chosen] = values[: len(chosen)]
     found = reference_energies(
         dataclasses.replace(record, energy=(record.energy or 0.0) - value)
-        for record, value in zip(labelled, predicted.tolist(), strict=True)
+        for records, graphs, places in labelled
+        for record, value in zip(
+            Selection(records, places), _predicted(potential, graphs, places), strict=True
+        )
     )
     shifts = np.array([found.get(z, 0.0) for z in potential.species])
     return dataclasses.replace(potential, params=_shifted(potential, shifts))
+
+
+def _predicted(potential: Potential, graphs: Graphs, places: Int[ndarray, " k"]) -> list[float]:
+    """Return the energies (eV) that a potential gives to the structures at places."""
+    if not len(places):
+        return []
+    size = budget(graphs.sizes, 4)
+    predicted: list[float] = []
+    for batch in fill(places.tolist(), graphs.sizes, size):
+        parts = [graphs[k] for k in batch.tolist()]
+        packed = pack(parts, size, parts[0])
+        values = np.asarray(_energies(potential.model, potential.params, packed), float)
+        predicted += values[: len(parts)].tolist()
+    return predicted
 
 
 def _from_scratch(

@@ -165,7 +165,8 @@ class Trainer:
         self.contents = contents(training, self._validation)
         check_terms(config, training, self._validation, report)
         if not resumed and config.energies == "refit" and config.loss.energy is not None:
-            self._potential = refit_energies(self._potential, everything)
+            every = [(some.records, some.graphs) for some in self._sets]
+            self._potential = refit_energies(self._potential, every)
         self._levels = sorted({record.level for record in everything} - {""})
         self._columns = _columns("train", training) + _columns("valid", self._validation)
         if not self._validation and (config.patience or config.optimiser.schedule == "plateau"):

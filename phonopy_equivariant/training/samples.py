@@ -87,6 +87,8 @@ class Samples:
     ----------
     counts
         How many records have data for each term of the set.
+    graphs
+        Of the records.
 
     """
 
@@ -108,13 +110,13 @@ class Samples:
         self.records = Selection(records, np.flatnonzero(table.any(axis=1)))
         self.weight = options.weight
         self._key, self._devices = (seed, stream), devices
-        self._graphs = Graphs(potential, self.records)
+        self.graphs = Graphs(potential, self.records)
         self._terms = [
-            name for name in self.loss.terms if name in GRAPH_TERMS and self._graphs.has[name].any()
+            name for name in self.loss.terms if name in GRAPH_TERMS and self.graphs.has[name].any()
         ]
         self._cells = Kept(lambda place: make_cell(potential, self.records[place].structure))
         self._kept: tuple[int, list[list[ndarray]]] = (-1, [])
-        self.budget = budget(self._graphs.sizes, -(-options.batch_size // devices))
+        self.budget = budget(self.graphs.sizes, -(-options.batch_size // devices))
 
     def next(self, cursor: Cursor) -> tuple[list[Microbatch], Cursor]:
         """Return the batch at the cursor and the cursor after it."""
@@ -139,7 +141,7 @@ class Samples:
 
     def _grouped(self, order: ndarray) -> list[list[ndarray]]:
         """Return batches as lists of structures for each device."""
-        filled = fill(order.tolist(), self._graphs.sizes, self.budget)
+        filled = fill(order.tolist(), self.graphs.sizes, self.budget)
         return [filled[k : k + self._devices] for k in range(0, len(filled), self._devices)]
 
     def _microbatches(
@@ -172,8 +174,8 @@ class Samples:
 
     def _factors(self, places: ndarray) -> dict[str, float]:
         """Return the set's weight over how many structures, or atoms, have data for a term."""
-        atoms = self._graphs.sizes[places, 0]
-        counts = {name: self._graphs.has[name][places] for name in self._terms}
+        atoms = self.graphs.sizes[places, 0]
+        counts = {name: self.graphs.has[name][places] for name in self._terms}
         return {
             name: self.weight / max(float(np.sum(has * (atoms if name == "forces" else 1))), 1.0)
             for name, has in counts.items()
@@ -184,12 +186,12 @@ class Samples:
     ) -> jraph.GraphsTuple:
         """Return a structure, with random directions where Hessians are compared."""
         if loss.hessian is None:
-            return self._graphs[index]
+            return self.graphs[index]
         record = self.records[index]
         matrix = None
         if is_gamma(record) and record.force_constants is not None:
             matrix = record.force_constants.values[0].real
-        return with_samples(self._graphs[index], matrix, loss.hessian, generator)
+        return with_samples(self.graphs[index], matrix, loss.hessian, generator)
 
     def _lattice_batches(
         self, places: Sequence[int], generator: np.random.Generator
