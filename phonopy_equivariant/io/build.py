@@ -20,6 +20,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 from phonopy_equivariant.io.memory import check_memory
 from phonopy_equivariant.phonons.cells import require_charges, require_sound
+from phonopy_equivariant.phonons.permutations import composed_permutations
 
 
 def build_phonon(
@@ -44,7 +45,7 @@ def build_phonon(
     try:
         if settings.magnetic_moments is not None:
             unitcell.magnetic_moments = settings.magnetic_moments
-        with warnings.catch_warnings():
+        with composed_permutations(), warnings.catch_warnings():
             # phonopy says it again where it matters, in its own script
             warnings.simplefilter("ignore", UserWarning)
             phonon = kind(

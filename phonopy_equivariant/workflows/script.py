@@ -24,6 +24,7 @@ from phonopy.structure.atomic_data import get_atomic_data, set_atomic_data
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 from phonopy_equivariant.phonons.exact_script import Calculation, wrapped_calculation
+from phonopy_equivariant.phonons.permutations import composed_permutations
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+(e[-+]?\d+)?$|-\d+/\d+$", re.IGNORECASE)
 _NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
@@ -189,6 +190,7 @@ def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySett
         with (
             _arguments(["phonopy", file, *options]),
             _masses_kept(),
+            composed_permutations(),
             wrapped,
             warnings.catch_warnings(),
         ):
