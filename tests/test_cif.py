@@ -181,6 +181,15 @@ def test_what_leaves_the_crystal_open_is_refused_with_the_candidates() -> None:
     assert len(read(cif(name("P b n m"), perovskite, box))[0]) == 20
 
 
+@pytest.mark.parametrize(("place", "origin"), [("0.125", 2), ("0", 1)])
+def test_multiplicities_tell_origins_apart(place: str, origin: int) -> None:
+    text = cif(name("F d -3 m"), f"Si1 Si {place} {place} {place} 8\n")
+    tag = "_atom_site_symmetry_multiplicity"
+    atoms, notes = read(text.replace("fract_z\n", f"fract_z\n{tag}\n"))
+    assert len(atoms) == 8
+    assert f"read as F d -3 m:{origin}" in notes[0] and "multiplicities" in notes[0]
+
+
 def test_a_number_alone_is_the_standard_setting_where_nothing_speaks_against_it() -> None:
     box = cell_lines(7, 8, 9, 90, 100, 90)
     atoms, notes = read(cif("_space_group_IT_number 14", "C1 C 0.1 0.2 0.3\n", box))

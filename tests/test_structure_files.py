@@ -150,6 +150,12 @@ def test_deuterium(tmp_path: Path) -> None:
     assert "D" in line and ("masses=" in line or "POSCAR" in line)
 
 
+def test_extended_xyz_in_the_lower_case_of_nep(tmp_path: Path) -> None:
+    text = '2\nlattice="4 0 0 0 5 0 0 0 6" properties=species:S:1:pos:R:3\nNa 0 0 0\nCl 2 2 2\n'
+    crystal, _ = read(tmp_path, text, "train.xyz")
+    np.testing.assert_array_equal(crystal.unitcell.cell, np.diag([4.0, 5.0, 6.0]))
+
+
 def test_one_mass_leaves_other_elements_alone(tmp_path: Path) -> None:
     atoms = bulk("LiH", "rocksalt", a=4.08, cubic=True)
     atoms.set_masses(np.where(atoms.numbers == 1, 2.5, atoms.get_masses()))

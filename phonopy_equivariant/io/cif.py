@@ -135,7 +135,10 @@ def _decide(
     possible = [reading for reading in different if not _overlaps(symbols, reading)]
     fewest = min(len(reading.orbits.site) for reading in different)
     usual = [r for r in different if r.setting.name == first.standard]
-    if len(possible) == 1:
+    counted = [reading for reading in different if _has_multiplicities(items, reading)]
+    if len(counted) == 1:
+        chosen, why = counted[0], "because of the multiplicities of its sites"
+    elif len(possible) == 1:
         chosen, why = possible[0], "because atoms would overlap otherwise"
     elif usual and len(usual[0].orbits.site) == fewest:
         chosen, why = usual[0], "the standard setting"
@@ -245,6 +248,16 @@ def _formula_error(
             f"{units[0]:g} of {text!r}; correct Z, the sites or the symmetry."
         )
     return None
+
+
+def _has_multiplicities(items: Items, reading: _Reading) -> bool:
+    """Tell whether each site has as many images as the file says.
+
+    This only chooses between settings: some programs write the order of the site symmetry there.
+    """
+    stated = items.column("_atom_site_symmetry_multiplicity")
+    counts = np.bincount(reading.orbits.site)
+    return stated == [str(count) for count in counts]
 
 
 def _overlaps(symbols: list[str], reading: _Reading) -> bool:

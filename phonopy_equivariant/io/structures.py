@@ -20,13 +20,13 @@ from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.inputs import input_format, read_input
 from phonopy_equivariant.io.poscar import looks_like_poscar, read_poscar
-from phonopy_equivariant.io.xyz import read_xyz_with_isotopes
+from phonopy_equivariant.io.xyz import LOWER_CASE, read_other_xyz
 
 COMPRESSED = (".xz", ".lzma", ".gz", ".bz2")
 # The beginning of a file, bytes, that tells its format.
 _HEAD = 2**20
 # A line of an atom, not the second line of extended XYZ, with the symbol D or T.
-_ISOTOPE = r"(?m)^[^=\n]*(?<!\S)[DT](?!\S)[^=\n]*$"
+_ISOTOPE = r"(?m:^[^=\n]*(?<!\S)[DT](?!\S)[^=\n]*$)"
 # Formats that list the atoms of the asymmetric unit only, and the line that tells so.
 _WITH_GROUP = {
     "proteindatabank": r"^CRYST1.{49}(?! *(P 1)? *\d* *$).+$",
@@ -91,8 +91,8 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
         raise PhonopyEquivariantError(
             "gives a space group, which ASE passes over in this format; convert the file to CIF."
         )
-    if file_format in ("extxyz", "xyz") and re.search(_ISOTOPE, text):
-        atoms = read_xyz_with_isotopes(_text(path), file_format, index, report)
+    if file_format in ("extxyz", "xyz") and re.search(f"{_ISOTOPE}|{LOWER_CASE}", text):
+        atoms = read_other_xyz(_text(path), file_format, index, report)
     elif single:
         _only_one(index)
         atoms = _frames(path, file_format, None)

@@ -25,6 +25,8 @@ _ROOM = 1.25
 
 # Bytes of graphs, or of cells, of one set that stay in memory.
 _KEPT = 2**27
+# Bytes of an array beside its numbers; graphs of a few atoms have more of them than of numbers.
+_BESIDE = 250
 
 Sizes = Int[ndarray, "structures 2"]  # atoms and edges
 Made = TypeVar("Made")
@@ -97,7 +99,7 @@ class Kept(Generic[Made]):
 
     def offered(self, place: int, value: Made) -> Made:
         """Return what was made of a place, and keep it if there is room."""
-        size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(value))
+        size = sum(np.asarray(leaf).nbytes + _BESIDE for leaf in jax.tree.leaves(value))
         if size <= self._room:
             self._room -= size
             self._values[place] = value
