@@ -58,21 +58,24 @@ class AllowAlone(FixConstraint):
 
 
 def honoured_constraints(atoms: Atoms) -> list[FixConstraint]:
-    """Return the constraints on atoms; ASE's ``FixSymmetry`` is what a relaxation does anyway.
+    """Return the constraints on atoms that a relaxation must honour.
+
+    ASE's ``FixSymmetry`` is left out, because every relaxation keeps the symmetry.
 
     Raises
     ------
     PhonopyEquivariantError
-        A constraint that a relaxation does not honour.
+        The atoms have a constraint that a relaxation does not honour.
 
     """
-    constraints = [each for each in atoms.constraints if not isinstance(each, FixSymmetry)]
-    for each in constraints:
-        if not isinstance(each, HONOURED):
+    constraints = [c for c in atoms.constraints if not isinstance(c, FixSymmetry)]
+    for constraint in constraints:
+        if not isinstance(constraint, HONOURED):
             names = ", ".join(kind.__name__ for kind in HONOURED)
             raise PhonopyEquivariantError(
-                f"The structure has the constraint {type(each).__name__}, which a relaxation does "
-                f"not honour; remove it (atoms.set_constraint()), or use one of {names}."
+                f"The structure has the constraint {type(constraint).__name__}, which a "
+                "relaxation does not honour; remove it (atoms.set_constraint()), or use one of "
+                f"{names}."
             )
     return constraints
 
