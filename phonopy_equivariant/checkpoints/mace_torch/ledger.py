@@ -58,35 +58,36 @@ class Ledger:
         self._whole.add(path)
         return self._modules[path]
 
-    def close(self, known: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse what nobody has read.
+    def close(self, ignorable: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse a model with modules, attributes or tensors that the conversion has not read.
 
-        ``known`` gives the attributes of each class that have no effect on energies, or none
-        but for another value than the one given; ``...`` stands for any value.
+        ``ignorable`` lists, by class, the attributes that the conversion need not read. An
+        attribute has no effect on energies as long as it has the value given here; ``...`` stands
+        for any value.
         """
         import torch
 
-        own = vars(torch.nn.Module())
+        module_attributes = vars(torch.nn.Module())
         for path, module in self._modules.items():
             if self._is_inside(path):
                 continue
             kind = type(module).__name__
-            if kind not in known:
+            if kind not in ignorable:
                 raise PhonopyEquivariantError(
                     f"The module {path or 'model'} of class {kind} is not supported."
                 )
             for name, value in vars(module).items():
                 place = f"{path}.{name}"
-                if name in own or place in self._taken:
+                if name in module_attributes or place in self._taken:
                     continue
-                if name not in known[kind]:
+                if name not in ignorable[kind]:
                     raise PhonopyEquivariantError(
                         f"The attribute {place.lstrip('.')}={value!r} of a {kind} is not known."
                     )
-                wanted = known[kind][name]
-                if wanted is not ... and value != wanted:
+                required = ignorable[kind][name]
+                if required is not ... and value != required:
                     raise PhonopyEquivariantError(
-                        f"{place.lstrip('.')}={value!r} is not supported, only {wanted!r}."
+                        f"{place.lstrip('.')}={value!r} is not supported, only {required!r}."
                     )
         for path in self._tensors:
             if path not in self._taken and not self._is_inside(path):
