@@ -88,7 +88,7 @@ def compute_directly(
 ) -> Folding:
     """Compare D(q) of the force constants with D(q) computed directly.
 
-    Where phonopy adds a non-analytical correction, both have the same.
+    Phonopy's non-analytical correction is added to both.
     """
     primitive = phonon.primitive
     middles = between(columns, len(primitive))
@@ -107,9 +107,11 @@ def compute_directly(
         correction = matrix.dynamical_matrix - folded.dynamical_matrix
         pair = np.stack([matrix.dynamical_matrix, expected + correction])
         squares = np.linalg.eigvalsh(pair)
-        both = signed_root(squares) * phonon.unit_conversion_factor
-        checks.append(DirectCheck(triple(q), float(both[0].min()), float(both[1].min())))
-        errors.append(float(np.abs(both[0] - both[1]).max()))
+        frequencies = signed_root(squares) * phonon.unit_conversion_factor
+        checks.append(
+            DirectCheck(triple(q), float(frequencies[0].min()), float(frequencies[1].min()))
+        )
+        errors.append(float(np.abs(frequencies[0] - frequencies[1]).max()))
     worst = int(np.argmax(errors[: len(middles)]))
     return Folding(tuple(checks[len(middles) :]), errors[worst], triple(middles[worst]))
 
