@@ -70,9 +70,9 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain({f.name: getattr(value, f.name) for f in _fields(value)})
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     if hasattr(value, "todict"):  # ase.Atoms
         return plain(value.todict())
     return value if isinstance(value, str | int | float | bool | None) else str(value)
