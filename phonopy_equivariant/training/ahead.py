@@ -35,4 +35,4 @@ class Ahead:
         self._worker.shutdown(cancel_futures=True)
 
     def _draw(self, cursors: Cursors) -> list[Drawn]:
-        return [some.next(c) for some, c in zip(self._sets, cursors, strict=True)]
+        return [samples.next(c) for samples, c in zip(self._sets, cursors, strict=True)]

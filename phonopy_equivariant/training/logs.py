@@ -49,15 +49,15 @@ class Logs:
             self._writer.close()
 
     def _kept(self, step: int) -> str:
-        """Return the file's rows up to a step, as text, header included."""
-        kept: list[Mapping[str, Any]] = []
+        """Return the header and the file's rows up to a step, as text."""
+        rows: list[Mapping[str, Any]] = []
         if step and self._path.exists():
             with open(self._path, newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if _step(row) <= step]
+                rows = [row for row in csv.DictReader(file) if _step(row) <= step]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(rows)
         return text.getvalue()
 
 

@@ -66,30 +66,32 @@ def read_set(
     Parameters
     ----------
     options
-        Of the set. With ``options: {unsound: skip}`` records that no model can use, or with
-        something wrong by themselves, are left out.
+        Options of the set. With ``options: {unsound: skip}`` a record is left out if no model can
+        use it or its own data are wrong.
     terms
-        Of the loss. Labels that no term of the set uses are not looked at.
+        Terms of the loss. Labels that no term of the set uses are not looked at.
     seed, stream
-        Key of the generator.
+        Key of the random generator that draws the validation records.
     report
-        Is told of each record that is left out, and of what is odd, in one line.
+        Called with one line for each record that is left out and each oddity of the data.
 
     Raises
     ------
     PhonopyEquivariantError
-        A file that cannot be read; a record that cannot be used, by file and index; or a set that
-        is inconsistent as a whole, unless ``check: warn``.
+        A file cannot be read; a record cannot be used (the message gives its file and index); or
+        the set is inconsistent as a whole, unless ``check: warn``.
 
     """
     labels = {"force_constants" if t == "hessian" else t for t in options.terms or terms}
-    found = _checked(options.path, options, labels, report)
+    checked = _checked(options.path, options, labels, report)
     if options.valid_path:
-        order = random_generator(seed, stream, SPLIT).permutation(len(found.records))
-        training, held = found.take(order), _checked(options.valid_path, options, labels, report)
+        order = random_generator(seed, stream, SPLIT).permutation(len(checked.records))
+        training, held = checked.take(order), _checked(options.valid_path, options, labels, report)
     else:
-        chosen, others = split(len(found.records), options.valid, seed, stream)
-        training, held = found.take(chosen), found.take(others)
+        training_indices, validation_indices = split(
+            len(checked.records), options.valid, seed, stream
+        )
+        training, held = checked.take(training_indices), checked.take(validation_indices)
     if options.limit:
         training = training.take(np.arange(min(options.limit, len(training.records))))
     training, held = training.in_order(), held.in_order()
@@ -104,21 +106,21 @@ def fingerprint(*parts: Iterable[Record]) -> str:
 
 
 def _combined(*parts: Iterable[bytes]) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for part in parts:
-        found.update(b"part")
+        hasher.update(b"part")
         for digest in part:
-            found.update(digest)
-    return found.hexdigest()
+            hasher.update(digest)
+    return hasher.hexdigest()
 
 
 def _digest(record: Record) -> bytes:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name, value in _arrays(record).items():
         array = np.ascontiguousarray(value)
-        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        found.update(array.tobytes())
-    return found.digest()
+        hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hasher.update(array.tobytes())
+    return hasher.digest()
 
 
 def _arrays(record: Record) -> dict[str, Any]:
@@ -204,6 +206,6 @@ def _warn_of_copies(training: _Checked, held: _Checked, path: str, report: Repor
 
 
 def set_names(sets: Sequence[SetConfig]) -> list[str]:
-    """Return a name for every set, its file's without suffixes, numbered where they repeat."""
-    stems = [Path(some.path).name.split(".")[0] for some in sets]
+    """Return a name for every set: its file's name without suffixes, numbered if it repeats."""
+    stems = [Path(set_config.path).name.split(".")[0] for set_config in sets]
     return [f"{s}_{k + 1}" if stems.count(s) > 1 else s for k, s in enumerate(stems)]
