@@ -26,7 +26,7 @@ class Result:
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as lists, numbers, texts and dictionaries: what JSON and YAML hold."""
+        """Return the fields as lists, numbers, texts and dictionaries, for JSON and YAML."""
         values: dict[str, Any] = plain({f.name: getattr(self, f.name) for f in _fields(self)})
         return values
 
@@ -37,7 +37,7 @@ class Result:
             Path(temporary).write_text(text, encoding="utf-8")
 
     def rows(self) -> Sequence[Sequence[str]]:
-        """Return what there is to say, as rows of texts."""
+        """Return the table of the result, as rows of texts."""
         return [[f.name, short(getattr(self, f.name))] for f in _fields(self)]
 
     def columns(self) -> Sequence[str]:

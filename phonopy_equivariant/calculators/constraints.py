@@ -36,7 +36,7 @@ class KeepOperations(FixSymmetry):
 
 
 class AllowAlone(FixConstraint):
-    """What several constraints allow, as orthogonal projections of steps and of forces.
+    """Several constraints as one: steps and forces are projected on the allowed motions.
 
     ASE's ``FixScaled`` (3.29) projects forces rightly for cells with a symmetric matrix only.
     """
@@ -45,14 +45,14 @@ class AllowAlone(FixConstraint):
         self.constraints = constraints
 
     def adjust_positions(self, atoms: Atoms, new: ndarray) -> None:
-        """Leave of a step what is allowed."""
+        """Project a step on the allowed motions."""
         step = new - atoms.positions
         new[:] = atoms.positions + np.einsum(
             "iab,ib->ia", allowed_motions(atoms, self.constraints), step
         )
 
     def adjust_forces(self, atoms: Atoms, forces: ndarray) -> None:
-        """Leave of forces what works along allowed steps."""
+        """Project forces on the allowed motions."""
         allowed = allowed_motions(atoms, self.constraints)
         forces[:] = np.einsum("iab,ib->ia", allowed, forces)
 

@@ -94,7 +94,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Return what :func:`save_checkpoint` wrote.
+    """Return the contents of a file that :func:`save_checkpoint` wrote.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What there is to say of a potential: its card, a file's own labels, what it is far from."""
+"""Text on a potential: its card, the labels in its file, structures far from its training data."""
 
 from __future__ import annotations
 

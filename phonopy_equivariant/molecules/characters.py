@@ -73,12 +73,12 @@ class CharacterTable(NamedTuple):
 
     @property
     def infrared(self) -> ndarray:
-        """Which irreps are infrared active: those of the vector."""
+        """Whether each irrep is infrared active, that is, part of the vector representation."""
         return np.asarray(self.vector > 0.5)
 
     @property
     def raman(self) -> ndarray:
-        """Which irreps are Raman active: those of the symmetric part of vector ⊗ vector."""
+        """Whether each irrep is Raman active: part of the symmetric square of the vector."""
         return np.asarray(self.symmetric_tensor > 0.5)
 
 
@@ -308,7 +308,7 @@ def _axis(matrix: ndarray) -> ndarray:
 
 
 def _kind(matrix: ndarray) -> tuple[bool, int, int]:
-    """Return what conjugate operations share: handedness, order, angle in steps of 1/360."""
+    """Return handedness, order and angle (steps of 1/360), which conjugate operations share."""
     hand = bool(np.linalg.det(matrix) > 0)
     proper = matrix if hand else -matrix
     order = rotation_order(proper)

@@ -1,4 +1,4 @@
-"""A molecule's vibrations as text: a summary, and what there is to remark."""
+"""A molecule's vibrations as text: a summary, and warnings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def group_text(group: str) -> str:
 
 
 def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str]:
-    """Return what stands below the table."""
+    """Return the lines below the table of modes: symmetry, zero-point energy, thermochemistry."""
     symmetry = result.symmetry
     lines = [
         f"point group          {group_text(symmetry.group)}, "

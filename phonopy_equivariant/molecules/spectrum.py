@@ -1,4 +1,4 @@
-"""Infrared and Raman spectra: sticks and what they become with a line width."""
+"""Infrared and Raman spectra: lines without width, and the same lines broadened."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ def require_sound(phonon: Phonopy) -> None:
     Raises
     ------
     PhonopyEquivariantError
-        The units of a calculator that has not eV and Å; masses that are zero, negative or no
-        numbers; Born charges or a dielectric tensor that mean nothing; a primitive cell that
-        does not repeat in the supercell, or whose images have other masses.
+        Units are not eV and Å; masses are zero, negative or not numbers; Born charges or the
+        dielectric tensor are not usable; or the primitive cell does not repeat in the supercell,
+        or its images have other masses.
 
     """
     if not isinstance(phonon, Phonopy):

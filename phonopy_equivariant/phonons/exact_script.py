@@ -54,15 +54,15 @@ Calculation = Callable[..., None]
 
 @contextlib.contextmanager
 def wrapped_calculation(wrap: Callable[[Calculation], Calculation]) -> Iterator[None]:
-    """Let phonopy's script calculate with what ``wrap`` makes of its own function.
+    """Wrap the calculation of phonopy's script with ``wrap`` while this context is open.
 
-    That is ``_run_calculation`` (phonopy 4.7 to 4.10), called with the Phonopy object, settings and
-    two arguments more.
+    The wrapped function is ``_run_calculation`` (phonopy 4.7 to 4.10). The script calls it with the
+    Phonopy object, settings and two more arguments.
 
     Raises
     ------
     PhonopyEquivariantError
-        A phonopy without that function.
+        The installed phonopy lacks that function.
 
     """
     original = getattr(phonopy_script, "_run_calculation", None)

@@ -1,7 +1,7 @@
-"""Whether imaginary modes between the q of a supercell are those of the crystal.
+"""Whether imaginary modes between the commensurate q of a supercell are real or artefacts.
 
-Between its commensurate q the D(q) of a supercell is interpolated, from force constants that are
-folded back into it. D(q) computed directly there shows the error.
+Between its commensurate q a supercell only interpolates D(q), from force constants that are folded
+back into it. Computing D(q) directly at these q shows the error.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def lowest_of_regions(
 
 
 def between(columns: Int[ndarray, "3 3"], atoms: int) -> Float[ndarray, "between 3"]:
-    """Return q half-way between those of a supercell, the more the fewer atoms there are."""
+    """Return q half-way between the commensurate q; cells of few atoms get more of them."""
     return MIDDLES[: max(1, CHECKED_ATOMS // atoms)] @ np.linalg.inv(columns)
 
 

@@ -81,12 +81,12 @@ class CrystalReport(Result):
         return self.symmetry.deviation
 
     def potential_row(self) -> list[str]:
-        """Return what there is to say of the potential, after a label."""
+        """Return a row of the table that names the potential."""
         label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
         return ["potential", label]
 
     def equilibrium_rows(self) -> list[list[str]]:
-        """Return force and stress, after labels."""
+        """Return the rows of the table with residual force and stress."""
         return [
             ["residual force", f"{self.residual_force:.1e} eV/Å"],
             ["residual stress", f"{self.residual_stress:.3f} GPa"],

@@ -126,7 +126,7 @@ class Stability(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """Return what a user must know before using the frequencies, if anything."""
+        """Return warnings about imaginary modes; empty if there are none."""
         if not self.imaginary:
             return []
         mesh = "×".join(map(str, self.mesh))
@@ -243,7 +243,7 @@ def stability(
 
 
 class _Sample(NamedTuple):
-    """Frequencies on a mesh, with weights, and at other q after those."""
+    """Frequencies at the q of a mesh, with weights, followed by those at further q."""
 
     qpoints: Float[ndarray, "q 3"]
     frequencies: Float[ndarray, "q bands"]  # THz

@@ -1,4 +1,4 @@
-"""Batches made ahead: those of the next step, in a thread, while a device takes this one."""
+"""Make the batches of the next step in a thread while the device computes this step."""
 
 from __future__ import annotations
 

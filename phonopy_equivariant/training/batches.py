@@ -85,10 +85,10 @@ def is_gamma(record: Record) -> bool:
 
 
 class Kept(Generic[Made]):
-    """What a function makes of places: as much as there is room for is made once, the rest again.
+    """Values of a function of places, kept in memory as far as there is room.
 
-    A place that is not kept is not kept later either: an epoch comes to every place once, so that
-    throwing one out for another would save nothing.
+    Values that do not fit are made anew each time. No value is thrown out for another: an epoch
+    comes to every place once, so that exchanging values would save nothing.
     """
 
     def __init__(self, make: Callable[[int], Made], room: int = _KEPT):
@@ -101,7 +101,7 @@ class Kept(Generic[Made]):
         return self.offered(place, self._make(place))
 
     def offered(self, place: int, value: Made) -> Made:
-        """Return what was made of a place, and keep it if there is room."""
+        """Return the value of a place, and keep it if there is room."""
         size = sum(np.asarray(leaf).nbytes + _BESIDE for leaf in jax.tree.leaves(value))
         if size <= self._room:
             self._room -= size

@@ -1,4 +1,4 @@
-"""What the sets of a training have data for: told, and held against what the loss compares."""
+"""Report how many records of a training have data for each term of the loss, and check this."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Logs:
         self._columns = list(columns)
         self._path = folder / "log.csv"
         self._writer = _event_writer(folder / "tensorboard", step) if tensorboard else None
-        write_atomically(self._path, self._kept(step).encode())
+        write_atomically(self._path, self._rows_up_to(step).encode())
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append a row."""
@@ -44,11 +44,11 @@ class Logs:
                     self._writer.add_scalar(key, value, int(row["step"]))
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Close TensorBoard's file, if there is one."""
         if self._writer is not None:
             self._writer.close()
 
-    def _kept(self, step: int) -> str:
+    def _rows_up_to(self, step: int) -> str:
         """Return the header and the file's rows up to a step, as text."""
         rows: list[Mapping[str, Any]] = []
         if step and self._path.exists():

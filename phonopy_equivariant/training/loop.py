@@ -154,15 +154,15 @@ class Trainer:
         if resumed:
             _check_same(load_origin(self._folder / STATE), self._origin, self._folder)
         everything = Union([record_set.training for record_set in record_sets])
-        held_out = Union([record_set.held for record_set in record_sets])
+        held_out = Union([record_set.validation for record_set in record_sets])
         self._potential = initial_potential(config, everything, held_out)
         self._sets = [
             self._samples(k, record_set.training) for k, record_set in enumerate(record_sets)
         ]
         self._validation = {
-            self._names[k]: self._samples(k, record_set.held, held_out=True)
+            self._names[k]: self._samples(k, record_set.validation, held_out=True)
             for k, record_set in enumerate(record_sets)
-            if len(record_set.held)
+            if len(record_set.validation)
         }
         training = dict(zip(self._names, self._sets, strict=True))
         self.contents = contents(training, self._validation)
@@ -296,7 +296,7 @@ class Trainer:
         )
 
     def _open(self, resumed: bool) -> None:
-        """Make the folder, or take up what an earlier run left in it."""
+        """Make the output folder; a resumed run takes up the state of an earlier run in it."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -187,7 +187,7 @@ class Pairs:
     def costs(
         self, _term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
     ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
-        """Return what each structure costs, and an estimate of ‖ΔH‖²/n for the metric."""
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
         squares = (evaluated.samples - graph.globals["pairs"]) ** 2
         squares_norm = 9 * graph.n_node.astype(squares.dtype) * jnp.mean(squares, axis=1)
         return squares_norm, squares_norm
@@ -207,7 +207,7 @@ class Probes(Products):
     def costs(
         self, _term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
     ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
-        """Return what each structure costs, and an estimate of ‖ΔH‖²/n for the metric."""
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
         square = jnp.mean(jnp.sum(self.residual(evaluated, graph) ** 2, axis=-1), axis=-1)
         summed = jax.ops.segment_sum(square, evaluated.owner, len(graph.n_node))
         squares_norm = summed / jnp.maximum(graph.n_node.astype(square.dtype), 1)
@@ -220,7 +220,7 @@ class Columns(Products):
     def costs(
         self, term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
     ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
-        """Return what each structure costs, and an estimate of ‖ΔH‖²/n for the metric."""
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
         residual, graphs = self.residual(evaluated, graph), len(graph.n_node)
         split = residual.reshape(len(residual), -1, 3, 3)  # (nodes, samples, column, row)
         blocks = jnp.sum(split**2, axis=(2, 3))

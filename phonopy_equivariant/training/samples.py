@@ -119,7 +119,7 @@ class Samples:
             name for name in self.loss.terms if name in GRAPH_TERMS and self.graphs.has[name].any()
         ]
         self._cells = Kept(lambda place: make_cell(potential, self.records[place].structure))
-        self._kept: tuple[int, list[list[ndarray]]] = (-1, [])
+        self._epoch_batches: tuple[int, list[list[ndarray]]] = (-1, [])
         self.budget = budget(self.graphs.sizes, -(-options.batch_size // devices))
 
     def next(self, cursor: Cursor) -> tuple[list[Microbatch], Cursor]:
@@ -138,10 +138,10 @@ class Samples:
 
     def _epoch(self, epoch: int) -> list[list[ndarray]]:
         """Return the batches of an epoch; those of the epoch asked for last are kept."""
-        if self._kept[0] != epoch:
+        if self._epoch_batches[0] != epoch:
             order = random_generator(*self._key, epoch).permutation(len(self.records))
-            self._kept = epoch, self._grouped(order)
-        return self._kept[1]
+            self._epoch_batches = epoch, self._grouped(order)
+        return self._epoch_batches[1]
 
     def _grouped(self, order: ndarray) -> list[list[ndarray]]:
         """Return batches as lists of structures for each device."""
@@ -151,7 +151,7 @@ class Samples:
     def _microbatches(
         self, groups: list[list[ndarray]], epoch: int, place: int
     ) -> Iterator[Microbatch]:
-        """Yield what the losses of some batches take, their means running over all of them."""
+        """Yield microbatches of some batches; their losses are means over all these batches."""
         generator = random_generator(*self._key, epoch, 1 + place)
         if self._terms:
             yield from self._graph_batches(groups, generator)
@@ -220,7 +220,7 @@ class Samples:
 
 
 def _lattice_data(record: Record, term: str) -> Any:
-    """Return what a term compares at wave vectors: no Hessian at Γ, which graphs have."""
+    """Return the data a term compares at wave vectors; a Hessian at Γ is in the graph instead."""
     if term == "spectrum":
         return record.spectrum
     return None if is_gamma(record) else record.force_constants

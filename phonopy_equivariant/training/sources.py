@@ -1,4 +1,4 @@
-"""The sets of a training: what is read, what is wrong with it, what is held out.
+"""Read the sets of a training, check their records, and draw the validation records.
 
 A file is read through once, record by record, and only what :class:`.Survey` and the fingerprint
 need is kept. Records of HDF5 are read again when they are used; all others stay in memory.
@@ -33,12 +33,12 @@ class RecordSet(NamedTuple):
     """The records of one set."""
 
     training: Selection
-    held: Selection  # for validation
+    validation: Selection
     fingerprint: str  # SHA-256 of both, see :func:`fingerprint`
 
 
 class _Checked(NamedTuple):
-    """The usable records of a file, and what is known of each."""
+    """The usable records of a file, with the fingerprint and the mark of each."""
 
     records: Selection
     digests: ndarray  # (records, 32)
@@ -86,18 +86,21 @@ def read_set(
     checked = _checked(options.path, options, labels, report)
     if options.valid_path:
         order = random_generator(seed, stream, SPLIT).permutation(len(checked.records))
-        training, held = checked.take(order), _checked(options.valid_path, options, labels, report)
+        training, validation = (
+            checked.take(order),
+            _checked(options.valid_path, options, labels, report),
+        )
     else:
         training_indices, validation_indices = split(
             len(checked.records), options.valid, seed, stream
         )
-        training, held = checked.take(training_indices), checked.take(validation_indices)
+        training, validation = checked.take(training_indices), checked.take(validation_indices)
     if options.limit:
         training = training.take(np.arange(min(options.limit, len(training.records))))
-    training, held = training.in_order(), held.in_order()
-    _warn_of_copies(training, held, options.valid_path or options.path, report)
-    name = _combined(map(bytes, training.digests), map(bytes, held.digests))
-    return RecordSet(training.records, held.records, name)
+    training, validation = training.in_order(), validation.in_order()
+    _warn_of_copies(training, validation, options.valid_path or options.path, report)
+    name = _combined(map(bytes, training.digests), map(bytes, validation.digests))
+    return RecordSet(training.records, validation.records, name)
 
 
 def fingerprint(*parts: Iterable[Record]) -> str:
@@ -141,7 +144,7 @@ def _arrays(record: Record) -> dict[str, Any]:
 
 
 def _checked(path: str, options: SetConfig, labels: set[str], report: Report) -> _Checked:
-    """Read a file through and return what can be used of it."""
+    """Read a file through and return its usable records."""
     reading = dict(options.options)
     skip = _skips(path, reading.pop("unsound", "raise"))
     records = open_records(path, **reading)
@@ -192,15 +195,15 @@ def _judge_set(path: str, problems: Sequence[Problem], go_on: bool, report: Repo
         report(f"{path}: {problem.text}.")
 
 
-def _warn_of_copies(training: _Checked, held: _Checked, path: str, report: Report) -> None:
-    copies = shared_structures(training.marks, held.marks)
+def _warn_of_copies(training: _Checked, validation: _Checked, path: str, report: Report) -> None:
+    copies = shared_structures(training.marks, validation.marks)
     if copies:
         worst = max(copies, key=lambda copy: bool(copy.difference))  # one with other labels first
-        one, two = training.records[worst.one].source, held.records[worst.two].source
+        one, two = training.records[worst.one].source, validation.records[worst.two].source
         but = f" (but {worst.difference})" if worst.difference else ""
         report(
-            f"{path}: {len(copies)} of {len(held.records)} structures held out are in the training "
-            f"data too, such as {two} and {one}{but}: the validation loss does not test them; "
+            f"{path}: {len(copies)} of {len(validation.records)} structures held out are in the "
+            f"training data too, such as {two} and {one}{but}: the validation loss does not test them; "
             "take them out."
         )
 

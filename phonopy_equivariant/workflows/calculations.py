@@ -46,16 +46,16 @@ _FILES_ONLY = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
 
 class Calculations(NamedTuple):
-    """Everything phonopy's script is asked for."""
+    """The calculations that phonopy's script runs, and what to tell the user about them."""
 
     options: list[str]  # of the first calculation
-    settings: tuple[PhonopySettings, ...]  # of all of them
-    remarks: tuple[str, ...]  # what was chosen for the user
-    warnings: tuple[str, ...]  # what phonopy drops
+    settings: tuple[PhonopySettings, ...]  # of every calculation
+    remarks: tuple[str, ...]  # choices made for the user
+    warnings: tuple[str, ...]  # calculations that phonopy drops
 
     @property
     def first(self) -> PhonopySettings:
-        """Settings of the first calculation: those that say which cells there are."""
+        """Settings of the first calculation, which decide the cells."""
         return self.settings[0]
 
     @property

@@ -48,7 +48,7 @@ class MoleculeResult:
     source: dict[str, str]
 
     def lines(self) -> list[str]:
-        """Return what stands below the table of modes."""
+        """Return the lines below the table of modes: symmetry and thermochemistry."""
         return summary_lines(self.vibrations, self.gas)
 
     def write(self, name: str, width: float) -> None:

@@ -1,4 +1,4 @@
-"""A crystal from options to phonopy's output files: what ``phonopy-equivariant run`` does."""
+"""The ``run`` command: from a crystal and options to phonopy's output files."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def checked_modes(
 
 
 def provenance(potential: Potential) -> dict[str, str]:
-    """Return what stands in phonopy_params.yaml on the origin of its force constants."""
+    """Return the entries of phonopy_params.yaml that name the origin of its force constants."""
     return {
         "force_constants": f"{PROVENANCE} {__version__}",
         "potential": potential.name,

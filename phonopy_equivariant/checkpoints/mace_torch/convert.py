@@ -1,8 +1,9 @@
 """Convert files of mace-torch, which are pickles: reading one runs whatever code is in it.
 
 A file is opened only if its SHA-256 is that of a published model in the registry, or if the
-caller says that it is to be trusted. Needs torch and mace-torch (the extra ``mace``); what is
-written needs neither. The converted potential is compared with the original before it is kept.
+caller says that it is to be trusted. The conversion needs torch and mace-torch (the extra
+``mace``); the checkpoint it writes needs neither. It compares the converted potential with the
+original before writing the checkpoint.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Ledger:
         self._modules: dict[str, Any] = dict(model.named_modules())
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self._tensors: dict[str, Any] = dict(tensors)
-        self._taken: set[str] = set()
+        self._read: set[str] = set()
         self._whole: set[str] = set()
 
     def has(self, path: str) -> bool:
@@ -38,17 +38,17 @@ class Ledger:
         """Return a parameter or buffer, in double precision unless it has integers."""
         if path not in self._tensors:
             raise PhonopyEquivariantError(f"The model has no tensor {path}.")
-        self._taken.add(path)
+        self._read.add(path)
         array: ndarray = self._tensors[path].detach().cpu().numpy()
         return array.astype(float) if np.issubdtype(array.dtype, np.floating) else array
 
     def attribute(self, path: str, name: str, default: Any = None) -> Any:
         """Return a plain attribute of a module; older versions may lack it."""
-        self._taken.add(f"{path}.{name}")
+        self._read.add(f"{path}.{name}")
         return vars(self._modules[path]).get(name, default)
 
     def whole(self, path: str, kinds: Iterable[str]) -> Any:
-        """Return a module that the reader takes with all that is in it."""
+        """Return a module and count all its contents as read."""
         if path not in self._modules:
             raise PhonopyEquivariantError(f"The model has no module {path}.")
         if self.kind(path) not in kinds:
@@ -78,7 +78,7 @@ class Ledger:
                 )
             for name, value in vars(module).items():
                 place = f"{path}.{name}"
-                if name in module_attributes or place in self._taken:
+                if name in module_attributes or place in self._read:
                     continue
                 if name not in ignorable[kind]:
                     raise PhonopyEquivariantError(
@@ -90,7 +90,7 @@ class Ledger:
                         f"{place.lstrip('.')}={value!r} is not supported, only {required!r}."
                     )
         for path in self._tensors:
-            if path not in self._taken and not self._is_inside(path):
+            if path not in self._read and not self._is_inside(path):
                 raise PhonopyEquivariantError(f"The tensor {path} is not known.")
 
     def _is_inside(self, path: str) -> bool:

@@ -230,7 +230,7 @@ def _networks(
 
 
 def _nonlinear(source: Source, shape: LayerShape, block: str, up: dict[str, ndarray]) -> Params:
-    """Return what only the nonlinear interaction has."""
+    """Return the weights that only the nonlinear interaction has."""
     ledger = source.ledger
     residual = linear_blocks(ledger, f"{block}.linear_res")
     update = linear_blocks(ledger, f"{block}.linear_2")
