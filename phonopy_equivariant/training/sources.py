@@ -203,8 +203,8 @@ def _warn_of_copies(training: _Checked, validation: _Checked, path: str, report:
         but = f" (but {worst.difference})" if worst.difference else ""
         report(
             f"{path}: {len(copies)} of {len(validation.records)} structures held out are in the "
-            f"training data too, such as {two} and {one}{but}: the validation loss does not test them; "
-            "take them out."
+            f"training data too, such as {two} and {one}{but}: the validation loss does not test "
+            "them; take them out."
         )
 
 
