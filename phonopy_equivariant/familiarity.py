@@ -1,7 +1,7 @@
 """Measure what the features of a potential are on its training structures; see :mod:`.features`.
 
-A threshold says how far the structures go that the potential has not seen, but that are of the
-kind of its training structures.
+A threshold gives the distance of structures that are of the same kind as the training structures
+but were held out from training. Structures beyond it are far from the training data.
 """
 
 from __future__ import annotations

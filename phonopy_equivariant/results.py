@@ -26,7 +26,7 @@ class Result:
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as lists, numbers, texts and dictionaries: what JSON and YAML hold."""
+        """Return the fields as lists, numbers, texts and dictionaries, for JSON and YAML."""
         values: dict[str, Any] = plain({f.name: getattr(self, f.name) for f in _fields(self)})
         return values
 
@@ -37,7 +37,7 @@ class Result:
             Path(temporary).write_text(text, encoding="utf-8")
 
     def rows(self) -> Sequence[Sequence[str]]:
-        """Return what there is to say, as rows of texts."""
+        """Return the table of the result, as rows of texts."""
         return [[f.name, short(getattr(self, f.name))] for f in _fields(self)]
 
     def columns(self) -> Sequence[str]:
@@ -70,9 +70,9 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain({f.name: getattr(value, f.name) for f in _fields(value)})
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     if hasattr(value, "todict"):  # ase.Atoms
         return plain(value.todict())
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -76,13 +76,13 @@ def as_structure(atoms: StructureLike) -> Structure:
 
 
 def unchecked_structure(atoms: Atoms) -> Structure:
-    """Return the structure of ``ase.Atoms`` as it is, for readers that name what is wrong."""
+    """Return the structure of ``ase.Atoms`` unchecked, for readers that report its faults."""
     masses = atoms.get_masses() if atoms.has("masses") else None
     return _record(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, masses)
 
 
 def masses_of(atoms: StructureLike) -> Float[ndarray, " atoms"]:
-    """Return atomic masses (amu), those of the elements where a :class:`Structure` has none.
+    """Return atomic masses (amu); a :class:`Structure` without masses has standard masses.
 
     Raises
     ------

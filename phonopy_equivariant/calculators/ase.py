@@ -43,9 +43,9 @@ class EquivariantCalculator(Calculator):
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:
-        """Return a property of ``atoms``, or of those of the last calculation.
+        """Return a property of ``atoms``; by default of the atoms of the last calculation.
 
-        None where it is not known and ``allow_calculation`` is false.
+        Return None if the property has not been computed and ``allow_calculation`` is false.
         """
         if name != "hessian":
             return super().get_property(name, atoms, allow_calculation)

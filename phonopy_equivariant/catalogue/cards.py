@@ -68,12 +68,12 @@ def list_models() -> tuple[ModelCard, ...]:
 
 
 def models_covering(symbols: Collection[str], but: Collection[str] = ()) -> tuple[str, ...]:
-    """Return names of the models that know all elements, but for some names.
+    """Return the names of the models that know all elements, except the names in ``but``.
 
-    Those on this computer come first, then the strong one, then the registry's order.
+    Models on this computer come first, then the strong model, then the registry's order.
     """
-    wanted = set(symbols)
-    names = [c.name for c in list_models() if wanted <= set(c.elements) and c.name not in but]
+    elements = set(symbols)
+    names = [c.name for c in list_models() if elements <= set(c.elements) and c.name not in but]
     return tuple(sorted(names, key=lambda name: (local_path(name) is None, name != STRONG_MODEL)))
 
 
@@ -131,10 +131,10 @@ def _card(name: str, entry: dict[str, Any]) -> ModelCard:
 
 
 def _expand(ranges: tuple[str, ...]) -> tuple[str, ...]:
-    """Return all symbols of ranges such as H-Bi."""
+    """Return the symbols of all elements in ranges such as H-Bi."""
     symbols: list[str] = []
-    for some in ranges:
-        first, _, last = some.partition("-")
+    for span in ranges:
+        first, _, last = span.partition("-")
         symbols += chemical_symbols[atomic_numbers[first] : atomic_numbers[last or first] + 1]
     return tuple(symbols)
 

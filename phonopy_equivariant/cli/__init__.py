@@ -97,6 +97,6 @@ class _Version(argparse.Action):
 
         from phonopy_equivariant._version import __version__
 
-        others = ", ".join(f"{name} {version(name)}" for name in ("phonopy", "ase", "jax"))
-        print(f"{PROGRAM} {__version__} ({others}, Python {platform.python_version()})")
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("phonopy", "ase", "jax"))
+        print(f"{PROGRAM} {__version__} ({libraries}, Python {platform.python_version()})")
         parser.exit()

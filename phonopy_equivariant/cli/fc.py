@@ -52,14 +52,14 @@ def add_command(commands: Any) -> None:
     add_model_options(parser)
     group = parser.add_argument_group("crystal and output")
     add_dim_option(group)
-    what = group.add_mutually_exclusive_group()
-    what.add_argument(
+    output = group.add_mutually_exclusive_group()
+    output.add_argument(
         "--format",
         choices=tuple(_FILES),
         default="yaml",
         help="file of the force constants; default: yaml, which is phonopy_params.yaml",
     )
-    what.add_argument(
+    output.add_argument(
         "--force-sets",
         action="store_true",
         help="write the forces of the displaced supercells (FORCE_SETS) instead",

@@ -97,9 +97,11 @@ def add_dim_option(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_structure_arguments(parser: argparse.ArgumentParser, what: str = "structure file") -> None:
-    """Add the file of the structure, and which of its structures is meant."""
-    parser.add_argument("structure", metavar="STRUCTURE", help=what)
+def add_structure_arguments(
+    parser: argparse.ArgumentParser, description: str = "structure file"
+) -> None:
+    """Add the arguments that name a structure file and one of its structures."""
+    parser.add_argument("structure", metavar="STRUCTURE", help=description)
     parser.add_argument(
         "--index",
         type=int,

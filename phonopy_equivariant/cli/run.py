@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
+def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) -> int:
     from phonopy_equivariant.cli.start import start_potential
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import PARAMS_FILE, check_output
@@ -167,7 +167,7 @@ def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
         matrix, relaxation if args.relax else None, args.exact, args.exact_tolerance
     )
     result = crystal_phonons(crystal, potential, options, plan, console, args.irreps_table)
-    status = run_script(result, potential, plan, asked, console)
+    status = run_script(result, potential, plan, user_options, console)
     if result.modes is not None:
         console.table(result.modes, result.modes.heading())
     console.report("Exact mode" if args.exact else "Force constants", result.lines())

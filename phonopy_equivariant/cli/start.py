@@ -36,7 +36,7 @@ def start_potential(
     return potential
 
 
-def start_jax(wanted: str, console: Console) -> None:
+def start_jax(device_option: str, console: Console) -> None:
     """Start JAX on the device of ``--device``, with its compilation cache.
 
     Raises
@@ -52,18 +52,18 @@ def start_jax(wanted: str, console: Console) -> None:
 
     config: Any = jax.config
     before = config.jax_platforms
-    if wanted != "auto":  # stronger than JAX_PLATFORMS
-        config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[wanted])
+    if device_option != "auto":  # stronger than JAX_PLATFORMS
+        config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device_option])
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # jax 0.10 asserts where no plug-in is
         config.update("jax_platforms", before)
-        raise PhonopyEquivariantError(no_device(wanted)) from error
-    if wanted not in ("auto", device.platform):
+        raise PhonopyEquivariantError(no_device(device_option)) from error
+    if device_option not in ("auto", device.platform):
         config.update("jax_platforms", before)
         raise PhonopyEquivariantError(
-            f"--device {wanted}: JAX has already started on {device.platform} in this process; "
-            "run the command in a process of its own."
+            f"--device {device_option}: JAX has already started on {device.platform} in this "
+            "process; run the command in a process of its own."
         )
     console.detail(f"Device: {device}")
     console.detail(f"Compilation cache: {folder or 'none (no folder that can be written)'}")

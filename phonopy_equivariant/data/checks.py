@@ -191,17 +191,17 @@ class Survey:
         missing: dict[int, list[str]] = defaultdict(list)
         labels, owed = np.array(self._labels), np.array(self._owed)
         for k, name in enumerate(FIRST_ORDER):
-            has, asked = labels >> k & 1 == 1, owed >> k & 1 == 1
-            most = 2 * np.count_nonzero(has & asked) > np.count_nonzero(asked & (labels > 0))
+            has, expected = labels >> k & 1 == 1, owed >> k & 1 == 1
+            most = 2 * np.count_nonzero(has & expected) > np.count_nonzero(expected & (labels > 0))
             if most if self._require is None else name in self._require:
-                for place in np.flatnonzero(asked & ~has).tolist():
+                for place in np.flatnonzero(expected & ~has).tolist():
                     missing[place].append(name)
         for place, names in missing.items():
             yield Problem(self.sources[place], f"no {' and no '.join(names)}", place)
 
     def _contradictions(self) -> Iterator[Problem]:
-        for place, (other, how) in self._marks.contradictions().items():
-            text = f"the same structure as {self.sources[other]}, but {how}: one of them is wrong"
+        for place, (twin, how) in self._marks.contradictions().items():
+            text = f"the same structure as {self.sources[twin]}, but {how}: one of them is wrong"
             yield Problem(self.sources[place], text, place)
 
     def _of_stresses(self) -> Iterator[Problem]:

@@ -83,29 +83,29 @@ class MarkTable:
         return Marks(np.array(self._kinds), table[:, :3], np.array(self._levels), table[:, 3:])
 
     def contradictions(self) -> dict[int, tuple[int, str]]:
-        """Return the records whose structure another has with other labels: that one, and how."""
+        """Return, for each record that contradicts one of the same structure, that one and how."""
         marks = self.marks
-        told: dict[int, tuple[int, str]] = {}
+        contradictions: dict[int, tuple[int, str]] = {}
         for group in _groups(marks):
             for level in np.unique(marks.levels[group]):
                 places = group[marks.levels[group] == level]
                 for text, columns, tolerance in _columns():
                     values = marks.labels[places, columns]
-                    for place, other, off in _far_apart(places, values, tolerance):
-                        told.setdefault(place, (other, text.format(off)))
-        return dict(sorted(told.items()))
+                    for place, twin, off in _far_apart(places, values, tolerance):
+                        contradictions.setdefault(place, (twin, text.format(off)))
+        return dict(sorted(contradictions.items()))
 
 
 def shared_structures(one: Marks, two: Marks) -> list[Copy]:
-    """Return the equal structures of two sets, each of the second once."""
-    both = Marks(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
+    """Return the structures that two sets share; each of the second set appears once."""
+    merged = Marks(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
     border = len(one.kinds)
     copies = []
-    for group in _groups(both):
+    for group in _groups(merged):
         first = int(group[0])
         if first < border <= group[-1]:
             copies += [
-                Copy(first, int(k) - border, _difference(both, first, int(k)))
+                Copy(first, int(k) - border, _difference(merged, first, int(k)))
                 for k in group
                 if k >= border
             ]
@@ -113,7 +113,7 @@ def shared_structures(one: Marks, two: Marks) -> list[Copy]:
 
 
 def _difference(marks: Marks, one: int, two: int) -> str:
-    """Return how the labels of two records of one structure differ, or ""."""
+    """Return how the labels of two records of one structure differ; "" if they agree."""
     if marks.levels[one] != marks.levels[two]:
         return ""
     off = np.abs(marks.labels[one] - marks.labels[two])

@@ -211,8 +211,8 @@ def _create(file: h5py.File) -> None:
         "stress": (float, 3, 3),
         "level": (text,),
     }
-    for name, (kind, *rest) in shapes.items():
-        _dataset(file, name, kind, *rest)
+    for name, (kind, *row_shape) in shapes.items():
+        _dataset(file, name, kind, *row_shape)
     _dataset(file, "offsets", np.int64)
     _append(file["offsets"], np.zeros(1, np.int64))
     for name, kind in _GROUPS.items():
@@ -225,11 +225,16 @@ def _create(file: h5py.File) -> None:
             _append(group[offsets], np.zeros(1, np.int64))
 
 
-def _dataset(group: Any, name: str, kind: Any, *rest: int) -> Any:
-    # of matrices one record has thousands of elements
+def _dataset(group: Any, name: str, kind: Any, *row_shape: int) -> Any:
+    # the matrices of one record have thousands of elements
     chunk = 16 * _BLOCK if name == "values" else _BLOCK
     return group.create_dataset(
-        name, (0, *rest), kind, maxshape=(None, *rest), chunks=(chunk, *rest), compression="lzf"
+        name,
+        (0, *row_shape),
+        kind,
+        maxshape=(None, *row_shape),
+        chunks=(chunk, *row_shape),
+        compression="lzf",
     )
 
 

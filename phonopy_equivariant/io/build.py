@@ -121,23 +121,23 @@ def set_born_charges(
 
 
 def check_indices(phonon: Phonopy, settings: PhonopySettings) -> None:
-    """Raise if phonopy's options name atoms or bands that the primitive cell has not.
+    """Raise if phonopy's options name atoms or bands that the primitive cell does not have.
 
     Raises
     ------
     PhonopyEquivariantError
-        As said.
+        An index is negative or too large; the message names the option.
 
     """
     atoms = len(phonon.primitive)
-    for option, lists, count, what in (
+    for option, lists, count, noun in (
         ("--pdos", settings.pdos_indices, atoms, "atoms"),
         ("--band-indices", settings.band_indices, 3 * atoms, "bands"),
     ):
         indices: Any = [] if lists is None or isinstance(lists, str) else np.hstack([[], *lists])
         if any(not 0 <= index < count for index in indices):
             raise PhonopyEquivariantError(
-                f"{option}: the primitive cell has {count} {what}; count them from 1."
+                f"{option}: the primitive cell has {count} {noun}; count them from 1."
             )
 
 

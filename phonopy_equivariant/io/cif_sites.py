@@ -73,25 +73,25 @@ def read_sites(items: Items, formula: dict[str, float]) -> list[Site]:
 def expand(sites: list[Site], setting: Setting, lattice: Float[ndarray, "3 3"]) -> Orbits:
     """Return all atoms of the cell.
 
-    A site on a special position is put there exactly: it becomes the mean of its images that
-    lie within its digits, so that the crystal has the operations of the setting to rounding.
+    A site near a special position is moved onto it: it becomes the mean of those of its images
+    that its digits do not tell apart. So the crystal has the operations of the setting to rounding.
 
     Raises
     ------
     PhonopyEquivariantError
-        A site whose images are closer than atoms can be, or two kinds of atoms in one place.
+        Images of a site are closer than atoms can be, or two kinds of atoms share a place.
 
     """
     orbits: list[ndarray] = []
     for number, site in enumerate(sites):
         orbit = _orbit(site, setting, lattice)
-        for other, placed in zip(sites[:number], orbits, strict=True):
-            reach = max(_reach(site, lattice), _reach(other, lattice))
+        for earlier, placed in zip(sites[:number], orbits, strict=True):
+            reach = max(_reach(site, lattice), _reach(earlier, lattice))
             if not (_distances(placed, orbit[:1], lattice) < reach).any():
                 continue
-            if other.symbol != site.symbol:
+            if earlier.symbol != site.symbol:
                 raise PhonopyEquivariantError(
-                    f"has {other.label} and {site.label} in one place: partly occupied sites; "
+                    f"has {earlier.label} and {site.label} in one place: partly occupied sites; "
                     "give an ordered structure."
                 )
             orbit = orbit[:0]  # the file lists an equivalent atom as well
@@ -115,10 +115,10 @@ def same_crystal(
 
 
 def _orbit(site: Site, setting: Setting, lattice: Float[ndarray, "3 3"]) -> ndarray:
-    here = site.fraction[None]
+    fraction = site.fraction[None]
     images = setting.rotations @ site.fraction + setting.translations
-    stays = _distances(images, here, lattice)[:, 0] < _reach(site, lattice)
-    special = here[0] + _nearest(images[stays] - here).mean(axis=0)
+    stays = _distances(images, fraction, lattice)[:, 0] < _reach(site, lattice)
+    special = fraction[0] + _nearest(images[stays] - fraction).mean(axis=0)
     images = setting.rotations @ special + setting.translations
     images -= np.floor(images + 1e-9)
     apart = _distances(images, images, lattice)
@@ -176,8 +176,8 @@ def _symbol(row: dict[str, str | None], label: str, formula: dict[str, float]) -
     if not word:
         return _symbol_of_label(label, formula)
     symbol = element_of(word)
-    rest = word[len(symbol) :] if symbol else word
-    if symbol is None or not re.fullmatch(r"\d*|\d*\.?\d*[+-]|[+-]\d*\.?\d*", rest):
+    suffix = word[len(symbol) :] if symbol else word
+    if symbol is None or not re.fullmatch(r"\d*|\d*\.?\d*[+-]|[+-]\d*\.?\d*", suffix):
         if re.search(r"[A-Z][a-z]?[\d.]*[^A-Za-z]*[A-Z]|\d\.\d", word):
             raise PhonopyEquivariantError(
                 f"has sites of several kinds ({label}: {word}), that is, partly occupied or "

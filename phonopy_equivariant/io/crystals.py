@@ -178,17 +178,17 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     PhonopyEquivariantError
-        It is no file.
+        The path is a folder or does not exist.
 
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        fault = "is a folder" if path.is_dir() else "does not exist"
         remedy = "give an existing file"
         name, _, index = path.name.rpartition("@")
         if name and path.with_name(name).is_file():
             remedy = f"for a structure of {name} say {name} index={index}"
-        raise PhonopyEquivariantError(f"The structure file {path} {what}; {remedy}.")
+        raise PhonopyEquivariantError(f"The structure file {path} {fault}; {remedy}.")
     return path
 
 

@@ -47,14 +47,14 @@ def make_atoms(symbols: Sequence[str], **arguments: Any) -> Atoms:
 
 
 def unusual_masses(atoms: Atoms) -> Float[ndarray, " atoms"]:
-    """Return the masses (amu) that a structure gives to its atoms, and NaN elsewhere.
+    """Return the masses (amu) that the user gave to atoms; NaN stands for phonopy's own mass.
 
     ASE gives every atom a mass as soon as one has its own, and its standard masses are not
-    phonopy's. An element all of whose atoms have ASE's standard mass was given none; deuterium and
-    tritium leave other hydrogen alone.
+    phonopy's. So an element counts as given no mass if all its atoms have ASE's standard mass.
+    Deuterium and tritium do not make the other hydrogen atoms count as given.
     """
     masses = atoms.get_masses()
     standard = np.abs(masses - atomic_masses[atoms.numbers]) < _SAME_MASS
     isotopes = np.isin(masses, list(ISOTOPES.values()))
-    given = np.isin(atoms.numbers, atoms.numbers[~standard & ~isotopes])
-    return np.where(given | isotopes, masses, np.nan)
+    has_own_mass = np.isin(atoms.numbers, atoms.numbers[~standard & ~isotopes])
+    return np.where(has_own_mass | isotopes, masses, np.nan)

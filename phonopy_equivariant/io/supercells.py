@@ -49,18 +49,18 @@ def supercell_matrix(numbers: Any) -> Int[ndarray, "3 3"]:
     Raises
     ------
     PhonopyEquivariantError
-        Another count, numbers that are not whole, or a matrix of no or negative volume.
+        The count is another one, a number is not whole, or the volume is not positive.
 
     """
-    given = np.asarray(numbers)
-    text = f"supercell={' '.join(map(str, given.ravel()))}"
-    if given.size not in (1, 3, 9):
+    values = np.asarray(numbers)
+    text = f"supercell={' '.join(map(str, values.ravel()))}"
+    if values.size not in (1, 3, 9):
         raise PhonopyEquivariantError(
             f"{text}: give one number, three, or nine (rows of the matrix)."
         )
-    if given.dtype.kind not in "iuf" or (given != np.rint(given)).any():
+    if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
         raise PhonopyEquivariantError(f"{text}: give whole numbers.")
-    whole = np.rint(given).astype(int).ravel()
+    whole = np.rint(values).astype(int).ravel()
     matrix = whole.reshape(3, 3) if whole.size == 9 else np.diag(whole * np.ones(3, int))
     if round(np.linalg.det(matrix)) <= 0 or (whole.size < 9 and whole.min() < 1):
         remedy = "exchange two rows" if whole.size == 9 else "give positive numbers"
@@ -69,21 +69,22 @@ def supercell_matrix(numbers: Any) -> Int[ndarray, "3 3"]:
 
 
 def select_supercell(
-    crystal: Crystal, given: Int[ndarray, "3 3"] | None = None, symprec: float = 1e-5
+    crystal: Crystal, requested: Int[ndarray, "3 3"] | None = None, symprec: float = 1e-5
 ) -> tuple[Int[ndarray, "3 3"], str]:
     """Return the supercell matrix and where it comes from.
 
-    What is ``given`` wins over the file, and the file over the automatic choice.
+    The ``requested`` matrix wins over that of the file, and the file over the automatic choice.
 
     Raises
     ------
     PhonopyEquivariantError
-        What is given differs from the file's displaced supercells, or does not fit into memory.
+        The matrix is not that of the file's displaced supercells, or the supercell does not fit
+        into memory.
 
     """
     stored = crystal.supercell_matrix
-    if given is not None:
-        matrix, origin = np.asarray(given), "given by supercell="
+    if requested is not None:
+        matrix, origin = np.asarray(requested), "given by supercell="
         if crystal.dataset and stored is not None and (matrix != stored).any():
             raise PhonopyEquivariantError(
                 f"{crystal.path} has displaced supercells of supercell={dim_text(stored)}, not of "
@@ -139,8 +140,8 @@ def count_operations(
 ) -> int:
     """Return the number of symmetry operations of a supercell, translations included."""
     rotations = _symmetry(unitcell, symprec).symmetry_operations["rotations"]
-    kept = sum(_keeps(matrix, rotation[None]) for rotation in rotations)
-    return kept * (count_atoms(unitcell, matrix) // len(unitcell))
+    num_rotations = sum(_keeps(matrix, rotation[None]) for rotation in rotations)
+    return num_rotations * (count_atoms(unitcell, matrix) // len(unitcell))
 
 
 def supercell_diameter(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"]) -> float:

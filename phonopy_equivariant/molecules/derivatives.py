@@ -222,10 +222,10 @@ def _archive(path: Path) -> Any:
 def _check_same(numbers: ndarray, positions: ndarray, atoms: Atoms) -> None:
     if not np.array_equal(numbers, atoms.numbers):
         raise PhonopyEquivariantError("is of other atoms than the structure, or in another order.")
-    # the same up to a translation, once those that cross their box are whole
-    there, here = atoms.copy(), as_molecule(atoms)
-    there.positions = positions
-    shift = as_molecule(there).positions - here.positions
+    # positions may differ by a translation, and molecules that cross their box are made whole
+    stored, molecule = atoms.copy(), as_molecule(atoms)
+    stored.positions = positions
+    shift = as_molecule(stored).positions - molecule.positions
     apart = np.abs(shift - shift.mean(axis=0)).max()
     if apart > _SAME_PLACE:
         raise PhonopyEquivariantError(

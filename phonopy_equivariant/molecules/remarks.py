@@ -1,4 +1,4 @@
-"""A molecule's vibrations as text: a summary, and what there is to remark."""
+"""A molecule's vibrations as text: a summary, and warnings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def group_text(group: str) -> str:
 
 
 def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str]:
-    """Return what stands below the table."""
+    """Return the lines below the table of modes: symmetry, zero-point energy, thermochemistry."""
     symmetry = result.symmetry
     lines = [
         f"point group          {group_text(symmetry.group)}, "
@@ -71,54 +71,54 @@ def _negligible(result: MolecularVibrations, fragments: int) -> float:
 
 
 def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
-    """Return what deserves a warning; ``spin`` is that of the thermochemistry."""
-    found = []
+    """Return the warnings on a result, a line each; ``spin`` is the thermochemistry's."""
+    lines = []
     moving = result.max_force is not None and result.max_force > LARGE_FORCE
     if moving:
-        found.append(
+        lines.append(
             f"forces of {result.max_force:.2g} eV/Å: not a stationary point of this potential; "
             "use relax=True."
         )
     fragments = count_fragments(result.atoms)
     if fragments > 1:
-        found.append(
+        lines.append(
             f"the structure falls into {fragments} fragments without bonds between them: modes "
             "near zero may be their relative motion, and ideal-gas numbers mean nothing."
         )
     imaginary = int((result.frequencies < -_negligible(result, fragments)).sum())
     if imaginary:
-        found.append(
+        lines.append(
             f"imaginary frequencies: {imaginary}; a saddle point, not a minimum; displace the "
             "atoms along such a mode and relax again. Thermochemistry leaves them out."
         )
     external = np.abs(result.modes.external).max()
     if external > _LARGE_EXTERNAL and not moving:
-        found.append(
+        lines.append(
             f"a translation or rotation has {external:.0f} cm⁻¹ before projection: the Hessian is "
             "not one of a stationary point, or is noisy."
         )
     electrons = int(result.atoms.numbers.sum() - round(result.atoms.get_initial_charges().sum()))
     if (electrons - round(2 * spin)) % 2:
-        found.append(
+        lines.append(
             f"{electrons} electrons do not go with spin {spin:g} (charges in the file count): "
             "give spin=, 0.5 for a radical; the entropy contains k ln(2S + 1)."
         )
     if result.symmetrised:
-        found.append(
+        lines.append(
             f"the modes do not follow {group_text(result.symmetry.group)} exactly: frequencies and "
             f"irreps are those of the Hessian symmetrised in {group_text(result.followed)}, which "
             f"changes frequencies by up to {result.symmetrised:.2f} cm⁻¹; relax further."
         )
     elif result.followed != result.symmetry.group:
-        found.append(
+        lines.append(
             f"the modes do not follow {group_text(result.symmetry.group)}: irreps are those of "
             f"{group_text(result.followed)}; relax further, lower symmetry_tolerance=, or check "
             "that the Hessian belongs to this structure."
         )
     splitting = max((multiplet.splitting for multiplet in result.multiplets), default=0.0)
     if splitting > _LARGE_SPLITTING:
-        found.append(
+        lines.append(
             f"degenerate modes differ by up to {splitting:.1f} cm⁻¹: the Hessian is less symmetric "
             f"than {group_text(result.symmetry.group)}; relax, or lower symmetry_tolerance=."
         )
-    return found
+    return lines

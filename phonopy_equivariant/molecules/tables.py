@@ -33,20 +33,20 @@ def table_rows(result: MolecularVibrations) -> list[list[str]]:
     rows = []
     masses = result.modes.reduced_masses
     for multiplet in result.multiplets:
-        chosen = list(multiplet.modes)
+        modes = list(multiplet.modes)
         row = [
             wavenumber_text(multiplet.frequency),
             str(multiplet.degeneracy),
             multiplet.irrep,
             "yes" if multiplet.infrared else "-",
             "yes" if multiplet.raman else "-",
-            f"{masses[chosen].mean():.3f}",
+            f"{masses[modes].mean():.3f}",
         ]
         if result.infrared is not None:
-            row.append(f"{result.infrared[chosen].sum():.3f}")
+            row.append(f"{result.infrared[modes].sum():.3f}")
         if result.raman is not None:
-            row.append(f"{result.raman.activities[chosen].sum():.3f}")
-            row.append(f"{result.raman.depolarization[chosen].mean():.3f}")
+            row.append(f"{result.raman.activities[modes].sum():.3f}")
+            row.append(f"{result.raman.depolarization[modes].mean():.3f}")
         rows.append(row)
     return rows
 

@@ -27,9 +27,9 @@ def require_sound(phonon: Phonopy) -> None:
     Raises
     ------
     PhonopyEquivariantError
-        The units of a calculator that has not eV and Å; masses that are zero, negative or no
-        numbers; Born charges or a dielectric tensor that mean nothing; a primitive cell that
-        does not repeat in the supercell, or whose images have other masses.
+        Units are not eV and Å; masses are zero, negative or not numbers; Born charges or the
+        dielectric tensor are not usable; or the primitive cell does not repeat in the supercell,
+        or its images have other masses.
 
     """
     if not isinstance(phonon, Phonopy):
@@ -127,9 +127,11 @@ def repeated_primitive(phonon: Phonopy) -> Structure:
 
 
 def found_operations(phonon: Phonopy) -> Operations:
-    """Return the space group that phonopy found for the primitive cell, to its tolerance."""
-    found = phonon.primitive_symmetry.symmetry_operations
-    return operations(as_structure(phonon.primitive), found["rotations"], found["translations"])
+    """Return the space group that phonopy found for the primitive cell within its tolerance."""
+    symmetry = phonon.primitive_symmetry.symmetry_operations
+    return operations(
+        as_structure(phonon.primitive), symmetry["rotations"], symmetry["translations"]
+    )
 
 
 def primitive_operations(phonon: Phonopy) -> Operations:
@@ -152,8 +154,10 @@ def masses_break_symmetry(phonon: Phonopy) -> bool:
 
 def kinds_of_atoms(cell: PhonopyAtoms) -> Int[ndarray, " atoms"]:
     """Return a number for every atom, the same for atoms of one element and one mass."""
-    same = (cell.numbers[:, None] == cell.numbers) & np.isclose(cell.masses[:, None], cell.masses)
-    return np.unique(same.argmax(axis=1), return_inverse=True)[1] + 1
+    same_kind = (cell.numbers[:, None] == cell.numbers) & np.isclose(
+        cell.masses[:, None], cell.masses
+    )
+    return np.unique(same_kind.argmax(axis=1), return_inverse=True)[1] + 1
 
 
 def supercell_of_primitive(phonon: Phonopy) -> Int[ndarray, "3 3"]:

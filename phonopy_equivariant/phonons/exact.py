@@ -178,24 +178,24 @@ def use_exact_dynamical_matrix(
 def in_equal_blocks(
     potential: Potential, lattice: Lattice, qpoints: Float[ndarray, "q 3"], max_memory: int
 ) -> Complex[ndarray, "q columns columns"]:
-    """Return Φ(q) from blocks of one size, so that one compiled program serves all grids."""
+    """Return Φ(q), computed in blocks of one size: one compiled program serves all grids."""
     atoms = len(lattice.species)
     size = max(8, 64 // atoms)
     result = np.empty((len(qpoints), 3 * atoms, 3 * atoms), complex)
     real = real_q(qpoints)
     if atoms <= SMALL_CELL:
         real[:] = False
-    chosen = np.flatnonzero(real)
-    if len(chosen):
-        result[chosen] = respond(potential, lattice, qpoints[chosen], max_memory)[0]
-    others = np.flatnonzero(~real)
-    padding = -len(others) % size
-    # a q of no symmetry, so that it belongs with the others
-    padded = np.concatenate([qpoints[others], np.tile([0.11, 0.23, 0.37], (padding, 1))])
+    real_indices = np.flatnonzero(real)
+    if len(real_indices):
+        result[real_indices] = respond(potential, lattice, qpoints[real_indices], max_memory)[0]
+    complex_indices = np.flatnonzero(~real)
+    padding = -len(complex_indices) % size
+    # the padding is a q without symmetry, where Φ(q) is complex as at the other q of the blocks
+    padded = np.concatenate([qpoints[complex_indices], np.tile([0.11, 0.23, 0.37], (padding, 1))])
     blocks = [
         respond(potential, lattice, padded[first : first + size], max_memory)[0]
         for first in range(0, len(padded), size)
     ]
     if blocks:
-        result[others] = np.concatenate(blocks)[: len(others)]
+        result[complex_indices] = np.concatenate(blocks)[: len(complex_indices)]
     return result

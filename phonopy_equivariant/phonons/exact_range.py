@@ -171,11 +171,11 @@ def _check_progress(attempts: list[Attempt], tolerance: float) -> None:
 
 def _check_memory(atoms: int, counts: Int[ndarray, "3"], max_memory: int) -> None:
     # Φ(q) of the grid, complex, twice, and force constants with their vectors
-    needed = math.prod(int(c) for c in counts) * atoms**2 * 9 * 8 * 6
-    if needed > max_memory:
+    required = math.prod(int(c) for c in counts) * atoms**2 * 9 * 8 * 6
+    if required > max_memory:
         raise PhonopyEquivariantError(
             f"Exact mode needs force constants on {'×'.join(map(str, counts))} cells, "
-            f"{needed / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; raise "
+            f"{required / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; raise "
             "tolerance= or, in Python, max_memory=, or use a supercell (exact=False, "
             "pe.set_force_constants)."
         )

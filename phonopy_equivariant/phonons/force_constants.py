@@ -156,19 +156,19 @@ def familiarity_at(
 
 def symmetry_report(phonon: Phonopy) -> SymmetryReport:
     """Return how well the structure obeys the symmetry that phonopy found."""
-    found = found_operations(phonon)
+    space_group = found_operations(phonon)
     return SymmetryReport(
         used=len(primitive_operations(phonon).rotations),
-        found=len(found.rotations),
-        deviation=max(float(found.deviation.max()), repeat_deviation(phonon)),
+        operations=len(space_group.rotations),
+        deviation=max(float(space_group.deviation.max()), repeat_deviation(phonon)),
         isotopes=masses_break_symmetry(phonon),
     )
 
 
 def _evaluated(phonon: Phonopy, potential: Potential) -> Equilibrium:
-    found = potential.evaluate(phonon.primitive)
+    evaluation = potential.evaluate(phonon.primitive)
     atoms = np.arange(len(phonon.primitive))
-    return Equilibrium(found.forces, found.stress, found.features, atoms)
+    return Equilibrium(evaluation.forces, evaluation.stress, evaluation.features, atoms)
 
 
 def _report(

@@ -188,8 +188,10 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
                 strength,
             )
         )
-    found = operations(as_structure(phonon.primitive), **symmetry.symmetry_operations)
-    return GammaModes(str(symmetry.pointgroup_symbol), tuple(modes), float(found.deviation.max()))
+    space_group = operations(as_structure(phonon.primitive), **symmetry.symmetry_operations)
+    return GammaModes(
+        str(symmetry.pointgroup_symbol), tuple(modes), float(space_group.deviation.max())
+    )
 
 
 class _Apart:
@@ -212,9 +214,9 @@ class _Apart:
         values = np.array(self._matrix.dynamical_matrix)
         masses = self._matrix.primitive.masses
         translations = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
-        others = np.eye(len(values)) - translations @ translations.T
+        optical = np.eye(len(values)) - translations @ translations.T
         lowest = 1.0 + 2.0 * np.linalg.norm(values, 2)
-        inside = others @ values @ others
+        inside = optical @ values @ optical
         self.dynamical_matrix = inside - lowest * translations @ translations.T
 
 
@@ -288,6 +290,6 @@ def _real(irreps: IrReps) -> ndarray:
     vectors = np.asarray(irreps.eigenvectors)
     real = np.zeros(vectors.shape)
     for bands in irreps.band_indices:
-        both = np.hstack([vectors[:, bands].real, vectors[:, bands].imag])
-        real[:, bands] = np.linalg.svd(both)[0][:, : len(bands)]
+        parts = np.hstack([vectors[:, bands].real, vectors[:, bands].imag])
+        real[:, bands] = np.linalg.svd(parts)[0][:, : len(bands)]
     return real

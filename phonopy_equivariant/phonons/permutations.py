@@ -49,7 +49,11 @@ def composed_permutations() -> Iterator[None]:
 
 
 def permutations(matched: Callable[..., Any]) -> Callable[..., Any]:
-    """Return phonopy's ``compute_all_sg_permutations``, matching as few operations as it must."""
+    """Return a faster ``compute_all_sg_permutations`` for phonopy.
+
+    Only the factors of operations are matched with phonopy's function; the permutations of all
+    other operations are products of these.
+    """
 
     def composed(
         positions: Float[ndarray, "atoms 3"],
@@ -64,11 +68,13 @@ def permutations(matched: Callable[..., Any]) -> Callable[..., Any]:
         if parts is None:
             return np.asarray(matched(positions, rotations, translations, *cell, **options))
         first, pure, rotation, translation = parts
-        needed = np.concatenate([first, pure])
-        found = np.asarray(
-            matched(positions, rotations[needed], translations[needed], *cell, **options)
+        factor_indices = np.concatenate([first, pure])
+        factor_permutations = np.asarray(
+            matched(
+                positions, rotations[factor_indices], translations[factor_indices], *cell, **options
+            )
         )
-        of_rotation, of_translation = found[: len(first)], found[len(first) :]
+        of_rotation, of_translation = np.split(factor_permutations, [len(first)])
         result = np.empty((len(rotations), len(positions)), dtype="int64")
         for index, permutation in enumerate(of_rotation):
             rows = np.flatnonzero(rotation == index)
@@ -91,10 +97,11 @@ def unique_rotations(_original: Callable[..., Any]) -> Callable[..., Any]:
 def _factors(
     rotations: Int[ndarray, "operations 3 3"], translations: Float[ndarray, "operations 3"]
 ) -> tuple[ndarray, ndarray, ndarray, ndarray] | None:
-    """Return operations to match, and which two of them make each operation.
+    """Return the operations whose products are all operations, and the factors of each.
 
-    The first operation of each rotation; the pure translations; for every operation its place
-    among the former and among the latter. None where an operation is no such product.
+    The four arrays are: the index of the first operation of each rotation; the indices of the pure
+    translations; and, for every operation, its factor among the former and among the latter.
+    Return None if an operation is no such product.
     """
     first, rotation = np.unique(rotations, axis=0, return_index=True, return_inverse=True)[1:]
     rotation = rotation.ravel()

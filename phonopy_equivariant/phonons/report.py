@@ -21,13 +21,13 @@ ISOTOPES = (
 class SymmetryReport(NamedTuple):
     """How well a structure obeys the symmetry that phonopy found within its tolerance."""
 
-    used: int  # operations that the structure obeys to rounding: only these fill force constants
-    found: int  # operations of phonopy's space group
-    deviation: float  # Å, by which the worst of them misses an atom, a cell vector or an image
+    used: int  # operations that the structure obeys to rounding; only these fill force constants
+    operations: int  # operations of phonopy's space group
+    deviation: float  # Å, largest distance by which one misses an atom, a cell vector or an image
     isotopes: bool  # whether masses break phonopy's space group
 
     def remarks(self) -> list[str]:
-        """Return what to tell a user who goes on with phonopy, if anything."""
+        """Return warnings for a user who goes on with phonopy; empty if there is nothing to say."""
         remarks = [ISOTOPES + "."] if self.isotopes else []
         if self.deviation > CLOSE:
             remarks.append(
@@ -38,8 +38,8 @@ class SymmetryReport(NamedTuple):
         return remarks
 
     def row(self) -> list[str]:
-        """Return what there is to say, after a label."""
-        used = f"{self.used} of {self.found} operations used"
+        """Return a row of the report's table: label and text."""
+        used = f"{self.used} of {self.operations} operations used"
         return ["symmetry", f"{used}, largest deviation {self.deviation:.1e} Å"]
 
 
@@ -81,12 +81,12 @@ class CrystalReport(Result):
         return self.symmetry.deviation
 
     def potential_row(self) -> list[str]:
-        """Return what there is to say of the potential, after a label."""
+        """Return a row of the table that names the potential."""
         label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
         return ["potential", label]
 
     def equilibrium_rows(self) -> list[list[str]]:
-        """Return force and stress, after labels."""
+        """Return the rows of the table with residual force and stress."""
         return [
             ["residual force", f"{self.residual_force:.1e} eV/Å"],
             ["residual stress", f"{self.residual_stress:.3f} GPa"],

@@ -126,7 +126,7 @@ class Stability(Result):
         ]
 
     def remarks(self) -> list[str]:
-        """Return what a user must know before using the frequencies, if anything."""
+        """Return warnings about imaginary modes; empty if there are none."""
         if not self.imaginary:
             return []
         mesh = "×".join(map(str, self.mesh))
@@ -243,7 +243,7 @@ def stability(
 
 
 class _Sample(NamedTuple):
-    """Frequencies on a mesh, with weights, and at other q after those."""
+    """Frequencies at the q of a mesh, with weights, followed by those at further q."""
 
     qpoints: Float[ndarray, "q 3"]
     frequencies: Float[ndarray, "q bands"]  # THz
@@ -266,14 +266,14 @@ def _sample(
             f"phonopy refuses the mesh {mesh} ({error}); give three whole numbers, as in 20 20 20."
         ) from error
     on_mesh: Any = sampled.mesh
-    others = get_commensurate_points(supercell_of_primitive(phonon))
+    extra_qpoints = get_commensurate_points(supercell_of_primitive(phonon))
     if path is not None:
-        others = np.concatenate([others, path])
-    sampled.run_qpoints(others)
-    at_others: Any = sampled.qpoints
+        extra_qpoints = np.concatenate([extra_qpoints, path])
+    sampled.run_qpoints(extra_qpoints)
+    at_extra_qpoints: Any = sampled.qpoints
     return _Sample(
-        np.concatenate([on_mesh.qpoints, others]),
-        np.concatenate([on_mesh.frequencies, at_others.frequencies]),
+        np.concatenate([on_mesh.qpoints, extra_qpoints]),
+        np.concatenate([on_mesh.frequencies, at_extra_qpoints.frequencies]),
         np.asarray(on_mesh.weights),
         tuple(int(number) for number in on_mesh.mesh_numbers),
     )

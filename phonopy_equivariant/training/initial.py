@@ -64,22 +64,22 @@ def refit_energies(
 ) -> Potential:
     """Return the potential with energies of free atoms shifted to suit records with energies.
 
-    The shifts x_z are the :func:`.reference_energies` of E - E_model: an element with isolated
-    atoms in the data gets their energy; for the others they minimise
-    sum |E - E_model - sum_z n_z x_z|², smallest norm where the data leave a choice, as a single
-    compound does. Forces do not change. A set is its records and their graphs.
+    The shifts x_z are the :func:`.reference_energies` of E - E_model. An element with isolated
+    atoms in the data gets the shift of these atoms. The shifts of the other elements minimise
+    sum |E - E_model - sum_z n_z x_z|²; if the data leave a choice, as a single compound does, the
+    shifts of smallest norm are taken. Forces do not change. A set is its records and their graphs.
     """
     labelled = [(records, graphs, np.flatnonzero(graphs.has["energy"])) for records, graphs in sets]
     if not any(len(places) for _, _, places in labelled):
         return potential
-    found = reference_energies(
+    shift_of_element = reference_energies(
         dataclasses.replace(record, energy=(record.energy or 0.0) - value)
         for records, graphs, places in labelled
         for record, value in zip(
             Selection(records, places), _predicted(potential, graphs, places), strict=True
         )
     )
-    shifts = np.array([found.get(z, 0.0) for z in potential.species])
+    shifts = np.array([shift_of_element.get(z, 0.0) for z in potential.species])
     return dataclasses.replace(potential, params=_shifted(potential, shifts))
 
 
@@ -110,9 +110,9 @@ def _from_scratch(
     # YAML has lists only, a configuration tuples only
     values = {key: tuple(x) if isinstance(x, list) else x for key, x in values.items()}
     plain = kind.from_dict(values)  # refuses unknown keys
-    some = records[:: max(1, len(records) // _COUNTED)]
+    sample = records[:: max(1, len(records) // _COUNTED)]
     if "avg_num_neighbors" in fields:
-        values.setdefault("avg_num_neighbors", max(average_neighbours(some, plain.cutoff), 1.0))
+        values.setdefault("avg_num_neighbors", max(average_neighbours(sample, plain.cutoff), 1.0))
     if "scale" in fields:
         values.setdefault("scale", summarise(records).force_rms or 1.0)
     return random_potential(kind.from_dict(values), config.seed, config.dtype)
@@ -120,17 +120,17 @@ def _from_scratch(
 
 def _shifted(potential: Potential, shifts: Float[ndarray, " species"]) -> Params:
     """Return the parameters with energies of free atoms shifted."""
-    found = []
+    shapes = []
 
     def shift(path: Any, leaf: Array) -> Array:
         if jax.tree_util.keystr(path[-1:], simple=True) != ATOMIC_ENERGIES:
             return leaf
-        found.append(leaf.shape)
+        shapes.append(leaf.shape)
         with x64_mode():
             return jnp.asarray(np.asarray(leaf, float) + shifts.reshape(leaf.shape), leaf.dtype)
 
     params: Params = jax.tree_util.tree_map_with_path(shift, potential.params)
-    if len(found) != 1:
+    if len(shapes) != 1:
         raise PhonopyEquivariantError(
             "This architecture has no energies of free atoms to fit; set energies: keep."
         )

@@ -101,8 +101,8 @@ def _evaluate(
             values = energies(positions, strain)
             return values.sum(), values
 
-        wanted = (0,) if strain is None else (0, 1)
-        slopes, values = jax.grad(total, wanted, has_aux=True)(positions, strain)
+        argument_numbers = (0,) if strain is None else (0, 1)
+        slopes, values = jax.grad(total, argument_numbers, has_aux=True)(positions, strain)
         return slopes[0], (None if strain is None else slopes[1], values)
 
     estimator = None if loss.hessian is None else ESTIMATORS[loss.hessian.estimator]
@@ -126,13 +126,13 @@ def _products(
     positions: Float[Array, "nodes 3"],
     directions: Float[Array, "nodes samples 3"],
 ) -> tuple[Array, Float[Array, "nodes samples 3"], tuple[Array | None, Array]]:
-    """Return the gradient, Hessian-vector products, and what comes with the gradient."""
+    """Return the gradient, Hessian-vector products, and the auxiliary values of the gradient."""
 
     def product(direction: Array) -> tuple[Array, Array, tuple[Array | None, Array]]:
         return jax.jvp(gradient, (positions,), (direction,), has_aux=True)
 
-    slopes, products, rest = jax.vmap(product, in_axes=1, out_axes=(None, 1, None))(directions)
-    return slopes, products, rest
+    slopes, products, auxiliary = jax.vmap(product, in_axes=1, out_axes=(None, 1, None))(directions)
+    return slopes, products, auxiliary
 
 
 def _second_derivatives(
@@ -153,30 +153,30 @@ def _second_derivatives(
 
 
 def _energy_term(
-    term: Term, found: Evaluated, graph: jraph.GraphsTuple, share: Array
+    term: Term, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
 ) -> tuple[Array, Array]:
     atoms = jnp.maximum(graph.n_node, 1).astype(share.dtype)
-    residual = (found.energies - graph.globals["energy"]) / atoms
+    residual = (evaluated.energies - graph.globals["energy"]) / atoms
     value = jnp.sum(share * rho(term, residual**2))
     return value, sums(jnp.abs(residual), share > 0)
 
 
 def _forces_term(
-    term: Term, found: Evaluated, graph: jraph.GraphsTuple, share: Array
+    term: Term, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
 ) -> tuple[Array, Array]:
-    residual = found.gradient + graph.nodes["forces"]
-    weights = share[found.owner]
+    residual = evaluated.gradient + graph.nodes["forces"]
+    weights = share[evaluated.owner]
     value = jnp.sum(weights * rho(term, jnp.sum(residual**2, axis=-1)))
     return value, sums(jnp.mean(jnp.abs(residual), axis=-1), weights > 0)
 
 
 def _stress_term(
-    term: Term, found: Evaluated, graph: jraph.GraphsTuple, share: Array
+    term: Term, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
 ) -> tuple[Array, Array]:
     volume = graph.globals["volume"]
     volume = jnp.where(volume > 0, volume, 1.0)[:, None, None]  # zero on padding
-    assert found.virial is not None  # asked for by this term
-    residual = found.virial / volume - graph.globals["stress"]
+    assert evaluated.virial is not None  # asked for by this term
+    residual = evaluated.virial / volume - graph.globals["stress"]
     value = jnp.sum(share * rho(term, jnp.sum(residual**2, axis=(1, 2))))
     return value, sums(jnp.mean(jnp.abs(residual), axis=(1, 2)), share > 0)
 
@@ -185,10 +185,10 @@ class Pairs:
     """u·H·v of random pairs of atoms."""
 
     def costs(
-        self, _term: HessianTerm, found: Evaluated, graph: jraph.GraphsTuple
+        self, _term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
     ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
-        """Return what each structure costs, and an estimate of ‖ΔH‖²/n for the metric."""
-        squares = (found.samples - graph.globals["pairs"]) ** 2
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
+        squares = (evaluated.samples - graph.globals["pairs"]) ** 2
         squares_norm = 9 * graph.n_node.astype(squares.dtype) * jnp.mean(squares, axis=1)
         return squares_norm, squares_norm
 
@@ -196,20 +196,20 @@ class Pairs:
 class Products:
     """Hessian-vector products: a base of :class:`Columns` and :class:`Probes`."""
 
-    def residual(self, found: Evaluated, graph: jraph.GraphsTuple) -> Array:
+    def residual(self, evaluated: Evaluated, graph: jraph.GraphsTuple) -> Array:
         """Return ΔH times each direction."""
-        return found.samples - graph.nodes["products"]
+        return evaluated.samples - graph.nodes["products"]
 
 
 class Probes(Products):
     """H·z with random signs z."""
 
     def costs(
-        self, _term: HessianTerm, found: Evaluated, graph: jraph.GraphsTuple
+        self, _term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
     ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
-        """Return what each structure costs, and an estimate of ‖ΔH‖²/n for the metric."""
-        square = jnp.mean(jnp.sum(self.residual(found, graph) ** 2, axis=-1), axis=-1)
-        summed = jax.ops.segment_sum(square, found.owner, len(graph.n_node))
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
+        square = jnp.mean(jnp.sum(self.residual(evaluated, graph) ** 2, axis=-1), axis=-1)
+        summed = jax.ops.segment_sum(square, evaluated.owner, len(graph.n_node))
         squares_norm = summed / jnp.maximum(graph.n_node.astype(square.dtype), 1)
         return squares_norm, squares_norm
 
@@ -218,15 +218,15 @@ class Columns(Products):
     """Three columns of H that belong to a random atom."""
 
     def costs(
-        self, term: HessianTerm, found: Evaluated, graph: jraph.GraphsTuple
+        self, term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
     ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
-        """Return what each structure costs, and an estimate of ‖ΔH‖²/n for the metric."""
-        residual, graphs = self.residual(found, graph), len(graph.n_node)
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
+        residual, graphs = self.residual(evaluated, graph), len(graph.n_node)
         split = residual.reshape(len(residual), -1, 3, 3)  # (nodes, samples, column, row)
         blocks = jnp.sum(split**2, axis=(2, 3))
-        columns = jax.ops.segment_sum(blocks, found.owner, graphs)
+        columns = jax.ops.segment_sum(blocks, evaluated.owner, graphs)
         if term.over == "block":
-            costs = jax.ops.segment_sum(rho(term, blocks), found.owner, graphs)
+            costs = jax.ops.segment_sum(rho(term, blocks), evaluated.owner, graphs)
         else:
             costs = rho(term, columns)
         return jnp.mean(costs, axis=1), jnp.mean(columns, axis=1)
@@ -240,9 +240,9 @@ ESTIMATORS: dict[str, Columns | Probes | Pairs] = {
 
 
 def _hessian_term(
-    term: HessianTerm, found: Evaluated, graph: jraph.GraphsTuple, share: Array
+    term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
 ) -> tuple[Array, Array]:
-    costs, squares_norm = ESTIMATORS[term.estimator].costs(term, found, graph)
+    costs, squares_norm = ESTIMATORS[term.estimator].costs(term, evaluated, graph)
     # the metric is ‖ΔH‖²/n whatever the loss
     return jnp.sum(share * costs), sums(squares_norm, share > 0)
 

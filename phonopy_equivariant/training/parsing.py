@@ -21,7 +21,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise PhonopyEquivariantError(f"{where}: must be a list.")
-        return tuple(build(arguments[0], some, f"{where}[{k}]") for k, some in enumerate(value))
+        return tuple(build(arguments[0], item, f"{where}[{k}]") for k, item in enumerate(value))
     if origin is Literal:
         if value not in arguments:
             choices = ", ".join(map(str, arguments))
@@ -49,7 +49,7 @@ def _build_dataclass(kind: type, value: Any, where: str) -> Any:
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and field.name not in value:
             raise PhonopyEquivariantError(f"the key {_join(where, field.name)!r} is missing.")
-    return kind(**{key: build(hints[key], some, _join(where, key)) for key, some in value.items()})
+    return kind(**{key: build(hints[key], item, _join(where, key)) for key, item in value.items()})
 
 
 def _build_scalar(kind: type, value: Any, where: str) -> Any:

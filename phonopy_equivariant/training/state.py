@@ -111,7 +111,7 @@ def load_origin(path: Path) -> Origin:
 
 
 def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress]:
-    """Return what :func:`save_state` wrote; ``template`` has the structure it must have.
+    """Return the state in a file of :func:`save_state`, with the structure of ``template``.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress]:
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a state; whatever is wrong with it becomes one line."""
+    """Open a state; if it is damaged, raise an error of one line."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

@@ -48,7 +48,7 @@ class MoleculeResult:
     source: dict[str, str]
 
     def lines(self) -> list[str]:
-        """Return what stands below the table of modes."""
+        """Return the lines below the table of modes: symmetry and thermochemistry."""
         return summary_lines(self.vibrations, self.gas)
 
     def write(self, name: str, width: float) -> None:
@@ -68,22 +68,22 @@ def molecule_vibrations(
     Raises
     ------
     PhonopyEquivariantError
-        Not a molecule, a file that does not belong to it, an element that the potential does not
-        know, no convergence, or no such state of an ideal gas.
+        The structure is not a molecule, a file does not belong to it, the potential does not know
+        an element, the relaxation does not converge, or the state of the ideal gas does not exist.
 
     """
-    more = _file_derivatives(molecule, options)
+    derivatives = _file_derivatives(molecule, options)
     if potential is None:
         assert options.hessian is not None
         values = read_hessian(options.hessian, molecule)
         with progress.stage("Normal modes and symmetry"):
-            result = analyse_hessian(molecule, values, options.symmetry_tolerance, *more)
+            result = analyse_hessian(molecule, values, options.symmetry_tolerance, *derivatives)
         source = {"hessian": str(options.hessian)}
     else:
         if options.relax:
             molecule = _relaxed(molecule, potential, options.fmax, progress)
         with progress.stage(f"Hessian of {len(molecule)} atoms, normal modes and symmetry"):
-            result = vibrations(molecule, potential, options.symmetry_tolerance, *more)
+            result = vibrations(molecule, potential, options.symmetry_tolerance, *derivatives)
         for remark in familiarity_remarks(potential, molecule):
             progress.warn(remark)
         source = {

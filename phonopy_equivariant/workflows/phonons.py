@@ -141,7 +141,7 @@ def prepared_crystal(
 def compute_phonons(
     phonon: Phonopy, potential: Potential, options: PhononOptions, progress: Progress
 ) -> ForceConstantsReport | ExactReport:
-    """Give ``phonon`` analytic force constants or the exact D(q); warn of what a user should know.
+    """Give ``phonon`` analytic force constants or the exact D(q), and warn of problems.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def compute_phonons(
 
 
 def equilibrium_remarks(force: float, stress: float) -> list[str]:
-    """Return what to tell about residual force (eV/Å) and stress (GPa), if anything."""
+    """Return warnings if the residual force (eV/Å) or stress (GPa) is large."""
     remarks = []
     if force > LARGE_FORCE:
         remarks.append(

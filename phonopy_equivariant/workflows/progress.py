@@ -11,19 +11,19 @@ Item = TypeVar("Item")
 
 
 class Progress(Protocol):
-    """What a workflow tells while it runs."""
+    """How a running workflow reports to the user."""
 
     def say(self, line: str) -> None:
-        """Tell of a choice that was made."""
+        """Report a choice that was made."""
 
     def detail(self, line: str) -> None:
-        """Tell what only the curious want to know."""
+        """Report a detail that few users need."""
 
     def warn(self, line: str) -> None:
-        """Tell what a user should act on."""
+        """Report a problem that the user should act on."""
 
     def stage(self, title: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
-        """Be in a stage of the work; yields a function that changes what is shown."""
+        """Show a stage of the work while the context is open; yields a function that updates it."""
 
     def track(self, title: str, items: Sequence[Item]) -> Iterable[Item]:
         """Yield items, and show how many are done."""

@@ -1,4 +1,4 @@
-"""A structure relaxed, with what there is to report of it."""
+"""Relax a structure and report the relaxation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Relaxation(Result):
     last: RelaxationStep
 
     def rows(self) -> list[list[str]]:
-        """Return what changed."""
+        """Return a row for energy, force, stress and volume, before and after, among others."""
         first, last = self.first, self.last
         return [
             ["potential", self.model],

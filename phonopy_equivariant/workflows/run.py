@@ -1,4 +1,4 @@
-"""A crystal from options to phonopy's output files: what ``phonopy-equivariant run`` does."""
+"""The ``run`` command: from a crystal and options to phonopy's output files."""
 
 from __future__ import annotations
 
@@ -69,18 +69,19 @@ def crystal_phonons(
 ) -> CrystalPhonons:
     """Return the phonons of a crystal for the calculations that phonopy's options ask for.
 
-    Everything that can be refused is refused before anything is computed. With ``table`` the
-    optical modes at Γ are part of the result.
+    All checks of the input come before anything is computed. With ``table`` the optical modes at Γ
+    are part of the result.
 
     Raises
     ------
     PhonopyEquivariantError
-        A crystal, a supercell, masses or Born charges that cannot be used; no convergence.
+        The crystal, supercell, masses or Born charges cannot be used; or the relaxation does not
+        converge.
 
     """
     settings = plan.first
     if options.relaxation is not None and settings.primitive_matrix is None:
-        # what is said of the primitive cell, masses and charges is refused before the relaxation
+        # an unusable primitive cell, mass or charge is refused before the relaxation
         _checked_phonon(crystal, np.eye(3, dtype=int), plan, table)
     crystal = prepared_crystal(crystal, potential, options, progress)
     matrix, origin = select_supercell(
@@ -92,17 +93,20 @@ def crystal_phonons(
     if born:
         progress.say(f"Born charges: from {born}")
     report = compute_phonons(phonon, potential, options, progress)
-    found = checked_modes(phonon, potential, progress, plan.mesh)
-    return CrystalPhonons(phonon, report, found, gamma_modes(phonon) if table else None)
+    modes = checked_modes(phonon, potential, progress, plan.mesh)
+    return CrystalPhonons(phonon, report, modes, gamma_modes(phonon) if table else None)
 
 
 def _checked_phonon(
     crystal: Crystal, matrix: Int[ndarray, "3 3"], plan: Calculations, table: bool
 ) -> tuple[Phonopy, str | None]:
-    """Return phonopy's object and the source of its Born charges; refuse what it cannot do."""
+    """Return phonopy's object and the source of its Born charges.
+
+    Indices of bands and atoms, and the primitive cell of a table, are checked on the way.
+    """
     phonon = build_phonon(crystal, matrix, plan.first)
-    for each in plan.settings:
-        check_indices(phonon, each)
+    for settings in plan.settings:
+        check_indices(phonon, settings)
     if table:
         check_primitive(phonon)
     return phonon, set_born_charges(phonon, crystal, plan.first)
@@ -112,12 +116,12 @@ def run_script(
     result: CrystalPhonons,
     potential: Potential,
     plan: Calculations,
-    asked: list[str],
+    user_options: list[str],
     progress: Progress,
 ) -> int:
     """Write phonopy_params.yaml, run phonopy's script on it, and return its exit status.
 
-    ``asked`` are the options that need not be named because the user gave them.
+    Options that are added to those of the user are reported, those in ``user_options`` are not.
     """
     phonon, report = result.phonon, result.report
     options = plan.options + _symmetry_options(report.symmetry)
@@ -136,7 +140,7 @@ def run_script(
             return run_phonopy(PARAMS_FILE, [*options, "--no-fc-symmetry"], further)
     write_params(phonon, PARAMS_FILE, provenance(potential))
     options += ["--no-fc-symmetry"] * (report.sum_rule < NEGLIGIBLE_DRIFT)
-    added = " ".join(word for word in options if word not in asked)
+    added = " ".join(word for word in options if word not in user_options)
     progress.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on with {added}.")
     return run_phonopy(PARAMS_FILE, options, further)
 
@@ -147,16 +151,15 @@ def checked_modes(
     progress: Progress,
     settings: PhonopySettings | None = None,
 ) -> Stability:
-    """Return imaginary modes where phonopy's options ask for frequencies, and warn of them.
+    """Search imaginary modes on the mesh and the bands of phonopy's options; warn of each finding.
 
-    They are looked at on the mesh and the bands. Without a mesh it is the one of
-    :func:`plan_calculations`.
+    Options without a mesh are searched on the mesh of :func:`plan_calculations`.
     """
     with progress.stage("Imaginary modes, and whether the supercell suffices"):
         if settings is None:
-            found = stability(phonon, potential, DEFAULT_MESH)
+            result = stability(phonon, potential, DEFAULT_MESH)
         else:
-            found = stability(
+            result = stability(
                 phonon,
                 potential,
                 DEFAULT_MESH if settings.mesh_numbers is None else settings.mesh_numbers,
@@ -165,13 +168,13 @@ def checked_modes(
                 is_time_reversal=settings.is_time_reversal_symmetry,
                 is_gamma_center=settings.is_gamma_center,
             )
-    for remark in found.remarks():
+    for remark in result.remarks():
         progress.warn(remark)
-    return found
+    return result
 
 
 def provenance(potential: Potential) -> dict[str, str]:
-    """Return what stands in phonopy_params.yaml on the origin of its force constants."""
+    """Return the entries of phonopy_params.yaml that name the origin of its force constants."""
     return {
         "force_constants": f"{PROVENANCE} {__version__}",
         "potential": potential.name,

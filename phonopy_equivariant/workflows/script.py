@@ -63,41 +63,44 @@ class SplitArguments(NamedTuple):
 
 
 def split_arguments(words: Sequence[str], ours: argparse.ArgumentParser) -> SplitArguments:
-    """Sort words into our options, phonopy's options and the rest, each with its values.
+    """Sort words into our options, phonopy's options and positional words.
 
-    An option takes its values as argparse would: a positional word after an option that takes
-    any number of values belongs to the option.
+    Each option comes with its values, which it takes as argparse would: a positional word after
+    an option that takes any number of values belongs to the option.
 
     Raises
     ------
     UsageError
-        An option that neither knows; the nearest is offered.
+        Neither we nor phonopy have the option; the message offers the nearest one.
 
     """
     counts = _value_counts(_phonopy_parser()), _value_counts(ours)
-    known = counts[0] | counts[1]
+    value_counts = counts[0] | counts[1]
     result = SplitArguments([], [], [])
     index = 0
     while index < len(words):
         word = words[index]
         name, attached, _ = word.partition("=")
         name = name.replace("_", "-") if name.startswith("--") else name
-        taken = 1
+        num_words = 1
         if not _is_option(word):
             result.positional.append(word)
-        elif name in known:
+        elif name in value_counts:
             if not attached:
-                taken += _count_values(words[index + 1 :], known[name])
+                num_words += _count_values(words[index + 1 :], value_counts[name])
             target = result.ours if name in counts[1] else result.phonopys
-            target += [name + word[len(name) :], *words[index + 1 : index + taken]]
-        elif re.fullmatch("-[A-Za-z]{2,}", word) and {f"-{x}" for x in word[1:]} <= known.keys():
+            target += [name + word[len(name) :], *words[index + 1 : index + num_words]]
+        elif (
+            re.fullmatch("-[A-Za-z]{2,}", word)
+            and {f"-{x}" for x in word[1:]} <= value_counts.keys()
+        ):
             for letter in word[1:]:  # -ps stands for -p -s
                 (result.ours if f"-{letter}" in counts[1] else result.phonopys).append(f"-{letter}")
         else:
-            near = nearest(name, known)
+            near = nearest(name, value_counts)
             hint = f"; did you mean {near}?" if near else ""
             raise UsageError(f"unknown option {name}{hint}")
-        index += taken
+        index += num_words
     return result
 
 
@@ -167,8 +170,8 @@ def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySett
     file, options
         The file, and options of the first calculation.
     further
-        Settings of calculations after it, which the script would drop: they run on the same cells
-        and force constants.
+        Settings of the calculations after the first. The script would drop these calculations; here
+        they run on the same cells and force constants.
 
     Raises
     ------
@@ -179,9 +182,9 @@ def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySett
     from phonopy.scripts.phonopy import run
 
     def all_of_them(calculate: Calculation) -> Calculation:
-        def calculation(phonon: Phonopy, settings: PhonopySettings, *rest: Any) -> None:
-            for each in (settings, *further):
-                calculate(phonon, each, *rest)
+        def calculation(phonon: Phonopy, settings: PhonopySettings, *arguments: Any) -> None:
+            for calculation_settings in (settings, *further):
+                calculate(phonon, calculation_settings, *arguments)
 
         return calculation
 
@@ -227,8 +230,8 @@ def _parse(options: Sequence[str]) -> PhonopyConfParser:
     except UsageError:
         raise
     except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
-        said = talk.getvalue() or str(error)
-        raise UsageError(f"phonopy refuses its options: {_one_line(said)}") from error
+        message = talk.getvalue() or str(error)
+        raise UsageError(f"phonopy refuses its options: {_one_line(message)}") from error
 
 
 def _check_finite(tags: Mapping[str, Any]) -> None:
@@ -241,9 +244,9 @@ def _check_finite(tags: Mapping[str, Any]) -> None:
 
 def _check_positive(settings: PhonopySettings, options: Sequence[str]) -> None:
     """Refuse zero and negative numbers where phonopy needs positive ones."""
-    given = _phonopy_parser().parse_args(["phonopy_params.yaml", *options])
+    parsed = _phonopy_parser().parse_args(["phonopy_params.yaml", *options])
     for in_settings, in_parser, message in _POSITIVE:
-        for value in (getattr(given, in_parser), getattr(settings, in_settings)):
+        for value in (getattr(parsed, in_parser), getattr(settings, in_settings)):
             if value is not None and not (np.array(value, float) > 0).all():
                 raise UsageError(f"{message}.")
 
@@ -312,8 +315,8 @@ def _is_option(word: str) -> bool:
     return len(word) > 1 and word.startswith("-") and not _NEGATIVE_NUMBER.match(word)
 
 
-def _count_values(rest: Sequence[str], count: int | str | None) -> int:
-    free = next((k for k, word in enumerate(rest) if _is_option(word)), len(rest))
+def _count_values(following: Sequence[str], count: int | str | None) -> int:
+    free = next((k for k, word in enumerate(following) if _is_option(word)), len(following))
     if isinstance(count, int):
         return min(count, free)
     return free if count in ("+", "*") else min(1, free)
