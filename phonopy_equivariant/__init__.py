@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from phonopy_equivariant.potential import Evaluation, Potential, random_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
     from phonopy_equivariant.response.dynamical_matrix import dynamical_matrices
-    from phonopy_equivariant.response.elastic import ElasticTensor, elastic_tensor
+    from phonopy_equivariant.response.elastic import elastic_tensor
+    from phonopy_equivariant.response.elasticity import ElasticTensor
     from phonopy_equivariant.response.gruneisen import GruneisenParameters, gruneisen_parameters
     from phonopy_equivariant.runtime.allocation import keep_freed_memory
     from phonopy_equivariant.runtime.cache import enable_compilation_cache
@@ -97,7 +98,7 @@ __all__ = [
 # public name -> module that defines it
 _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
-    "ElasticTensor": "response.elastic",
+    "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
     "ExactReport": "phonons.exact",
