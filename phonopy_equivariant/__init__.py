@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_matrix
     from phonopy_equivariant.phonons.force_constants import force_constants, set_force_constants
     from phonopy_equivariant.phonons.gamma_modes import GammaModes, gamma_modes
+    from phonopy_equivariant.phonons.gruneisen import (
+        GruneisenBands,
+        GruneisenMesh,
+        gruneisen_bands,
+        gruneisen_mesh,
+    )
     from phonopy_equivariant.phonons.report import ForceConstantsReport
     from phonopy_equivariant.phonons.stability import Stability, stability
     from phonopy_equivariant.potential import Evaluation, Potential, random_potential
@@ -59,6 +65,8 @@ __all__ = [
     "Familiarity",
     "ForceConstantsReport",
     "GammaModes",
+    "GruneisenBands",
+    "GruneisenMesh",
     "GruneisenParameters",
     "MACEConfig",
     "MolecularVibrations",
@@ -80,6 +88,8 @@ __all__ = [
     "fit_familiarity",
     "force_constants",
     "gamma_modes",
+    "gruneisen_bands",
+    "gruneisen_mesh",
     "gruneisen_parameters",
     "hessian",
     "keep_freed_memory",
@@ -105,6 +115,8 @@ _HOME = {
     "Familiarity": "features",
     "ForceConstantsReport": "phonons.report",
     "GammaModes": "phonons.gamma_modes",
+    "GruneisenBands": "phonons.gruneisen",
+    "GruneisenMesh": "phonons.gruneisen",
     "GruneisenParameters": "response.gruneisen",
     "MACEConfig": "models.mace_config",
     "MolecularVibrations": "molecules.analysis",
@@ -125,6 +137,8 @@ _HOME = {
     "fit_familiarity": "familiarity",
     "force_constants": "phonons.force_constants",
     "gamma_modes": "phonons.gamma_modes",
+    "gruneisen_bands": "phonons.gruneisen",
+    "gruneisen_mesh": "phonons.gruneisen",
     "gruneisen_parameters": "response.gruneisen",
     "hessian": "response.autodiff.hessian",
     "keep_freed_memory": "runtime.allocation",
