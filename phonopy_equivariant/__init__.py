@@ -35,12 +35,19 @@ if TYPE_CHECKING:
     from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_matrix
     from phonopy_equivariant.phonons.force_constants import force_constants, set_force_constants
     from phonopy_equivariant.phonons.gamma_modes import GammaModes, gamma_modes
+    from phonopy_equivariant.phonons.gruneisen import (
+        GruneisenBands,
+        GruneisenMesh,
+        gruneisen_bands,
+        gruneisen_mesh,
+    )
     from phonopy_equivariant.phonons.report import ForceConstantsReport
     from phonopy_equivariant.phonons.stability import Stability, stability
     from phonopy_equivariant.potential import Evaluation, Potential, random_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
     from phonopy_equivariant.response.dynamical_matrix import dynamical_matrices
-    from phonopy_equivariant.response.elastic import ElasticTensor, elastic_tensor
+    from phonopy_equivariant.response.elastic import elastic_tensor
+    from phonopy_equivariant.response.elasticity import ElasticTensor
     from phonopy_equivariant.response.gruneisen import GruneisenParameters, gruneisen_parameters
     from phonopy_equivariant.runtime.allocation import keep_freed_memory
     from phonopy_equivariant.runtime.cache import enable_compilation_cache
@@ -58,6 +65,8 @@ __all__ = [
     "Familiarity",
     "ForceConstantsReport",
     "GammaModes",
+    "GruneisenBands",
+    "GruneisenMesh",
     "GruneisenParameters",
     "MACEConfig",
     "MolecularVibrations",
@@ -79,6 +88,8 @@ __all__ = [
     "fit_familiarity",
     "force_constants",
     "gamma_modes",
+    "gruneisen_bands",
+    "gruneisen_mesh",
     "gruneisen_parameters",
     "hessian",
     "keep_freed_memory",
@@ -97,13 +108,15 @@ __all__ = [
 # public name -> module that defines it
 _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
-    "ElasticTensor": "response.elastic",
+    "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
     "ExactReport": "phonons.exact",
     "Familiarity": "features",
     "ForceConstantsReport": "phonons.report",
     "GammaModes": "phonons.gamma_modes",
+    "GruneisenBands": "phonons.gruneisen",
+    "GruneisenMesh": "phonons.gruneisen",
     "GruneisenParameters": "response.gruneisen",
     "MACEConfig": "models.mace_config",
     "MolecularVibrations": "molecules.analysis",
@@ -124,6 +137,8 @@ _HOME = {
     "fit_familiarity": "familiarity",
     "force_constants": "phonons.force_constants",
     "gamma_modes": "phonons.gamma_modes",
+    "gruneisen_bands": "phonons.gruneisen",
+    "gruneisen_mesh": "phonons.gruneisen",
     "gruneisen_parameters": "response.gruneisen",
     "hessian": "response.autodiff.hessian",
     "keep_freed_memory": "runtime.allocation",

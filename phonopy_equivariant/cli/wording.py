@@ -26,6 +26,8 @@ _OPTIONS = {
     "dtype=": "--dtype ",
     "head=": "--head ",
     "spin=": "--spin ",
+    "mesh=": "--mesh ",
+    "band_points=": "--band-points ",
 }
 # Where a command has another option for a parameter.
 _OF_COMMAND: dict[str, dict[str, str]] = {

@@ -13,14 +13,13 @@ interact; a strain does not act on any of them. Where it does act on one, C dive
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
-from ase.units import GPa
+from ase.units import GPa, _amu
 from jaxtyping import Array, Float
 from numpy import ndarray
 
@@ -31,10 +30,10 @@ from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
 from phonopy_equivariant.response.bloch.lattice import lattice_response
+from phonopy_equivariant.response.elasticity import ElasticTensor
 from phonopy_equivariant.response.rounding import ROUNDING, ZONE_BOUNDARY, rounding_of
-from phonopy_equivariant.results import Result
 from phonopy_equivariant.runtime.compilation import compiled
-from phonopy_equivariant.structure import Structure, StructureLike, as_structure
+from phonopy_equivariant.structure import Structure, StructureLike, as_structure, masses_of
 
 # xx, yy, zz, yz, xz, xy; shear strains are γ = 2ε
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -45,12 +44,10 @@ _STRAINS = np.array(
 
 # Pull of a strain on a free mode, in units of (rounding of Φ)·(cutoff), that rounding may leave.
 PULL_MARGIN = 10.0
+GRAM_PER_CM3 = _amu * 1e27  # amu/Å³ in g/cm³
+
 # Part of ∂²E/∂ε∂ε that rounding of weak modes may change.
 UNCERTAIN = 1e-3
-# A thousandth of the largest elastic constant: the stress above which a remark is made.
-STRESS_REMARK = 1e-3
-# eV/Å; pe.relax ends at 1e-4
-FORCE_REMARK = 1e-2
 
 
 class StrainResponse(NamedTuple):
@@ -60,66 +57,6 @@ class StrainResponse(NamedTuple):
     internal: Float[ndarray, "columns 6"]  # ∂²E/∂u∂ε, eV/Å
     displacements: Float[ndarray, "columns strains"]  # -Φ(0)^+·∂²E/∂u∂ε·strain, Å
     equilibrium: Equilibrium
-
-
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ElasticTensor(Result):
-    """Elastic constants in GPa, Voigt's order xx, yy, zz, yz, xz, xy.
-
-    Parameters
-    ----------
-    clamped, relaxed
-        Elastic constants where atoms move with the cell, and where they move to vanishing forces.
-    internal_strain
-        ∂²E/∂u∂ε, eV/Å.
-    residual_force, residual_stress
-        Largest force on an atom (eV/Å), largest component of the stress (GPa).
-
-    """
-
-    clamped: Float[ndarray, "6 6"]
-    relaxed: Float[ndarray, "6 6"]
-    internal_strain: Float[ndarray, "columns 6"]
-    residual_force: float
-    residual_stress: float
-
-    @property
-    def bulk_modulus(self) -> float:
-        """Bulk modulus of a polycrystal, GPa: the mean of Voigt's and Reuss's (Hill 1952)."""
-        return _hill(self.relaxed)[0]
-
-    @property
-    def shear_modulus(self) -> float:
-        """Shear modulus of a polycrystal, GPa: the mean of Voigt's and Reuss's (Hill 1952)."""
-        return _hill(self.relaxed)[1]
-
-    def rows(self) -> list[list[str]]:
-        """Return the relaxed tensor, the moduli of a polycrystal and what remains at rest."""
-        rounded = np.round(self.relaxed, 2) + 0.0  # no -0.00
-        tensor = [" ".join(f"{x:8.2f}" for x in row) for row in rounded]
-        return [
-            *([label, row] for label, row in zip(["C (GPa)", *[""] * 5], tensor, strict=True)),
-            ["bulk modulus", f"{self.bulk_modulus:.2f} GPa"],
-            ["shear modulus", f"{self.shear_modulus:.2f} GPa"],
-            ["residual force", f"{self.residual_force:.1e} eV/Å"],
-            ["residual stress", f"{self.residual_stress:.3f} GPa"],
-        ]
-
-    def remarks(self) -> list[str]:
-        """Return sentences on residual stress and forces; none for a crystal at rest."""
-        remarks = []
-        if self.residual_stress > STRESS_REMARK * np.abs(self.clamped).max():
-            remarks.append(
-                f"The crystal is under a stress of {self.residual_stress:.3g} GPa: the constants "
-                "are second derivatives of the energy at this stress, not stress-strain "
-                "coefficients. Relax the cell first (pe.relax)."
-            )
-        if self.residual_force > FORCE_REMARK:
-            remarks.append(
-                f"Atoms are under forces up to {self.residual_force:.3g} eV/Å: the relaxed "
-                "constants are those of no state at rest. Relax the atoms first (pe.relax)."
-            )
-        return remarks
 
 
 def elastic_tensor(structure: StructureLike, potential: PotentialLike) -> ElasticTensor:
@@ -159,6 +96,8 @@ def elastic_tensor(structure: StructureLike, potential: PotentialLike) -> Elasti
         response.internal,
         float(np.linalg.norm(response.equilibrium.forces, axis=1).max()),
         float(np.abs(response.equilibrium.stress).max() / GPa),
+        float(masses_of(crystal).sum() / crystal.volume) * GRAM_PER_CM3,
+        len(crystal.numbers) / crystal.volume,
     )
 
 
@@ -202,29 +141,6 @@ def crystal_of(primitive: StructureLike) -> Structure:
             "The response to strain needs a structure that is periodic in three directions."
         )
     return structure
-
-
-def _hill(tensor: Float[ndarray, "6 6"]) -> tuple[float, float]:
-    """Return the bulk and shear modulus of a polycrystal, in the units of the elastic constants.
-
-    Means of the bounds of Voigt and Reuss (Hill, Proc. Phys. Soc. A 65, 349 (1952)); nan where
-    the tensor is singular, as that of layers that do not interact.
-    """
-
-    def bulk_and_shear(c: ndarray, shear: float) -> tuple[float, float]:
-        diagonal, beside = np.trace(c[:3, :3]) / 3, (c[0, 1] + c[0, 2] + c[1, 2]) / 3
-        return (diagonal + 2 * beside) / 3, (diagonal - beside + shear * np.trace(c[3:, 3:])) / 5
-
-    voigt = bulk_and_shear(tensor, 1.0)
-    if np.linalg.cond(tensor) > 1 / np.finfo(float).eps ** 0.5:
-        return float("nan"), float("nan")
-    # S: the same averages, with shear compliances of γ = 2ε
-    compliance = np.linalg.inv(tensor)
-    diagonal = np.trace(compliance[:3, :3])
-    beside = compliance[0, 1] + compliance[0, 2] + compliance[1, 2]
-    reuss_bulk = 1 / (diagonal + 2 * beside)
-    reuss_shear = 15 / (4 * diagonal - 4 * beside + 3 * np.trace(compliance[3:, 3:]))
-    return float(voigt[0] + reuss_bulk) / 2, float(voigt[1] + reuss_shear) / 2
 
 
 def as_voigt(strain: Float[ndarray, "3 3"]) -> Float[ndarray, "6"]:
