@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
+    add_relaxation_options,
     add_structure_arguments,
-    finite_number,
     parser_arguments,
 )
 
@@ -44,16 +43,7 @@ def add_command(commands: Any) -> None:
     add_structure_arguments(parser)
     add_model_options(parser)
     group = parser.add_argument_group("crystal and output")
-    group.add_argument(
-        "--relax", action="store_true", help="relax atoms and cell first, in the space group"
-    )
-    group.add_argument(
-        "--fmax",
-        type=finite_number,
-        default=defaults.FMAX,
-        metavar="F",
-        help="largest force after the relaxation in eV/Å; default: %(default)g",
-    )
+    add_relaxation_options(group)
     group.add_argument(
         "--mesh",
         type=int,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 
 
@@ -94,6 +95,20 @@ def add_dim_option(group: argparse._ActionsContainer) -> None:
         metavar="N",
         help="supercell as one number, three numbers, or nine (rows of the matrix); default: the "
         "smallest of inscribed diameter 20 Å",
+    )
+
+
+def add_relaxation_options(group: argparse._ActionsContainer) -> None:
+    """Add the relaxation that comes before what a command computes."""
+    group.add_argument(
+        "--relax", action="store_true", help="relax atoms and cell first, in the space group"
+    )
+    group.add_argument(
+        "--fmax",
+        type=finite_number,
+        default=defaults.FMAX,
+        metavar="F",
+        help="largest force after the relaxation in eV/Å; default: %(default)g",
     )
 
 
