@@ -27,6 +27,7 @@ from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.phonons.exact_images import image_matrix
 from phonopy_equivariant.potential import Potential
@@ -66,7 +67,7 @@ def interpolation(phonon: Phonopy, potential: Potential, size: int) -> Dynamical
 def frequencies(phonon: Phonopy, matrices: np.ndarray) -> np.ndarray:
     """Return frequencies in THz."""
     values = np.linalg.eigvalsh(matrices)
-    return np.sign(values) * np.sqrt(np.abs(values)) * phonon.unit_conversion_factor
+    return signed_root(values) * phonon.unit_conversion_factor
 
 
 def convergence(name: str) -> np.ndarray:

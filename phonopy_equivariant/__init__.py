@@ -9,69 +9,146 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from phonopy_equivariant import phonons as _room  # noqa: F401  # see below
 from phonopy_equivariant._version import __version__
+from phonopy_equivariant.runtime import cache as _cache
 from phonopy_equivariant.runtime import source as _source  # noqa: F401  # notes it: before others
+
+# `pe.phonons` is the function. The room of modules with that name is loaded first, so that no
+# later import of one of them puts the room in the function's place.
+del phonons  # noqa: F821
+_cache.quiet_xla()
 
 if TYPE_CHECKING:
     from phonopy_equivariant import molecules
     from phonopy_equivariant.calculators.ase import EquivariantCalculator
     from phonopy_equivariant.calculators.mlp import PhonopyMLP
-    from phonopy_equivariant.calculators.relax import relax
+    from phonopy_equivariant.calculators.relax import RelaxationStep, relax
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.errors import PhonopyEquivariantError
     from phonopy_equivariant.familiarity import fit_familiarity
+    from phonopy_equivariant.features import Familiarity
     from phonopy_equivariant.models.config import NequIPConfig
     from phonopy_equivariant.models.mace_config import MACEConfig
-    from phonopy_equivariant.phonons.exact import use_exact_dynamical_matrix
+    from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
+    from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_matrix
     from phonopy_equivariant.phonons.force_constants import force_constants, set_force_constants
-    from phonopy_equivariant.potential import Potential, random_potential
+    from phonopy_equivariant.phonons.gamma_modes import GammaModes, gamma_modes
+    from phonopy_equivariant.phonons.gruneisen import (
+        GruneisenBands,
+        GruneisenMesh,
+        gruneisen_bands,
+        gruneisen_mesh,
+    )
+    from phonopy_equivariant.phonons.report import ForceConstantsReport
+    from phonopy_equivariant.phonons.stability import Stability, stability
+    from phonopy_equivariant.potential import Evaluation, Potential, random_potential
+    from phonopy_equivariant.response.autodiff.hessian import hessian
     from phonopy_equivariant.response.dynamical_matrix import dynamical_matrices
+    from phonopy_equivariant.response.elastic import elastic_tensor
+    from phonopy_equivariant.response.elasticity import ElasticTensor
+    from phonopy_equivariant.response.gruneisen import GruneisenParameters, gruneisen_parameters
     from phonopy_equivariant.runtime.allocation import keep_freed_memory
     from phonopy_equivariant.runtime.cache import enable_compilation_cache
-    from phonopy_equivariant.training.loop import train
+    from phonopy_equivariant.structure import Structure, StructureLike
+    from phonopy_equivariant.training.config import TrainingConfig
+    from phonopy_equivariant.training.loop import TrainingResult, train
+    from phonopy_equivariant.workflows.phonons import AnalyticPhonopy, phonons
 
 __all__ = [
+    "AnalyticPhonopy",
+    "ElasticTensor",
     "EquivariantCalculator",
+    "Evaluation",
+    "ExactReport",
+    "Familiarity",
+    "ForceConstantsReport",
+    "GammaModes",
+    "GruneisenBands",
+    "GruneisenMesh",
+    "GruneisenParameters",
     "MACEConfig",
+    "MolecularVibrations",
     "NequIPConfig",
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
+    "RelaxationStep",
+    "Stability",
+    "Structure",
+    "StructureLike",
+    "Thermochemistry",
+    "TrainingConfig",
+    "TrainingResult",
     "__version__",
     "dynamical_matrices",
+    "elastic_tensor",
     "enable_compilation_cache",
     "fit_familiarity",
     "force_constants",
+    "gamma_modes",
+    "gruneisen_bands",
+    "gruneisen_mesh",
+    "gruneisen_parameters",
+    "hessian",
     "keep_freed_memory",
     "load_potential",
     "molecules",
+    "phonons",
     "random_potential",
     "relax",
     "save_checkpoint",
     "set_force_constants",
+    "stability",
     "train",
     "use_exact_dynamical_matrix",
 ]
 
 # public name -> module that defines it
 _HOME = {
+    "AnalyticPhonopy": "workflows.phonons",
+    "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
+    "Evaluation": "potential",
+    "ExactReport": "phonons.exact",
+    "Familiarity": "features",
+    "ForceConstantsReport": "phonons.report",
+    "GammaModes": "phonons.gamma_modes",
+    "GruneisenBands": "phonons.gruneisen",
+    "GruneisenMesh": "phonons.gruneisen",
+    "GruneisenParameters": "response.gruneisen",
     "MACEConfig": "models.mace_config",
+    "MolecularVibrations": "molecules.analysis",
     "NequIPConfig": "models.config",
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "calculators.mlp",
     "Potential": "potential",
+    "RelaxationStep": "calculators.relax",
+    "Stability": "phonons.stability",
+    "Structure": "structure",
+    "StructureLike": "structure",
+    "Thermochemistry": "molecules.analysis",
+    "TrainingConfig": "training.config",
+    "TrainingResult": "training.loop",
     "dynamical_matrices": "response.dynamical_matrix",
+    "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",
     "fit_familiarity": "familiarity",
     "force_constants": "phonons.force_constants",
+    "gamma_modes": "phonons.gamma_modes",
+    "gruneisen_bands": "phonons.gruneisen",
+    "gruneisen_mesh": "phonons.gruneisen",
+    "gruneisen_parameters": "response.gruneisen",
+    "hessian": "response.autodiff.hessian",
     "keep_freed_memory": "runtime.allocation",
     "load_potential": "checkpoints.load",
+    "phonons": "workflows.phonons",
     "random_potential": "potential",
     "relax": "calculators.relax",
     "save_checkpoint": "checkpoints.native",
     "set_force_constants": "phonons.force_constants",
+    "stability": "phonons.stability",
     "train": "training.loop",
     "use_exact_dynamical_matrix": "phonons.exact",
 }

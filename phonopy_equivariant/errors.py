@@ -1,4 +1,9 @@
-"""The one exception this package raises on bad input."""
+"""The one exception this package raises on bad input, and what its messages are made of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class PhonopyEquivariantError(ValueError):
@@ -6,3 +11,14 @@ class PhonopyEquivariantError(ValueError):
 
     The command line prints the message without a traceback and exits with status 1.
     """
+
+
+def reason_of(error: BaseException, length: int = 120) -> str:
+    """Return the message of a foreign error in one line of at most ``length`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return which of the names a mistyped one may stand for."""
+    return next(iter(difflib.get_close_matches(str(name), list(names), n=1, cutoff=cutoff)), None)

@@ -1,7 +1,7 @@
 """Measure what the features of a potential are on its training structures; see :mod:`.features`.
 
-A threshold says how far the structures go that the potential has not seen, but that are of the
-kind of its training structures.
+A threshold gives the distance of structures that are of the same kind as the training structures
+but were held out from training. Structures beyond it are far from the training data.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy import ndarray
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import FeatureReference, compare
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.structure import Structure, StructureLike, as_structure
 
 # Share of the mean variance that is added to every variance: directions in which the training
 # structures do not vary would count without bound.
@@ -25,8 +25,8 @@ RIDGE = 1e-3
 
 def fit_familiarity(
     potential: Potential,
-    training: Iterable[Any],
-    held_out: Iterable[Any],
+    training: Iterable[StructureLike],
+    held_out: Iterable[StructureLike],
     quantile: float = 0.99,
 ) -> Potential:
     """Return the potential with a reference to tell far structures by.
@@ -66,7 +66,9 @@ def fit_familiarity(
     return dataclasses.replace(potential, reference=fitted._replace(threshold=threshold))
 
 
-def _features(potential: Potential, structures: Iterable[Any]) -> Iterator[tuple[ndarray, ndarray]]:
+def _features(
+    potential: Potential, structures: Iterable[StructureLike]
+) -> Iterator[tuple[ndarray, ndarray]]:
     """Yield features and species of each structure, by size, so that each program compiles once."""
 
     def size(structure: Structure) -> tuple[int, int]:
@@ -78,7 +80,9 @@ def _features(potential: Potential, structures: Iterable[Any]) -> Iterator[tuple
         yield potential.evaluate(structure).features, species
 
 
-def _moments(potential: Potential, training: Iterable[Any]) -> tuple[ndarray, ndarray, ndarray]:
+def _moments(
+    potential: Potential, training: Iterable[StructureLike]
+) -> tuple[ndarray, ndarray, ndarray]:
     """Return counts, means and whitening matrix."""
     counts = np.zeros(len(potential.species))
     sums: Any = 0.0

@@ -48,8 +48,14 @@ def compare(
     features: Float[ndarray, "atoms features"],
     species: Int[ndarray, " atoms"],
 ) -> Familiarity:
-    """Return the distances of atoms, ``species`` being positions in the potential's table."""
+    """Return the distances of atoms from the training data.
+
+    ``species`` gives each atom's position in the potential's table of elements. An element that
+    the training data lack is infinitely far.
+    """
     whitened = (features - reference.means[species]) @ reference.whitening
     distances = np.linalg.norm(whitened, axis=1)
-    seen = reference.counts[species] > 0
-    return Familiarity(np.where(seen, distances, np.inf), reference.threshold, reference.quantile)
+    in_training = reference.counts[species] > 0
+    return Familiarity(
+        np.where(in_training, distances, np.inf), reference.threshold, reference.quantile
+    )

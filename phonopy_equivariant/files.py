@@ -32,7 +32,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         The file cannot be written.
 
     """
-    path = Path(path).expanduser().resolve()  # behind a link, the file and not the link
+    path = _resolved(Path(path).expanduser())  # behind a link, the file and not the link
     with _beside(path) as temporary:
         yield temporary
         _write_through(temporary)
@@ -69,13 +69,22 @@ def _beside(path: Path) -> Iterator[Path]:
     """Yield the file's name in a new folder beside it, which goes in the end."""
     folder: str | None = None
     try:
-        folder = tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=path.resolve().parent)
+        folder = tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=_resolved(path).parent)
         yield Path(folder) / path.name
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError
+        raise PhonopyEquivariantError(
+            f"Cannot write {path}: it is a link to itself; remove the link."
+        ) from error
 
 
 def _write_through(path: Path) -> None:

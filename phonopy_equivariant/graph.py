@@ -139,8 +139,8 @@ def extended_graph(
     i, j, shifts = neighbour_pairs(structure, reach)
     atoms = len(structure.numbers)
     home = np.column_stack([np.arange(atoms), np.zeros((atoms, 3), int)])
-    seen = np.vstack([np.column_stack([j, shifts]), np.column_stack([i, -shifts])])
-    images = np.unique(seen[np.any(seen[:, 1:] != 0, axis=1)], axis=0)
+    reached = np.vstack([np.column_stack([j, shifts]), np.column_stack([i, -shifts])])
+    images = np.unique(reached[np.any(reached[:, 1:] != 0, axis=1)], axis=0)
     nodes = np.vstack([home, images]).astype(np.int32)
     owner, image = nodes[:, 0], nodes[:, 1:]
     cluster = Structure(

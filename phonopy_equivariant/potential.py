@@ -6,7 +6,7 @@ Energy is the only primitive; forces, stress and Hessian rows are transforms of 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +24,9 @@ from phonopy_equivariant.models.architectures import build_model
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
 from phonopy_equivariant.models.weights import normal_numbers
+from phonopy_equivariant.results import one_line
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.structure import StructureLike, as_structure
 
 DTYPES = ("float64", "float32")
 
@@ -39,8 +40,11 @@ class Evaluation(NamedTuple):
     stress: Float[ndarray, "3 3"]  # eV/Å³, dE/dε / V; zero without three periodic directions
     features: Float[ndarray, "atoms features"]  # scalars of all layers, no unit
 
+    def __repr__(self) -> str:
+        return one_line(self, self._asdict())
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Potential:
     """A layered E(3)-equivariant potential, ready to evaluate.
 
@@ -54,6 +58,13 @@ class Potential:
     sha256: str = ""
     # what its training structures look like, if that was measured
     reference: FeatureReference | None = None
+
+    def __repr__(self) -> str:
+        kind = type(self.config).__name__.removesuffix("Config")
+        return (
+            f"Potential({self.name!r}, {kind}, {len(self.species)} elements, "
+            f"{self.num_interactions} × {self.cutoff:g} Å, {self.dtype})"
+        )
 
     @property
     def model(self) -> LayeredModel:
@@ -103,12 +114,12 @@ class Potential:
             )
         return force_constants
 
-    def graph(self, structure: Any) -> jraph.GraphsTuple:
+    def graph(self, structure: StructureLike) -> jraph.GraphsTuple:
         """Return the unpadded graph of an ASE, phonopy or own structure."""
         structure = as_structure(structure)
         return build_graph(structure, self.cutoff, self.species_index(structure.numbers))
 
-    def evaluate(self, structure: Any) -> Evaluation:
+    def evaluate(self, structure: StructureLike) -> Evaluation:
         """Return energy, forces and stress of an ASE, phonopy or own structure."""
         structure = as_structure(structure)
         result = self.evaluate_graph(self.graph(structure))
@@ -116,7 +127,7 @@ class Potential:
             return result
         return result._replace(stress=np.zeros((3, 3)))
 
-    def familiarity(self, structure: Any) -> Familiarity:
+    def familiarity(self, structure: StructureLike) -> Familiarity:
         """Return how far a structure is from those the potential was trained on.
 
         The features come out of the program that :meth:`evaluate` runs: nothing else compiles.

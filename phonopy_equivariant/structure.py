@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import vesin
@@ -13,6 +13,7 @@ from numpy import ndarray
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.results import one_line
 
 # Atoms closer than this times the sum of their covalent radii are a mistake in the input.
 CLOSEST = 0.5
@@ -37,8 +38,15 @@ class Structure(NamedTuple):
         """Cell volume (Å³)."""
         return float(abs(np.linalg.det(self.cell)))
 
+    def __repr__(self) -> str:
+        return one_line(self, self._asdict())
 
-def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
+
+# What every function of this package takes for a structure.
+StructureLike: TypeAlias = Atoms | PhonopyAtoms | Structure
+
+
+def as_structure(atoms: StructureLike) -> Structure:
     """Return a checked :class:`Structure`; phonopy's cells are periodic in all directions.
 
     Masses are carried where the object holds them: phonopy's cells always do, ASE's where they
@@ -47,8 +55,8 @@ def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
     Raises
     ------
     PhonopyEquivariantError
-        No atoms, coordinates that are not finite, masses that are not positive, or a periodic
-        cell without volume.
+        No atoms, atoms of no element, coordinates that are not finite, masses that are not
+        positive, or a periodic cell without volume.
 
     """
     if isinstance(atoms, Structure):
@@ -60,20 +68,21 @@ def as_structure(atoms: Atoms | PhonopyAtoms | Structure) -> Structure:
         structure = unchecked_structure(atoms)
     else:
         raise PhonopyEquivariantError(
-            f"Expected ase.Atoms or phonopy's PhonopyAtoms, got {type(atoms).__name__}."
+            f"Expected a structure (ase.Atoms, phonopy's PhonopyAtoms or pe.Structure), got "
+            f"{type(atoms).__name__}."
         )
     _check(structure)
     return structure
 
 
 def unchecked_structure(atoms: Atoms) -> Structure:
-    """Return the structure of ``ase.Atoms`` as it is, for readers that name what is wrong."""
+    """Return the structure of ``ase.Atoms`` unchecked, for readers that report its faults."""
     masses = atoms.get_masses() if atoms.has("masses") else None
     return _record(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, masses)
 
 
-def masses_of(atoms: Atoms | PhonopyAtoms | Structure) -> Float[ndarray, " atoms"]:
-    """Return atomic masses (amu), those of the elements where a :class:`Structure` has none.
+def masses_of(atoms: StructureLike) -> Float[ndarray, " atoms"]:
+    """Return atomic masses (amu); a :class:`Structure` without masses has standard masses.
 
     Raises
     ------
@@ -90,6 +99,15 @@ def masses_of(atoms: Atoms | PhonopyAtoms | Structure) -> Float[ndarray, " atoms
             f"The mass of atom {wrong[0] + 1} is {masses[wrong[0]]:g} amu; give a positive number."
         )
     return masses
+
+
+def as_atoms(structure: StructureLike) -> Atoms:
+    """Return a copy as ``ase.Atoms`` without calculator; constraints of ``ase.Atoms`` stay."""
+    if isinstance(structure, Atoms):
+        atoms = structure.copy()
+        atoms.calc = None
+        return atoms
+    return to_ase(as_structure(structure))
 
 
 def to_ase(structure: Structure) -> Atoms:
@@ -143,7 +161,7 @@ def neighbours(structure: Structure, cutoff: float) -> tuple[ndarray, ndarray, n
     return i.astype(int), j.astype(int), shifts.astype(int), distances
 
 
-def check_distances(atoms: Atoms | PhonopyAtoms | Structure) -> None:
+def check_distances(atoms: StructureLike) -> None:
     """Raise if two atoms are closer than half the sum of their covalent radii.
 
     No crystal or molecule is: H2, the shortest bond there is, has 1.2 times the sum. Such a
@@ -186,6 +204,9 @@ def _record(numbers: Any, positions: Any, cell: Any, pbc: Any, masses: Any) -> S
 def _check(structure: Structure) -> None:
     if len(structure.numbers) == 0:
         raise PhonopyEquivariantError("The structure has no atoms.")
+    if structure.numbers.min() < 1:
+        atom = int(structure.numbers.argmin())
+        raise PhonopyEquivariantError(f"Atom {atom + 1} is of no known element; name its element.")
     if not np.isfinite(structure.positions).all():
         atom = int(np.flatnonzero(~np.isfinite(structure.positions).all(axis=1))[0])
         raise PhonopyEquivariantError(

@@ -149,7 +149,7 @@ def test_the_remark_names_another_model_to_check_with(inside):
     (remark,) = familiarity_remarks(loaded, next(_rattled(1, 2, amplitude=0.5)))
     assert f"this structure is far from what {NAME} was trained on (distance" in remark
     assert "95 % of held-out structures lie below" in remark
-    assert remark.endswith(f"check with another model, e.g. --model {STRONG_MODEL}.")
+    assert remark.endswith(f"check with another model, e.g. model={STRONG_MODEL}.")
 
 
 @pytest.fixture(scope="module")

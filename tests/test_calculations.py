@@ -125,10 +125,20 @@ def test_plots_without_a_display_are_saved(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "words",
     [
-        *("--mesh 0 0 0", "--mesh 4 4 -1", "--mesh 0", "--mesh nan", "--mesh -5"),
+        *("--mesh 0 0 0", "--mesh 4 4 -1", "--mesh 0", "--mesh -5"),
         *("--mesh 1 0 0 0 1 0 0 0 0", "-t --tstep -10", "-t --tmin 500 --tmax 100"),
         *("-t --tmin -5", "--band auto --band-points 1"),
         *("--dos --fpitch -1", "--dos --fmin 5 --fmax 1"),
+        # phonopy takes its defaults for these zeros
+        *(
+            "-t --tstep 0",
+            "-t --tmax 0",
+            "--dos --fpitch 0",
+            "--tolerance 0",
+            "--gv --gv-delta-q 0",
+        ),
+        *("--factor 0", "--dos --sigma 0", "--dos --sigma -0.1"),
+        *("--mesh 1e9", "--mesh 100000 100000 100000"),
     ],
 )
 def test_numbers_are_refused_before_the_work(words: str) -> None:
@@ -136,6 +146,41 @@ def test_numbers_are_refused_before_the_work(words: str) -> None:
     option = next(word for word in reversed(words.split()) if word.startswith("--"))
     with pytest.raises(UsageError, match=option):
         planned(words)
+
+
+@pytest.mark.parametrize("value", ["nan", "INF"])
+@pytest.mark.parametrize(
+    ("option", "before", "after"),
+    [
+        *[(f"--{name}", "", "") for name in ("tmax", "tmin", "tstep", "fmin", "fmax", "fpitch")],
+        *[(f"--{name}", "", "") for name in ("sigma", "tolerance", "factor", "cutoff-freq")],
+        *[(f"--{name}", "", "") for name in ("gv-delta-q", "tdm-cif", "rd-temperature", "mesh")],
+        *[(f"--{name}", "", "0 0") for name in ("qpoints", "q-direction", "pd")],
+        ("--irreps", "0 0 0", ""),
+        ("--mass", "23", ""),
+        ("--magmom", "1", ""),
+        ("--band", "0 0 0", "1/2 0"),
+        ("--modulation", "1 1 1,", "0 0 1 2"),
+    ],
+)
+def test_options_that_are_no_finite_numbers(
+    option: str, before: str, value: str, after: str
+) -> None:
+    """phonopy writes files of nan, takes its defaults, or fails in the end."""
+    words = f"{before} {value} {after}".split()
+    with pytest.raises(UsageError, match=f"(?i){value} is not a finite number"):
+        plan_calculations([f"{option}={value}"] if words == [value] else [option, *words])
+
+
+@pytest.mark.parametrize("line", ["TSTEP = 0", "FPITCH = 0", "SIGMA = 0.1 nan", "TMAX = inf"])
+def test_numbers_of_a_configuration_file(line: str, tmp_path: Path) -> None:
+    (tmp_path / "run.conf").write_text(f"DOS = .TRUE.\n{line}\n")
+    with pytest.raises(UsageError, match=f"(?i){line.split()[0]}"):
+        plan_calculations(["--config", str(tmp_path / "run.conf")])
+
+
+def test_labels_of_bands_are_words() -> None:
+    plan_calculations(["--band", "0 0 0 1/2 0 0", "--band-labels", "NaN", "I"])
 
 
 def test_a_panic_of_rust_is_one_line(params: str) -> None:
@@ -150,7 +195,7 @@ def test_atoms_and_bands_that_are_not_there() -> None:
         ("--pdos 2", "--pdos: the primitive cell has 1 atoms"),
         ("--pdos 0", "--pdos"),
         ("--bi 4 -t", "--band-indices: the primitive cell has 3 bands"),
-        ("--mass 28 28", r"--mass: the primitive cell has 1 atoms \(Si\), .* not 2"),
+        ("--mass 28 28", r"masses=: the primitive cell has 1 atoms \(Si\), .* not 2"),
     ):
         settings = planned(words).first
         with pytest.raises(PhonopyEquivariantError, match=phrase):

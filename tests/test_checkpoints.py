@@ -169,7 +169,7 @@ def test_garbage_is_refused(tmp_path, content):
         ({"architecture": "mace9"}, ["mace9", "upgrade"]),
         ({"config": {"cutof": 3.0}}, ["cutof", "cutoff"]),
         ({"config": {"cutoff": 3.0}}, ["incomplete"]),
-        ({"config": {"species": [1], "cutoff": "far"}}, ["wrong type"]),
+        ({"config": {"species": [1], "cutoff": "far"}}, ["type"]),
         ({"config": {"species": [1], "cutoff": -1.0}}, ["cutoff=-1.0", "out of range"]),
         ({"config": None}, []),
         ({"labels": 3}, []),

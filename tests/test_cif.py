@@ -181,6 +181,15 @@ def test_what_leaves_the_crystal_open_is_refused_with_the_candidates() -> None:
     assert len(read(cif(name("P b n m"), perovskite, box))[0]) == 20
 
 
+@pytest.mark.parametrize(("place", "origin"), [("0.125", 2), ("0", 1)])
+def test_multiplicities_tell_origins_apart(place: str, origin: int) -> None:
+    text = cif(name("F d -3 m"), f"Si1 Si {place} {place} {place} 8\n")
+    tag = "_atom_site_symmetry_multiplicity"
+    atoms, notes = read(text.replace("fract_z\n", f"fract_z\n{tag}\n"))
+    assert len(atoms) == 8
+    assert f"read as F d -3 m:{origin}" in notes[0] and "multiplicities" in notes[0]
+
+
 def test_a_number_alone_is_the_standard_setting_where_nothing_speaks_against_it() -> None:
     box = cell_lines(7, 8, 9, 90, 100, 90)
     atoms, notes = read(cif("_space_group_IT_number 14", "C1 C 0.1 0.2 0.3\n", box))
@@ -292,6 +301,9 @@ def test_occupancies_and_disorder() -> None:
         ("CA1 ? 0 0 0\nOW ? 0.5 0.5 0.5\n", "Ca O", "CaO"),
         ("CA1 ? 0 0 0\nOB ? 0.5 0.5 0.5\n", "C O", "CO"),
         ("Cm1 ? 0 0 0\nO1 ? 0.5 0.5 0.5\n", "C O", "CO"),
+        ("Wat ? 0 0 0\nW1 ? 0.5 0.5 0.5\n", "W", "WW"),
+        ("K ? 0 0 0\nF ? 0.5 0.5 0.5\n", "", "KF"),  # labels of one letter
+        ("K1 'K ' 0 0 0\nF1 F 0.5 0.5 0.5\n", "", "KF"),
     ],
 )
 def test_elements(sites: str, formula: str, symbols: str) -> None:
@@ -299,6 +311,21 @@ def test_elements(sites: str, formula: str, symbols: str) -> None:
     atoms, _ = read(cif(name("F m -3 m"), sites, more=more))
     assert atoms.symbols.formula.reduce()[0] == Atoms(symbols).symbols.formula.reduce()[0]
     assert "CA1, which may be Ca or C" in refused(cif(name("P 1"), "CA1 ? 0 0 0\n"))
+
+
+@pytest.mark.parametrize(
+    "label", ["Wat", "Ow1", "T1", "Du1", "X1", "Va", "Me", "Q1", "1Na", "(Na)"]
+)
+def test_labels_that_are_no_element_are_refused(label: str) -> None:
+    """Water, tetrahedral sites, dummies, vacancies: W, tritium and deuterium, ASE's X, vanadium."""
+    line = refused(cif(name("P 1"), f"{label} ? 0 0 0\n"))
+    assert label in line and "add _atom_site_type_symbol" in line
+    assert "X" in refused(cif(name("P 1"), "A1 X 0 0 0\n"))
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "1/2", "0,5"])
+def test_coordinates_are_numbers(word: str) -> None:
+    assert f"{word!r} where a number is due" in refused(cif(name("P 1"), f"Na1 Na 0 {word} 0\n"))
 
 
 def test_formulas_of_whole_cells() -> None:
@@ -346,5 +373,5 @@ def test_several_blocks() -> None:
     atoms, notes = read(text)
     assert len(atoms) == 2 and "2 structures; the last is taken" in notes[0]
     assert len(read(text, 0)[0]) == 8 and not read(text, 0)[1]
-    with pytest.raises(PhonopyEquivariantError, match="2 structures, none of --index 2"):
+    with pytest.raises(PhonopyEquivariantError, match="2 structures, none of index=2"):
         read(text, 2)

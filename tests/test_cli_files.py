@@ -24,6 +24,7 @@ from cli_helpers import (
     rutile,
     shell,
 )
+from conftest import SMALL
 from phonopy.interface.phonopy_yaml import PhonopyYaml
 
 import phonopy_equivariant as pe
@@ -111,7 +112,8 @@ def test_compiled_functions_are_found_again(displaced: Path, tmp_path: Path) -> 
     for seed in "012":
         words = ("fc", "phonopy_disp.yaml", "--model", model(), "-q", "-o", "again.yaml")
         variables = {"PYTHONHASHSEED": seed, "JAX_COMPILATION_CACHE_DIR": str(cache)}
-        installed(*words, cwd=displaced, **variables)
+        log = installed(*words, cwd=displaced, **variables).stderr
+        assert "cpu_aot_loader" not in log  # what XLA says of programs that it loads
         found.append({path.name for path in cache.iterdir() if path.name.endswith("-cache")})
     assert found[0] == found[1] == found[2] != set()
 
@@ -220,3 +222,33 @@ def test_compilation_cache_has_a_folder_for_each_kind_of_processor(tmp_path: Pat
     own = tmp_path / "own"
     assert folders(JAX_COMPILATION_CACHE_DIR=str(own)) == [str(own)] * 2
     assert folders(JAX_COMPILATION_CACHE_DIR="/proc/no")[0] == "None"
+
+
+def test_python_keeps_compiled_functions_by_itself(tmp_path: Path) -> None:
+    """Unless the user has turned the cache off, or JAX's log would tell of every function."""
+    code = (
+        "import phonopy_equivariant as pe; from ase.build import bulk; "
+        f"pe.random_potential(pe.NequIPConfig(**{SMALL!r})).evaluate(bulk('Na', a=4.2))"
+    )
+
+    def kept(code: str, home: str, **changes: str | None) -> int:
+        folder = tmp_path / home
+        changes = {
+            "JAX_COMPILATION_CACHE_DIR": None,
+            "TF_CPP_MIN_LOG_LEVEL": None,
+            "XDG_CACHE_HOME": str(folder),
+            **changes,
+        }
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment(**changes),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+        return sum(path.is_file() for path in folder.rglob("*"))
+
+    assert kept(code, "on") > 0
+    assert kept(code, "off", JAX_ENABLE_COMPILATION_CACHE="false") == 0
+    assert kept("import jax; " + code, "late") == 0

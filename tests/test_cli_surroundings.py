@@ -65,6 +65,16 @@ def test_the_table_is_printed_in_any_encoding(carbon_dioxide, encoding, monkeypa
         assert ("Å" in text) == (encoding == "latin-1")
 
 
+def test_closed_output(carbon_dioxide, monkeypatch) -> None:
+    """Python has None for a stream that a shell closed with >&-."""
+    for name in ("stdout", "stderr"):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, name, None)
+            assert cli.run_command(carbon_dioxide) == 0
+            assert getattr(sys, name) is None
+    assert Path("vibrations.yaml").exists()
+
+
 def test_errors_and_names_that_are_no_text_are_printed(carbon_dioxide, monkeypatch) -> None:
     name = os.fsdecode(b"caf\xe9.xyz")  # in the encoding of an older system
     _, talk = printed(["molecule", name], "utf-8", monkeypatch)

@@ -23,6 +23,7 @@ from ase.constraints import (
     FixedLine,
     FixedPlane,
     FixScaled,
+    FixSymmetry,
     Hookean,
 )
 from cli_helpers import assert_refused, command, model
@@ -32,9 +33,11 @@ from phonopy.structure.atoms import PhonopyAtoms
 import phonopy_equivariant as pe
 from phonopy_equivariant.calculators import relax as relaxation
 from phonopy_equivariant.calculators.constraints import allowed_motions
-from phonopy_equivariant.io.crystals import read_atoms, read_crystal
+from phonopy_equivariant.io.crystals import IN_MEMORY, Crystal, read_atoms, read_crystal
 from phonopy_equivariant.io.outputs import check_constraints, write_atoms
 from phonopy_equivariant.potential import Potential, random_potential
+from phonopy_equivariant.workflows.progress import Silent
+from phonopy_equivariant.workflows.relaxation import RelaxationOptions, relax_crystal
 
 FMAX = 1e-3
 
@@ -199,11 +202,24 @@ def test_cells_of_phonopy_take_constraints(any_potential: Potential) -> None:
     cell = PhonopyAtoms(
         numbers=atoms.numbers, cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions()
     )
-    fixed = [FixAtoms([1, 2])]
-    found = relaxation.relax_cell(cell, any_potential, 10 * FMAX, constraints=fixed)
+    crystal = Crystal(IN_MEMORY, cell, constraints=(FixAtoms([1, 2]),))
+    options = RelaxationOptions(10 * FMAX)
+    found = relax_crystal(crystal, any_potential, options, Silent()).unitcell
     moves = found.scaled_positions - cell.scaled_positions
     np.testing.assert_allclose(moves[[1, 2]], 0, atol=1e-12)
     assert np.abs(moves).max() > 1e-3
+
+
+@pytest.mark.usefixtures("emt")
+def test_constraints_of_symmetry_and_cells_of_phonopy(any_potential: Potential) -> None:
+    """FixSymmetry is what a relaxation does, and stays; structures need not be ASE's."""
+    atoms = bulk("Cu", "fcc", a=3.5)
+    atoms.set_constraint(FixSymmetry(atoms))
+    found = pe.relax(atoms, any_potential, fmax=FMAX)
+    assert [type(each) for each in found.constraints] == [FixSymmetry]
+    cell = PhonopyAtoms(symbols=["Cu"], cell=atoms.cell.array, scaled_positions=[[0, 0, 0]])
+    again = pe.relax(cell, any_potential, fmax=FMAX)
+    np.testing.assert_allclose(again.cell, found.cell.array, atol=1e-12)
 
 
 def test_other_constraints_are_refused(any_potential: Potential) -> None:

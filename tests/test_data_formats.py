@@ -19,8 +19,9 @@ from data_helpers import assert_same, emt_atoms, emt_record, every_kind
 
 from phonopy_equivariant import PhonopyEquivariantError
 from phonopy_equivariant.data import iter_records, read_records, write_records
-from phonopy_equivariant.data.files import READERS, detect_format
+from phonopy_equivariant.data.formats import READERS, detect_format
 from phonopy_equivariant.data.hdf5 import RecordFile
+from phonopy_equivariant.data.selection import Selection
 
 
 @pytest.mark.parametrize("name", ["a.extxyz", "a.xyz.xz", "a.extxyz.gz", "a.h5"])
@@ -47,6 +48,13 @@ def test_hdf5_is_read_in_any_order(tmp_path: Path) -> None:
         assert_same(file[1398:][0], records[1398])
         with pytest.raises(IndexError):
             file[len(records)]
+        # a selection reads blocks, whatever its order
+        order = np.random.default_rng(0).permutation(len(records))[:99]
+        for places in (np.sort(order), order, np.array([3, 3, 2])):
+            selection = Selection(Selection(file, np.arange(len(file))), places)
+            for got, k in zip(selection, places.tolist(), strict=True):
+                assert_same(got, records[k])
+                assert got.source == f"{tmp_path / 'many.h5'}:{k}"
 
 
 def test_ase_writes_extended_xyz_that_is_read(tmp_path: Path) -> None:
@@ -146,7 +154,7 @@ def pymatgen_dictionary() -> dict:
     }
 
 
-def test_mptrj(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mptrj(tmp_path: Path) -> None:
     frame = {
         "structure": pymatgen_dictionary(),
         "uncorrected_total_energy": -6.5,
@@ -156,7 +164,6 @@ def test_mptrj(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     content = {f"mp-{m}": {f"{m}-{f}": frame for f in range(3)} for m in range(40)}
     (tmp_path / "MPtrj.json").write_text(json.dumps(content, indent=1))
-    monkeypatch.setattr("phonopy_equivariant.data.mptrj._CHUNK", 100)  # values cut anywhere
     records = read_records(tmp_path / "MPtrj.json")
     assert len(records) == 120
     np.testing.assert_allclose(records[-1].structure.positions[1], [2.8, 2.8, 2.8])

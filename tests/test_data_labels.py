@@ -18,7 +18,8 @@ from data_helpers import assert_same, emt_record, every_kind
 
 from phonopy_equivariant import PhonopyEquivariantError
 from phonopy_equivariant.data import read_records, write_records
-from phonopy_equivariant.data.checks import check_records
+from phonopy_equivariant.data.checks import Survey, check_records
+from phonopy_equivariant.data.duplicates import shared_structures
 from phonopy_equivariant.data.statistics import is_isolated, reference_energies
 
 PREFIXES = ("", "REF_", "ref_", "dft_", "DFT_", "QM_")
@@ -192,6 +193,76 @@ def test_contradictory_copies_are_named_in_pairs(seed: int) -> None:
     problems = [p for p in check_records(records) if "the same structure as" in p.text]
     assert [p.place for p in problems] == places
     assert "its energy differs by 0.1 eV/atom" in problems[0].text
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "traj", "db", "json"])
+@pytest.mark.parametrize("free", [True, False])
+def test_the_free_energy_wins_in_every_format(suffix: str, free: bool, tmp_path: Path) -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    stress = np.array([0.01, 0.02, 0.03, 0.001, 0.002, 0.003])
+    results = {"energy": -1.0, "forces": np.full((8, 3), 0.1), "stress": stress}
+    results |= {"free_energy": -1.1} if free else {}
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    ase.io.write(tmp_path / f"a.{suffix}", atoms)
+    (record,) = read_records(tmp_path / f"a.{suffix}")
+    assert record.energy == (-1.1 if free else -1.0)
+    np.testing.assert_allclose(record.forces, results["forces"])
+    np.testing.assert_allclose([record.stress[pair] for pair in VOIGT], stress, atol=1e-8)
+
+
+def test_a_nan_beside_the_label_that_is_meant_is_no_contradiction(tmp_path: Path) -> None:
+    rows = "Na 0 0 0\nCl 2 2 2\n"
+    (tmp_path / "a.extxyz").write_text(f"2\nenergy=nan REF_energy=-2\n{rows}")
+    (record,) = read_records(tmp_path / "a.extxyz")
+    assert record.energy == -2.0 and not record.contradictions
+
+
+def test_a_virial_stress_is_a_stress(tmp_path: Path) -> None:
+    words = 'Lattice="4 0 0 0 4 0 0 0 4" pbc="T T T"'
+    words += ' virial_stress="1 0 0 0 1 0 0 0 1" my_virial="1 0 0 0 1 0 0 0 1"'
+    (tmp_path / "a.extxyz").write_text(f"1\n{words}\nNa 0 0 0\n")
+    for key, value in (("virial_stress", 1.0), ("my_virial", -1 / 64)):
+        (record,) = read_records(tmp_path / "a.extxyz", stress_key=key)
+        np.testing.assert_allclose(record.stress, value * np.eye(3))
+
+
+def test_titles_in_latin_1_and_symbols_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "a.extxyz"
+    path.write_bytes('1\nenergy=-1 title="für Müller"\nNa 0 0 0\n'.encode("latin-1"))
+    assert read_records(path)[0].energy == -1.0
+    for symbol in ("D", "Na1", "Xy"):
+        path.write_text(f"1\nenergy=-1\n{symbol} 0 0 0\n")
+        with pytest.raises(PhonopyEquivariantError, match=f"atoms '{symbol}', no element"):
+            read_records(path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_images_are_the_same_place_and_contradict_across_sets(seed: int) -> None:
+    """Unwrapped trajectories: atoms moved by lattice vectors are the same structure."""
+    rng = np.random.default_rng(seed)
+    records = [emt_record(k) for k in range(6)]
+    structure = records[2].structure
+    moved = structure.positions + rng.integers(-2, 3, (4, 3)) @ structure.cell
+    image = dataclasses.replace(records[2], structure=structure._replace(positions=moved))
+    other = dataclasses.replace(image, energy=image.energy + 0.4)
+    surveys = [Survey(), Survey()]
+    for survey, members in zip(surveys, (records, [emt_record(9), image, other]), strict=True):
+        for record in members:
+            survey.add(record)
+    copies = shared_structures(surveys[0].marks, surveys[1].marks)
+    assert [(copy.one, copy.two) for copy in copies] == [(2, 1), (2, 2)]
+    assert not copies[0].difference
+    assert copies[1].difference == "its energy differs by 0.1 eV/atom"
+    # with one atom moved by less than a lattice vector it is another one
+    aside = moved + np.array([[0.01, 0, 0], *np.zeros((3, 3))])
+    aside = dataclasses.replace(other, structure=structure._replace(positions=aside))
+    assert not [p for p in check_records([*records, aside]) if "the same structure" in p.text]
+
+
+def test_a_stress_that_is_not_symmetric_is_named() -> None:
+    skew = emt_record(1).stress + np.array([[0, 0.01, 0], [0, 0, 0], [0, 0, 0]])
+    problems = check_records([dataclasses.replace(emt_record(1), stress=skew)])
+    assert ["not symmetric, by 0.01 eV/Å³" in p.text for p in problems] == [True]
 
 
 def test_absurd_forces_empty_files_and_foreign_hdf5(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ themselves: energies add up, and so do derivatives.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import assert_close, small_config
@@ -87,16 +89,16 @@ def assert_same_modes(found: GruneisenParameters, expected: list[GruneisenParame
 def test_parts_add_up_in_any_orientation(kind: str, potential: Potential) -> None:
     rng = np.random.default_rng(sum(map(ord, kind)))
     single = parts(kind, rng)
-    tensors = [elastic_tensor(potential, part) for part in single]
+    tensors = [elastic_tensor(part, potential) for part in single]
     expected = sum(tensor.relaxed for tensor in tensors)
-    modes = [gruneisen_parameters(potential, part, QPOINTS) for part in single]
+    modes = [gruneisen_parameters(part, potential, QPOINTS) for part in single]
     assert np.abs(expected - sum(t.clamped for t in tensors)).max() > 0.1  # atoms do relax
     for rotation in Rotation.random(3, random_state=1).as_matrix():
         crystal = turned(joined(single), rotation)
-        found = elastic_tensor(potential, crystal).relaxed
+        found = elastic_tensor(crystal, potential).relaxed
         assert_close(found, rotated_voigt(expected, rotation), 1e-9)
         assert_close(found, found.T, 1e-9)
-        assert_same_modes(gruneisen_parameters(potential, crystal, QPOINTS), modes)
+        assert_same_modes(gruneisen_parameters(crystal, potential, QPOINTS), modes)
 
 
 def test_molecules_at_rest_have_no_elastic_constants(potential: Potential) -> None:
@@ -116,7 +118,7 @@ def test_molecules_at_rest_have_no_elastic_constants(potential: Potential) -> No
     signs = np.sign([force(length) for length in lengths])
     first = int(np.flatnonzero(np.diff(signs))[0])
     rest = brentq(force, lengths[first], lengths[first + 1], xtol=1e-14)
-    tensor = elastic_tensor(potential, molecules(rest, angle=0.7))
+    tensor = elastic_tensor(molecules(rest, angle=0.7), potential)
     assert np.abs(tensor.clamped).max() > 0.01
     np.testing.assert_allclose(tensor.relaxed, 0, atol=1e-9 * np.abs(tensor.clamped).max())
 
@@ -137,7 +139,7 @@ def test_layers_at_rest_against_finite_strain(potential: Potential) -> None:
     first = int(np.flatnonzero(np.diff(np.sign([stress(a) for a in lattices])))[0])
     layers = honeycombs(brentq(stress, lattices[first], lattices[first + 1], xtol=1e-15))
     assert np.abs(potential.evaluate(layers).forces).max() < 1e-12
-    tensor = elastic_tensor(potential, layers)
+    tensor = elastic_tensor(layers, potential)
     assert tensor.remarks() == []
     scale = np.abs(tensor.relaxed).max()
     np.testing.assert_allclose(tensor.relaxed[2:5], 0, atol=1e-9 * scale)
@@ -163,16 +165,16 @@ def test_one_atom_in_every_layer(potential: Potential) -> None:
         np.array([8, 14]), np.array([[0, 0, 0], [0.4, 0.7, 6.0]]), cell, np.ones(3, bool)
     )
     for rotation in Rotation.random(5, random_state=2).as_matrix():
-        tensor = elastic_tensor(potential, turned(layers, rotation))
+        tensor = elastic_tensor(turned(layers, rotation), potential)
         assert np.abs(tensor.clamped).max() > 1e-3
         assert_close(tensor.relaxed, tensor.clamped, 1e-9)
 
 
 def test_atoms_without_neighbours_have_no_response(potential: Potential) -> None:
     alone = Structure(np.array([8, 14]), np.diag([0, 4.0, 0])[:2], np.eye(3) * 8, np.ones(3, bool))
-    tensor = elastic_tensor(potential, alone)
+    tensor = elastic_tensor(alone, potential)
     assert not tensor.relaxed.any() and not tensor.clamped.any()
-    result = gruneisen_parameters(potential, alone, QPOINTS)
+    result = gruneisen_parameters(alone, potential, QPOINTS)
     assert not result.frequencies.any() and np.isnan(result.parameters).all()
 
 
@@ -195,14 +197,14 @@ def test_an_instability_that_couples_to_strain_is_refused(potential: Potential) 
     first = int(np.flatnonzero(np.diff(np.sign(values)))[0])
     critical = brentq(optical, lattices[first], lattices[first + 1], xtol=1e-15)
     with pytest.raises(pe.PhonopyEquivariantError, match=r"instability.*lower symmetry"):
-        elastic_tensor(potential, zincblende(critical))
+        elastic_tensor(zincblende(critical), potential)
     with pytest.raises(pe.PhonopyEquivariantError, match="instability"):
-        gruneisen_parameters(potential, zincblende(critical), QPOINTS, strain=1 - np.eye(3))
-    result = gruneisen_parameters(potential, zincblende(critical), [[0.0, 0.0, 0.0], *QPOINTS])
+        gruneisen_parameters(zincblende(critical), potential, QPOINTS, strain=1 - np.eye(3))
+    result = gruneisen_parameters(zincblende(critical), potential, [[0.0, 0.0, 0.0], *QPOINTS])
     assert np.isnan(result.parameters[0]).all() and np.abs(result.frequencies[0]).max() < 1e-5
     assert np.isfinite(result.parameters[1:]).all()
     # a little beside the instability numbers are large, and right
-    tensor = elastic_tensor(potential, zincblende(critical + 1e-4))
+    tensor = elastic_tensor(zincblende(critical + 1e-4), potential)
     assert abs(tensor.relaxed[3, 3]) > 10 * np.abs(tensor.clamped).max()
 
 
@@ -212,19 +214,20 @@ def test_the_table_of_modes_at_gamma_keeps_free_parts(potential: Potential) -> N
     phonon = Phonopy(to_phonopy(joined(single)), np.eye(3, dtype=int), primitive_matrix="P")
     pe.set_force_constants(phonon, potential)
     modes = gamma_modes(phonon).modes
-    assert sum(len(mode.bands) for mode in modes) >= 9
+    assert sum(len(mode.bands) for mode in modes) == 9
+    assert sum(len(mode.bands) for mode in modes if abs(mode.frequency) < 1e-4) == 3
     assert min(abs(mode.frequency) for mode in modes) < 1e-4
 
 
 def test_remarks_name_residual_stress_and_forces(potential: Potential) -> None:
     rng = np.random.default_rng(8)
     part = parts("layers", rng)[0]
-    tensor = elastic_tensor(potential, part)
+    tensor = elastic_tensor(part, potential)
     result = potential.evaluate(part)
     assert_close(tensor.residual_force, np.linalg.norm(result.forces, axis=1).max())
     assert_close(tensor.residual_stress, np.abs(result.stress).max() * 160.2176634, 1e-7)
     stress, force = tensor.remarks()
     assert f"{tensor.residual_stress:.3g} GPa" in stress and "pe.relax" in stress
     assert f"{tensor.residual_force:.3g} eV/Å" in force and "pe.relax" in force
-    at_rest = tensor._replace(residual_force=1e-4, residual_stress=1e-5)
+    at_rest = dataclasses.replace(tensor, residual_force=1e-4, residual_stress=1e-5)
     assert at_rest.remarks() == []

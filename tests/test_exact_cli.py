@@ -98,7 +98,7 @@ def test_another_primitive_cell_is_refused(finished: tuple[Path, str]) -> None:
     other = phonopy.load(finished[0] / "phonopy_params.yaml")
     other.masses = [1.0, 2.0]
     original = phonopy_script._run_calculation
-    expectation = pytest.raises(pe.PhonopyEquivariantError, match="--pa")
+    expectation = pytest.raises(pe.PhonopyEquivariantError, match="primitive_matrix=")
     with expectation, exact_calculation(phonon.dynamical_matrix):
         phonopy_script._run_calculation(other, None, {}, 0)
     assert phonopy_script._run_calculation is original

@@ -44,7 +44,7 @@ def at_rest(potential: Potential, structure: Structure, steps: int) -> Structure
     """Return where forces vanish, minimum or not, by Newton's method from analytic Hessians."""
     columns = 3 * len(structure.numbers)
     for _ in range(steps):
-        curvature = hessian(potential, structure).reshape(columns, columns)
+        curvature = hessian(structure, potential).reshape(columns, columns)
         forces = potential.evaluate(structure).forces
         step = (np.linalg.pinv(curvature, rcond=1e-9) @ forces.ravel()).reshape(-1, 3)
         step *= min(1.0, 0.2 / np.abs(step).max())
@@ -62,7 +62,7 @@ def slope(function, step: float):  # type: ignore[no-untyped-def]
 def test_no_internal_freedom(rock_salt: Structure) -> None:
     """Frequencies of three volumes; left are step⁴ and rounding."""
     potential = cli_helpers.potential()
-    result = gruneisen_parameters(potential, rock_salt, QPOINTS)
+    result = gruneisen_parameters(rock_salt, potential, QPOINTS)
 
     def squares(eta: float) -> np.ndarray:
         cell = deformed(rock_salt, (np.exp(eta / 3) - 1) * np.eye(3))
@@ -82,7 +82,7 @@ def test_no_internal_freedom(rock_salt: Structure) -> None:
 def test_a_strain_splits_degenerate_modes(rock_salt: Structure) -> None:
     """Sorted eigenvalues have a kink there: the order of a group is reversed below zero."""
     potential = cli_helpers.potential()
-    result = gruneisen_parameters(potential, rock_salt, QPOINTS, strain=UNIAXIAL)
+    result = gruneisen_parameters(rock_salt, potential, QPOINTS, strain=UNIAXIAL)
     at_l = result.frequencies[2]
     doublets = np.flatnonzero(np.diff(at_l) < 1e-6)
     assert len(doublets) == 2
@@ -113,7 +113,7 @@ def test_internal_freedom_without_symmetry(crystal: Structure) -> None:
     config = mace_config(interactions=("residual",), pair_repulsion=True)
     potential = random_potential(config, seed=1)
     rest = at_rest(potential, crystal, 30)
-    result = gruneisen_parameters(potential, rest, QPOINTS)
+    result = gruneisen_parameters(rest, potential, QPOINTS)
     assert np.abs(result.displacements).max() > 1e-2
 
     @functools.cache
@@ -131,7 +131,7 @@ def test_internal_freedom_without_symmetry(crystal: Structure) -> None:
     assert_close(found, slope(matrices, 1e-3), 1e-7)
     found = -2 * result.parameters[1:] * squares(0.0)
     assert_close(found, slope(squares, 1e-3), 1e-7)
-    clamped = gruneisen_parameters(potential, rest, QPOINTS, relax=False)
+    clamped = gruneisen_parameters(rest, potential, QPOINTS, relax=False)
     assert np.nanmax(np.abs(clamped.parameters - result.parameters)) > 0.05
 
 
@@ -162,7 +162,7 @@ def test_one_atom_has_only_acoustic_modes() -> None:
     heavy.set_masses([100.0])
     potential = cli_helpers.potential()
     light, other = (
-        gruneisen_parameters(potential, a, QPOINTS[:2], relax=False) for a in (atoms, heavy)
+        gruneisen_parameters(a, potential, QPOINTS[:2], relax=False) for a in (atoms, heavy)
     )
     assert np.isnan(light.parameters[0]).all() and not light.frequencies[0].any()
     np.testing.assert_allclose(light.parameters[1], other.parameters[1], rtol=1e-12)
@@ -173,9 +173,9 @@ def test_one_atom_has_only_acoustic_modes() -> None:
 def test_bad_input_is_refused(rock_salt: Structure) -> None:
     potential = cli_helpers.potential()
     with pytest.raises(pe.PhonopyEquivariantError, match="three directions"):
-        gruneisen_parameters(potential, rock_salt._replace(pbc=np.zeros(3, bool)), QPOINTS)
+        gruneisen_parameters(rock_salt._replace(pbc=np.zeros(3, bool)), potential, QPOINTS)
     with pytest.raises(pe.PhonopyEquivariantError, match=r"strain \+ strain.T"):
-        gruneisen_parameters(potential, rock_salt, QPOINTS, strain=np.eye(3, k=1))
+        gruneisen_parameters(rock_salt, potential, QPOINTS, strain=np.eye(3, k=1))
 
 
 def test_three_volumes_in_phonopy(rock_salt: Structure) -> None:
@@ -198,7 +198,7 @@ def test_three_volumes_in_phonopy(rock_salt: Structure) -> None:
     twin = PhonopyGruneisen(phonon(0.0), phonon(5e-5), phonon(-5e-5))
     twin.set_mesh([2, 2, 2], is_gamma_center=True)
     qpoints, _, frequencies, _, expected = twin.get_mesh()
-    result = gruneisen_parameters(potential, twin.get_phonon().primitive, qpoints)
+    result = gruneisen_parameters(twin.get_phonon().primitive, potential, qpoints)
     # phonopy's and ASE's masses differ by 2e-5
     np.testing.assert_allclose(result.frequencies, frequencies, rtol=0, atol=1e-4)
     assert np.abs(qpoints[0]).max() == 0

@@ -12,13 +12,16 @@ PACKAGE = Path(phonopy_equivariant.__file__).parent
 
 # A room may import itself and the rooms of earlier lines.
 ROOMS = [
-    "errors _version",
-    "files structure",
+    "errors _version defaults frequencies",
+    "files",
+    "results",
+    "structure",
     "catalogue features runtime",
     "models",
     "graph",
     "potential",
-    "familiarity checkpoints response",
+    "familiarity checkpoints",
+    "response",
     "calculators",
     "phonons",
     "io",

@@ -66,7 +66,7 @@ def test_parity_with_mace_torch_for_a_molecule() -> None:
     result = potential.evaluate(structure)
     assert abs(result.energy - values["molecule_energy"]) < 1e-8 * len(structure.numbers)
     np.testing.assert_allclose(result.forces, values["molecule_forces"], rtol=0, atol=1e-7)
-    matrix = hessian(potential, structure).reshape(values["molecule_hessian"].shape)
+    matrix = hessian(structure, potential).reshape(values["molecule_hessian"].shape)
     np.testing.assert_allclose(matrix, values["molecule_hessian"], rtol=0, atol=1e-6)
 
 

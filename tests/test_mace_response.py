@@ -45,7 +45,7 @@ def test_bloch_response_equals_extended_graph(model, crystal):
 
 def test_hessian_equals_bloch_response_and_central_differences(model, crystal):
     size = 3 * len(crystal.numbers)
-    matrix = hessian(model, crystal).reshape(size, size)
+    matrix = hessian(crystal, model).reshape(size, size)
     # the points of the other test: the same compiled function
     assert_close(lattice_force_constants(model, crystal, QPOINTS)[0].real, matrix)
     # at this step truncation (4e-9) and rounding (1e-9) are far below 1e-7

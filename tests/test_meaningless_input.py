@@ -82,7 +82,7 @@ def test_file_of_born_charges(
     poscar(tmp_path)
     monkeypatch.chdir(tmp_path)
     crystal = read_crystal("POSCAR")
-    with pytest.raises(pe.PhonopyEquivariantError, match=f"BORN: .*{message}.*--nonac"):
+    with pytest.raises(pe.PhonopyEquivariantError, match=f"BORN: .*{message}.*nac_params=None"):
         set_born_charges(build_phonon(crystal, ONE), crystal)
 
 
@@ -92,6 +92,46 @@ def test_run_refuses_masses_and_writes_nothing(tmp_path: Path) -> None:
     result = command(*words, cwd=tmp_path, status=1)
     assert_refused(result, "POSCAR", "mass of atom 1 is 0 amu", "positive")
     assert [path.name for path in tmp_path.iterdir()] == ["POSCAR"]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("relax POSCAR -o a.vasp --fmax", "relax POSCAR -o a.vasp --tolerance"),
+        *("molecule POSCAR --temperature", "molecule POSCAR --pressure", "molecule POSCAR --spin"),
+        *("molecule POSCAR --width", "molecule POSCAR --mass", "molecule POSCAR --relax --fmax"),
+        *("molecule POSCAR --symmetry-tolerance", "run POSCAR --relax --relax-fmax"),
+        "run POSCAR --exact --exact-tolerance",
+    ],
+)
+def test_options_are_finite_numbers(words: str, value: str, tmp_path: Path) -> None:
+    result = command(*f"{words}={value}".split(), cwd=tmp_path, status=2)
+    assert f"{value} is not a finite number" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_thresholds_and_tolerances_in_python(one_layer: Potential) -> None:
+    """spglib ends the process on a tolerance of nan."""
+    crystal = bulk("NaCl", "rocksalt", a=5.7)
+    for value in (np.nan, np.inf, 0.0, -1.0):
+        for options in ({"fmax": value}, {"symprec": value}):
+            with pytest.raises(pe.PhonopyEquivariantError, match="positive"):
+                pe.relax(crystal, one_layer, **options)
+        with pytest.raises(pe.PhonopyEquivariantError, match="positive"):
+            use_exact_dynamical_matrix(salt(), one_layer, tolerance=value)
+
+
+def test_run_refuses_masses_before_it_relaxes(tmp_path: Path) -> None:
+    """Too many masses, and Born charges without meaning: the primitive cell is known at once."""
+    poscar(tmp_path)
+    words = ("run", "POSCAR", "--relax", "--dim", "1", "--model", model())
+    result = command(*words, "--mass", "1", "2", "3", cwd=tmp_path, status=1)
+    assert_refused(result, "--mass: the primitive cell has 2 atoms")
+    (tmp_path / "BORN").write_text("14.4\n0 0 0 0 0 0 0 0 0\n1 0 0 0 1 0 0 0 1\n")
+    charged = command(*words, cwd=tmp_path, status=1)
+    assert_refused(charged, "BORN")
+    assert "Relaxing" not in result.stderr + charged.stderr
 
 
 def test_force_constants_that_are_no_numbers(one_layer: Potential) -> None:

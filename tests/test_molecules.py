@@ -19,7 +19,7 @@ from conftest import IMPROPER
 import phonopy_equivariant as pe
 from phonopy_equivariant.molecules import MolecularVibrations, analyse_hessian, as_molecule
 from phonopy_equivariant.molecules.intensities import KM_PER_MOL, raman_activities
-from phonopy_equivariant.molecules.irreps import reduction
+from phonopy_equivariant.molecules.multiplets import reduction
 from phonopy_equivariant.molecules.relaxation import newton_step
 from phonopy_equivariant.molecules.structure import count_fragments
 

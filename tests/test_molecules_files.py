@@ -22,7 +22,8 @@ import phonopy_equivariant as pe
 from phonopy_equivariant import molecules
 from phonopy_equivariant.molecules.intensities import KM_PER_MOL
 from phonopy_equivariant.molecules.relaxation import NewtonStep
-from phonopy_equivariant.molecules.report import remarks, table_rows
+from phonopy_equivariant.molecules.remarks import remarks
+from phonopy_equivariant.molecules.tables import table_rows
 
 SUFFIXES = (".yaml", ".xyz", ".molden", ".png", ".json")
 
@@ -312,7 +313,7 @@ def test_remarks() -> None:
     moved = RING.copy()
     moved.positions[0] += [0.3, 0.1, 0.0]
     result = molecules.vibrations(moved, small_potential())
-    assert any("use --relax" in remark for remark in remarks(result))
+    assert any("use relax=True" in remark for remark in remarks(result))
     apart = Atoms("NaClNaCl", [[0, 0, 0], [0, 0, 2.3], [0, 30, 0], [0, 30, 2.3]])
     result = molecules.vibrations(apart, small_potential())
     assert any("2 fragments" in remark for remark in remarks(result))

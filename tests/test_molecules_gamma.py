@@ -63,18 +63,21 @@ TEXTBOOK = {
 }
 
 
-def phonopy_of(atoms: Atoms, primitive: str = "auto") -> Phonopy:
+def phonopy_of(
+    atoms: Atoms, primitive: str = "auto", symprec: float = 1e-5, moments: object = None
+) -> Phonopy:
     cell = PhonopyAtoms(
         symbols=atoms.get_chemical_symbols(),
         cell=atoms.cell.array,
         scaled_positions=atoms.get_scaled_positions(),
+        magnetic_moments=moments,
     )
-    return Phonopy(cell, np.eye(3), primitive_matrix=primitive)
+    return Phonopy(cell, np.eye(3), primitive_matrix=primitive, symprec=symprec)
 
 
-def with_springs(atoms: Atoms, primitive: str = "auto") -> Phonopy:
+def with_springs(atoms: Atoms, primitive: str = "auto", **options: object) -> Phonopy:
     """Set force constants of springs between all atoms within 6 Å, stiff along and across."""
-    phonon = phonopy_of(atoms, primitive)
+    phonon = phonopy_of(atoms, primitive, **options)
     supercell = phonon.supercell
     count = len(supercell)
     constants = np.zeros((count, count, 3, 3))
@@ -120,6 +123,48 @@ def test_acoustic_modes_are_known_by_their_vectors() -> None:
     assert result.modes[0].frequency < -0.1
 
 
+@pytest.mark.parametrize(("name", "group"), [("silicon", "mmm"), ("quartz", "1")])
+def test_modes_of_a_structure_off_its_symmetry(name: str, group: str) -> None:
+    """The table is that of a search within 1e-5 Å: selection rules of the ideal are broken."""
+    for off, tolerance in ((2e-2, 1e-1), (5e-2, 2e-1)):
+        atoms = CRYSTALS[name].copy()
+        if group == "1":
+            atoms.positions += np.random.default_rng(3).uniform(-off, off, (len(atoms), 3))
+        else:
+            atoms.positions[1, 0] += off
+        loose, tight = (gamma_modes(with_springs(atoms, "P", symprec=t)) for t in (tolerance, 1e-5))
+        assert loose.point_group == tight.point_group == group
+        assert loose.rows() == tight.rows()
+        assert "?" not in loose.representation() and loose.deviation < 1e-8
+    barely = CRYSTALS[name].copy()
+    barely.positions += np.random.default_rng(3).uniform(-1e-6, 1e-6, (len(barely), 3))
+    found = gamma_modes(with_springs(barely, "P", symprec=1e-4))
+    assert textbook_row(found) == TEXTBOOK[name] and 1e-8 < found.deviation < 1e-5
+
+
+def test_magnetic_moments_do_not_change_the_table() -> None:
+    """Potentials know none; phonopy has no irreps of magnetic groups."""
+    moments = (None, [1.0, 1.0], [[0, 0, 1.0], [0, 0, 1.0]])
+    tables = [gamma_modes(with_springs(CRYSTALS["salt"], "P", moments=m)) for m in moments]
+    assert tables[0].rows() == tables[1].rows() == tables[2].rows()
+
+
+def test_free_parts_stand_in_the_table_without_the_translations() -> None:
+    """Two layers out of reach of each other: three zero modes of nine, activities by parity."""
+    atoms = Atoms(
+        "SiOSiO",
+        cell=[2.6, 2.6, 20.0],
+        pbc=True,
+        positions=[(0, 0, 0), (1.3, 1.3, 0.4), (0, 0, 10.4), (1.3, 1.3, 10)],
+    )
+    result = gamma_modes(with_springs(atoms))
+    assert sorted(band for mode in result.modes for band in mode.bands) == list(range(3, 12))
+    free = [mode for mode in result.modes if abs(mode.frequency) < 1e-4]
+    assert sum(len(mode.bands) for mode in free) == 3
+    # inversion exchanges the layers: their gliding apart is even
+    assert all(mode.raman and not mode.infrared for mode in free)
+
+
 def test_oscillator_strength_of_salt() -> None:
     """Three modes that move the sublattices against each other: 3 Z² (1/m + 1/M)."""
     phonon = with_springs(CRYSTALS["salt"])
@@ -150,7 +195,7 @@ def test_strength_is_where_infrared_activity_is() -> None:
 
 def test_cells_and_objects_that_have_no_table() -> None:
     cubic = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
-    with pytest.raises(pe.PhonopyEquivariantError, match="--pa auto"):
+    with pytest.raises(pe.PhonopyEquivariantError, match='primitive_matrix="auto"'):
         gamma_modes(with_springs(cubic, primitive="P"))
     with pytest.raises(pe.PhonopyEquivariantError, match="no force constants"):
         gamma_modes(phonopy_of(CRYSTALS["silicon"]))

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from phonopy_equivariant import PhonopyEquivariantError, molecules
 from phonopy_equivariant.molecules.analysis import analyse_hessian
 from phonopy_equivariant.molecules.modes import WAVENUMBER
-from phonopy_equivariant.molecules.report import remarks
+from phonopy_equivariant.molecules.remarks import remarks
 
 
 def springs(atoms: Atoms, rest: np.ndarray, reach: float = 3.0) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_bloch_response_at_gamma_is_the_hessian_of_the_cell(
     model: Potential, crystal: Structure
 ) -> None:
     size = 3 * len(crystal.numbers)
-    expected = hessian(model, crystal).reshape(size, size)
+    expected = hessian(crystal, model).reshape(size, size)
     result = lattice_force_constants(model, crystal, QPOINTS)[0]
     assert_close(result.real, expected)
     assert not result.imag.any()
@@ -131,7 +131,7 @@ def test_extended_graph_equals_supercell_at_commensurate_q(
 
 def test_molecule_without_cell_at_gamma(potential: Potential, molecule: Structure) -> None:
     size = 3 * len(molecule.numbers)
-    expected = hessian(potential, molecule).reshape(size, size)
+    expected = hessian(molecule, potential).reshape(size, size)
     result = lattice_force_constants(potential, molecule, np.zeros((1, 3)))[0]
     assert_close(result.real, expected)
     # a box wider than the molecule by more than the cutoff changes nothing

@@ -111,8 +111,8 @@ def test_a_dip_that_folding_makes_is_told_from_an_instability(direct) -> None:  
     artefact = stability(crystal(DIP), direct(DIP), mesh)
     assert artefact.imaginary and artefact.unstable is False and artefact.sufficient is False
     text = "\n".join([*artefact.lines(), *artefact.remarks()])
-    assert "artefact of the supercell" in text and "--exact" in text
-    assert "larger --dim" in artefact.lines()[-1]
+    assert "artefact of the supercell" in text and "exact=True" in text
+    assert "larger supercell=" in artefact.lines()[-1]
 
     real = stability(crystal(SOFT_NEAR_GAMMA), direct(SOFT_NEAR_GAMMA), mesh)
     # no q of the supercell is unstable: D(q) computed there says it

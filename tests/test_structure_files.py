@@ -94,6 +94,11 @@ def test_species_of_vasp_4(tmp_path: Path) -> None:
         (salt().replace("Direct", "Selective\nDirect"), ["three flags T or F", "line 10"]),
         (salt().replace(".5 .5 .5", ".5 .5 .5 Na"), ["calls atom 5 Cl", "Na beside"]),
         (salt().replace("0 5.64 0", "5.64 0 0"), ["no volume"]),
+        (salt().replace("1.0\n", "-1 1 1\n"), ["scale in line 2", "minus the volume"]),
+        (salt().replace("1.0\n", "1 1 -1\n"), ["scale in line 2"]),
+        (salt().replace("1.0\n", "0\n"), ["scale in line 2"]),
+        (salt() + ".1 .1 .1\n", ["more positions than the 8"]),
+        (salt("X Cl"), ["'X' in the line of species"]),
         ("not\na\ncrystal\n", ["cannot be read as a structure", "give a file that ASE reads"]),
     ],
 )
@@ -142,7 +147,13 @@ def test_deuterium(tmp_path: Path) -> None:
     np.testing.assert_allclose(masses, [15.999, 1.008, DEUTERIUM], atol=1e-6)
     gen = "2 F\nLi D\n1 1 0 0 0\n2 2 .5 .5 .5\n0 0 0\n0 2 2\n2 0 2\n2 2 0\n"
     line = refused(tmp_path, gen, "a.gen")
-    assert "D" in line and ("--mass" in line or "POSCAR" in line)
+    assert "D" in line and ("masses=" in line or "POSCAR" in line)
+
+
+def test_extended_xyz_in_the_lower_case_of_nep(tmp_path: Path) -> None:
+    text = '2\nlattice="4 0 0 0 5 0 0 0 6" properties=species:S:1:pos:R:3\nNa 0 0 0\nCl 2 2 2\n'
+    crystal, _ = read(tmp_path, text, "train.xyz")
+    np.testing.assert_array_equal(crystal.unitcell.cell, np.diag([4.0, 5.0, 6.0]))
 
 
 def test_one_mass_leaves_other_elements_alone(tmp_path: Path) -> None:
@@ -175,14 +186,14 @@ def test_several_structures(tmp_path: Path) -> None:
         ase.io.write(tmp_path / name, frames)
         notes: list[str] = []
         assert_salt(read_crystal(tmp_path / name, report=notes.append))
-        assert len(notes) == 1 and "the last is taken" in notes[0] and "--index 0" in notes[0]
+        assert len(notes) == 1 and "the last is taken" in notes[0] and "index=0" in notes[0]
         notes.clear()
         for index, length in ((0, 5.0), (1, 5.3), (-1, 5.64), (-3, 5.0)):
             assert_salt(read_crystal(tmp_path / name, index, notes.append), length)
         assert not notes
-        with pytest.raises(pe.PhonopyEquivariantError, match="--index 3"):
+        with pytest.raises(pe.PhonopyEquivariantError, match="index=3"):
             read_crystal(tmp_path / name, 3)
-    assert "one structure, none of --index 1" in refused(tmp_path, salt(), index=1)
+    assert "one structure, none of index=1" in refused(tmp_path, salt(), index=1)
     assert_salt(read_crystal(tmp_path / "POSCAR", 0))
 
 
@@ -210,7 +221,7 @@ def test_unknown_formats(tmp_path: Path) -> None:
         line = refused(tmp_path, content, name)
         assert "cannot be read" in line
     assert "give a file that ASE reads" in refused(tmp_path, b"what\n", "a.foo")
-    with pytest.raises(pe.PhonopyEquivariantError, match="does not exist; for .* a.foo --index 3"):
+    with pytest.raises(pe.PhonopyEquivariantError, match="does not exist; for .* a.foo index=3"):
         read_crystal(tmp_path / "a.foo@3")
 
 

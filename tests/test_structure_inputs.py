@@ -131,7 +131,7 @@ def test_inputs_as_people_write_them(tmp_path: Path) -> None:
     assert crystal.unitcell.symbols == ["H", "Cl"]
     np.testing.assert_allclose(crystal.unitcell.scaled_positions[1], 0.5)
     assert crystal.unitcell.masses[0] == pytest.approx(HYDROGEN)
-    assert len(notes) == 1 and "H 2.014" in notes[0] and "--mass" in notes[0]
+    assert len(notes) == 1 and "H 2.014" in notes[0] and "masses=" in notes[0]
     assert isinstance(crystal.constraints[0], FixAtoms)
     for text in (FDF, CP2K, ABINIT, CASTEP):
         cell = read(tmp_path, text, "some.input")[0].unitcell
@@ -153,6 +153,10 @@ def test_inputs_as_people_write_them(tmp_path: Path) -> None:
         (ABINIT.replace("xred", "xcart 0 0 0 angstrom #"), "--abinit", "ang"),
         (ABINIT + "amu 30\n", "--abinit", "amu"),
         (ELK + "scale3\n 1.6\n", "--elk", "scale"),
+        (ABINIT + "natfix 1\niatfix 1\n", "--abinit", "natfix' would be lost"),
+        (CASTEP + "FIX_ALL_IONS : TRUE\n", "--castep", "would be lost"),
+        (FDF + "%block GeometryConstraints\natom 1\n%endblock\n", "--siesta", "would be lost"),
+        (CP2K + "&FIXED_ATOMS\n LIST 1\n&END\n", "--cp2k", "would be lost"),
     ],
 )
 def test_inputs_that_nobody_understands_are_refused(
@@ -161,6 +165,20 @@ def test_inputs_that_nobody_understands_are_refused(
     line = refused(tmp_path, text, "file.in")
     assert phrase in line and "POSCAR" in line
     assert f"phonopy-init {flag} -d -c file.in" in line
+
+
+def test_fixed_atoms_of_fhi_aims(tmp_path: Path) -> None:
+    """ASE's reader of this format takes no open file, and phonopy's passes constraints over."""
+    text = "".join(f"lattice_vector {row}\n" for row in ("4 0 0", "0 4 0", "0 0 4"))
+    text += "atom_frac 0 0 0 Na\natom_frac .5 .5 .5 Cl\n"
+    crystal = read(tmp_path, text + "constrain_relaxation .true.\n", "geometry.in")[0]
+    assert list(crystal.constraints[0].index) == [1]
+    assert not read(tmp_path, text + "constrain_relaxation .false.\n", "geometry.in")[0].constraints
+
+
+def test_the_card_of_species_ends_where_the_next_begins(tmp_path: Path) -> None:
+    text = QE.replace(" angstrom", "", 1) if "CELL_PARAMETERS angstrom" in QE else QE
+    assert all("CELL" not in note for note in read(tmp_path, text, "scf.in")[1])
 
 
 def test_two_readers_that_disagree(tmp_path: Path) -> None:

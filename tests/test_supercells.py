@@ -57,7 +57,7 @@ def test_dim_is_read_and_written(words: str, matrix: object) -> None:
 
 @pytest.mark.parametrize("words", ["", "2 2", "0", "2 2 -2", "2.5", "1 2 3 4 5 6 7 8 9"])
 def test_dim_without_a_supercell_is_refused(words: str) -> None:
-    with pytest.raises(PhonopyEquivariantError, match="--dim"):
+    with pytest.raises(PhonopyEquivariantError, match="supercell="):
         parse_dim(words.split())
 
 
@@ -88,6 +88,13 @@ def test_the_choice_keeps_the_symmetry() -> None:
         (5, crystal_of(4.0 * np.eye(3), "BaTiOOO", PEROVSKITE)),
         (4, crystal("GaN", "wurtzite", a=3.19, c=5.19)),
         (2, crystal("NaCl", "rocksalt", a=5.64)),
+        (8, crystal("MgO", "rocksalt", a=4.21, cubic=True)),
+        (2, crystal("C", "diamond", a=3.567)),
+        (1, crystal("Cu", "fcc", a=3.61)),
+        (1, crystal("W", "bcc", a=3.165)),
+        (2, crystal("Be", "hcp", a=2.29, c=3.58)),
+        (2, crystal_of(np.diag([2.6, 12, 15]), "CC", [[0, 0, 0], [0.5, 0, 0]])),
+        (1, crystal_of([[3, 0, 0], [1, 4, 0], [0.5, 0.7, 25]], "C", [[0, 0, 0]])),
     ],
 )
 def test_the_choice_is_as_wide_as_force_constants_reach(atoms: int, cell: PhonopyAtoms) -> None:
@@ -103,30 +110,9 @@ def test_the_choice_is_as_wide_as_force_constants_reach(atoms: int, cell: Phonop
             assert supercell_diameter(cell, smaller) < 20.0
 
 
-def test_the_choice_is_bounded_by_the_time_of_phonopy() -> None:
-    """Estimated from operations and atoms, which are counted by phonopy here."""
-    magnesia = crystal("MgO", "rocksalt", a=4.21)
-    matrix = choose_supercell(magnesia)
-    assert 15 < supercell_diameter(magnesia, matrix) < 20
-    assert supercell_diameter(magnesia, choose_supercell(magnesia, max_seconds=100.0)) > 20
-    for diameter in (5.0, 8.0):
-        matrix = choose_supercell(magnesia, diameter=diameter)
-        symmetry = Phonopy(magnesia, matrix, primitive_matrix="P", log_level=0).symmetry
-        operations, count = (
-            len(symmetry.symmetry_operations["rotations"]),
-            2 * round(np.linalg.det(matrix)),
-        )
-        expected = 2 * operations * (2e-4 + 5.5e-7 * count) + 1.9e-5 * 9 * 2 * count
-        just = choose_supercell(magnesia, diameter=diameter, max_seconds=1.001 * expected)
-        np.testing.assert_array_equal(just, matrix)
-        less = choose_supercell(magnesia, diameter=diameter, max_seconds=0.999 * expected)
-        assert count_atoms(magnesia, less) < count
-
-
 def test_the_smallest_supercell_that_is_wide_enough() -> None:
     matrix = choose_supercell(SILICON, diameter=6.0)
     np.testing.assert_array_equal(matrix, np.diag([2, 2, 2]))
-    np.testing.assert_array_equal(choose_supercell(SILICON, max_seconds=0.0), np.eye(3))
 
 
 @pytest.mark.filterwarnings("ignore:Warning. Point group symmetries:UserWarning")
@@ -140,5 +126,5 @@ def test_operations_of_a_supercell_that_breaks_symmetry() -> None:
 def test_memory() -> None:
     assert (available_memory() or 1) > 0
     check_memory(1000, 48 * 500, 2)
-    with pytest.raises(PhonopyEquivariantError, match=r"needs at least .* choose a smaller --dim"):
+    with pytest.raises(PhonopyEquivariantError, match="needs at least .* a smaller supercell="):
         check_memory(10**9, 48 * 10**9)

@@ -126,7 +126,7 @@ def test_report_shows_the_distance_and_the_true_forces(one_layer: Potential) -> 
         report = pe.set_force_constants(phonon, one_layer)
         # mmm is left. A twofold axis along y takes the bond (1/4 + off, 1/4, 1/4) to that with
         # 1/4 - off but for a lattice vector, and each atom misses by half of 2 off
-        assert report.symmetry.found == 48 and report.symmetry.used == 8
+        assert report.symmetry.operations == 48 and report.symmetry.used == 8
         assert report.deviation == pytest.approx(off, rel=1e-6)
         assert f"{report.deviation:.1e} Å" in "\n".join(report.lines())
         forces = np.linalg.norm(one_layer.evaluate(phonon.primitive).forces, axis=1)
@@ -181,7 +181,7 @@ def test_exact_mode_is_that_of_the_structure_given(one_layer: Potential) -> None
     atoms = disturbed(CRYSTALS["silicon"], "one", 5e-3, seed=1)
     phonon = phonopy_of(atoms, 1e-2)
     report = use_exact_dynamical_matrix(phonon, one_layer, tolerance=1e-5)
-    assert report.symmetry.used < report.symmetry.found == 48
+    assert report.symmetry.used < report.symmetry.operations == 48
     qpoints = np.random.default_rng(1).uniform(-1, 1, (5, 3))
     expected = pe.dynamical_matrices(one_layer, phonon.primitive, qpoints)
     phonon.run_qpoints(qpoints, with_dynamical_matrices=True)

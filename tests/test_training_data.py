@@ -15,9 +15,10 @@ from training_helpers import TINY, rock_salt, tiny_potential, write_set
 
 from phonopy_equivariant.data import read_records, write_records
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.training.batches import Kept
+from phonopy_equivariant.training.batches import _BESIDE, Kept
 from phonopy_equivariant.training.config import TrainingConfig, make_config
 from phonopy_equivariant.training.loop import Trainer, train
+from phonopy_equivariant.training.sources import fingerprint
 from phonopy_equivariant.training.spectral import make_cell
 from phonopy_equivariant.training.state import load_origin
 
@@ -71,7 +72,7 @@ def test_what_there_is_no_room_for_is_made_again() -> None:
         made.append(place)
         return np.full(10, float(place))
 
-    kept = Kept(make, room=160)
+    kept = Kept(make, room=2 * (80 + _BESIDE))
     for _ in range(2):
         for place in range(4):
             np.testing.assert_array_equal(kept[place], np.full(10, float(place)))
@@ -143,3 +144,18 @@ def test_masses_of_a_record_are_those_of_its_frequencies() -> None:
     masses = np.array([22.0, 2.014])
     cell = make_cell(tiny_potential(7, species=(11, 17)), rock_salt()._replace(masses=masses))
     np.testing.assert_allclose(cell.inverse_root_mass[:6], np.repeat(masses, 3) ** -0.5)
+
+
+def test_a_fingerprint_sees_structures_labels_and_their_order() -> None:
+    one, other = emt_record(0), emt_record(1)
+    moved = one.structure._replace(cell=one.structure.cell * (1 + 1e-15))
+    prints = [
+        fingerprint([one, other], []),
+        fingerprint([other, one], []),
+        fingerprint([one], [other]),
+        fingerprint([one, dataclasses.replace(other, energy=None)], []),
+        fingerprint([dataclasses.replace(one, structure=moved), other], []),
+    ]
+    assert len(set(prints)) == len(prints)
+    # where the records lie does not matter
+    assert fingerprint([dataclasses.replace(one, source="b:0"), other], []) == prints[0]

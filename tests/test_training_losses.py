@@ -167,7 +167,7 @@ def exact(student: Potential, records: list[Record], over: str = "") -> float:
         assert record.force_constants is not None
         atoms = len(record.structure.numbers)
         wanted = record.force_constants.values[0].real.reshape(atoms, 3, atoms, 3)
-        blocks = np.linalg.norm(hessian(student, record.structure) - wanted, axis=(1, 3))
+        blocks = np.linalg.norm(hessian(record.structure, student) - wanted, axis=(1, 3))
         if over == "block":
             found.append(np.sum(blocks) / atoms)
         elif over == "column":

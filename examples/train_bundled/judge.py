@@ -30,6 +30,7 @@ from phonopy.physical_units import get_physical_units
 
 from phonopy_equivariant.data import Record, read_records
 from phonopy_equivariant.files import write_atomically
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.structure import Structure
 
 TEMPERATURE = 300.0
@@ -83,7 +84,7 @@ def thermal(frequencies: np.ndarray) -> tuple[float, float, float]:
 def frequencies_of(matrices: np.ndarray) -> np.ndarray:
     """Return frequencies (THz), imaginary ones negative."""
     values = np.linalg.eigvalsh(matrices)
-    return np.sign(values) * np.sqrt(np.abs(values)) * get_physical_units().DefaultToTHz
+    return signed_root(values) * get_physical_units().DefaultToTHz
 
 
 def compare(reference: np.ndarray, student: Teacher, structure: Structure) -> dict[str, float]:

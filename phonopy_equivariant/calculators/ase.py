@@ -15,8 +15,8 @@ from ase.calculators.calculator import (
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy import ndarray
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.graph import graph_sizes
-from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.autodiff.hessian import hessian
 
 
@@ -34,18 +34,18 @@ class EquivariantCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
 
-    def __init__(self, potential: Potential, **kwargs: Any):
+    def __init__(self, potential: PotentialLike, **kwargs: Any):
         super().__init__(**kwargs)
-        self.potential = potential
+        self.potential = as_potential(potential)
         self._sizes = (0, 0)
         self._hessian: tuple[Atoms, ndarray] | None = None
 
     def get_property(
         self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
     ) -> Any:
-        """Return a property of ``atoms``, or of those of the last calculation.
+        """Return a property of ``atoms``; by default of the atoms of the last calculation.
 
-        None where it is not known and ``allow_calculation`` is false.
+        Return None if the property has not been computed and ``allow_calculation`` is false.
         """
         if name != "hessian":
             return super().get_property(name, atoms, allow_calculation)
@@ -53,7 +53,7 @@ class EquivariantCalculator(Calculator):
         if self._hessian is None or compare_atoms(self._hessian[0], atoms):
             if not allow_calculation:
                 return None
-            self._hessian = atoms.copy(), hessian(self.potential, atoms)
+            self._hessian = atoms.copy(), hessian(atoms, self.potential)
         return self._hessian[1].copy()
 
     def calculate(

@@ -36,7 +36,7 @@ class KeepOperations(FixSymmetry):
 
 
 class AllowAlone(FixConstraint):
-    """What several constraints allow, as orthogonal projections of steps and of forces.
+    """Several constraints as one: steps and forces are projected on the allowed motions.
 
     ASE's ``FixScaled`` (3.29) projects forces rightly for cells with a symmetric matrix only.
     """
@@ -45,34 +45,37 @@ class AllowAlone(FixConstraint):
         self.constraints = constraints
 
     def adjust_positions(self, atoms: Atoms, new: ndarray) -> None:
-        """Leave of a step what is allowed."""
+        """Project a step on the allowed motions."""
         step = new - atoms.positions
         new[:] = atoms.positions + np.einsum(
             "iab,ib->ia", allowed_motions(atoms, self.constraints), step
         )
 
     def adjust_forces(self, atoms: Atoms, forces: ndarray) -> None:
-        """Leave of forces what works along allowed steps."""
+        """Project forces on the allowed motions."""
         allowed = allowed_motions(atoms, self.constraints)
         forces[:] = np.einsum("iab,ib->ia", allowed, forces)
 
 
 def honoured_constraints(atoms: Atoms) -> list[FixConstraint]:
-    """Return the constraints on atoms; ASE's ``FixSymmetry`` is what a relaxation does anyway.
+    """Return the constraints on atoms that a relaxation must honour.
+
+    ASE's ``FixSymmetry`` is left out, because every relaxation keeps the symmetry.
 
     Raises
     ------
     PhonopyEquivariantError
-        A constraint that a relaxation does not honour.
+        The atoms have a constraint that a relaxation does not honour.
 
     """
-    constraints = [each for each in atoms.constraints if not isinstance(each, FixSymmetry)]
-    for each in constraints:
-        if not isinstance(each, HONOURED):
+    constraints = [c for c in atoms.constraints if not isinstance(c, FixSymmetry)]
+    for constraint in constraints:
+        if not isinstance(constraint, HONOURED):
             names = ", ".join(kind.__name__ for kind in HONOURED)
             raise PhonopyEquivariantError(
-                f"The structure has the constraint {type(each).__name__}, which a relaxation does "
-                f"not honour; remove it (atoms.set_constraint()), or use one of {names}."
+                f"The structure has the constraint {type(constraint).__name__}, which a "
+                "relaxation does not honour; remove it (atoms.set_constraint()), or use one of "
+                f"{names}."
             )
     return constraints
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 from phonopy.structure.atoms import PhonopyAtoms
 
-from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 
 
 class PhonopyMLP:
@@ -19,8 +19,8 @@ class PhonopyMLP:
     energies and forces and passes the stresses by.
     """
 
-    def __init__(self, potential: Potential):
-        self.potential = potential
+    def __init__(self, potential: PotentialLike):
+        self.potential = as_potential(potential)
 
     def evaluate(self, supercells: Sequence[PhonopyAtoms]) -> tuple[ndarray, ndarray, ndarray]:
         """Return energies, forces and stresses of supercells, as pypolymlp does.

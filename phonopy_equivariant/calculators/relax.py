@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from ase import Atoms
@@ -21,6 +21,8 @@ from phonopy_equivariant.calculators.constraints import (
     honoured_constraints,
     operations_that_keep,
 )
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
+from phonopy_equivariant.defaults import FMAX, SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.symmetry.operations import (
@@ -30,10 +32,10 @@ from phonopy_equivariant.response.symmetry.operations import (
     search,
     symmetrised,
 )
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.structure import Structure, as_atoms, as_structure
 
-FMAX = 1e-4  # eV/Å
-SYMPREC = 1e-4  # Å
+# The kind of structure that is given, and returned.
+Cell = TypeVar("Cell", Atoms, PhonopyAtoms, Structure)
 
 # eV/Å². An atom that is off by d feels a force of less than d times this.
 STIFFNESS = 100.0
@@ -49,31 +51,32 @@ class RelaxationStep(NamedTuple):
 
 
 def relax(
-    atoms: Atoms,
-    potential: Potential,
+    structure: Cell,
+    potential: PotentialLike,
     fmax: float = FMAX,
     cell: bool = True,
     symprec: float = SYMPREC,
     max_steps: int = 500,
     callback: Callable[[RelaxationStep], None] | None = None,
-) -> Atoms:
+) -> Cell:
     """Return a relaxed copy of a crystal that keeps its space group and its constraints.
 
     Positions and, with ``cell``, lattice vectors are optimised together (BFGS in ASE's
     ``FrechetCellFilter``) in the space group. The structure is first made exactly symmetric
     (:func:`symmetrise`), so that digits rounded in a file break no symmetry.
 
-    Constraints of ``atoms`` hold: ``FixAtoms``, ``FixCartesian``, ``FixScaled``, ``FixedLine``,
+    Constraints of ``ase.Atoms`` hold: ``FixAtoms``, ``FixCartesian``, ``FixScaled``, ``FixedLine``,
     ``FixedPlane`` (selective dynamics, ``move_mask``). A fixed atom keeps its position, or its
     fractional coordinates where the cell relaxes. The space group is then the part that the
     structure obeys as it is and that takes constraints to constraints.
 
     Parameters
     ----------
-    atoms
-        Periodic in three directions.
+    structure
+        Periodic in three directions: ASE's, phonopy's or our own.
     potential
-        In float64: rounding of float32 forces may lie above ``fmax``.
+        A potential, or the name of a model. In float64: rounding of float32
+        forces may lie above ``fmax``.
     fmax
         Largest force on an atom at the end (eV/Å), along what constraints allow; for the cell,
         largest derivative of the energy per atom with respect to a strain (eV).
@@ -88,8 +91,9 @@ def relax(
 
     Returns
     -------
-    Atoms
-        Without calculator, with the constraints of ``atoms``.
+    Atoms, PhonopyAtoms or Structure
+        What was given, in its order and with its masses, constraints and magnetic moments; without
+        calculator.
 
     Raises
     ------
@@ -98,9 +102,24 @@ def relax(
         constraint that is not honoured, or no convergence.
 
     """
-    if not fmax > 0:
-        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
+    potential = as_potential(potential)
+    if not 0 < fmax < np.inf:
+        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
+    atoms = as_atoms(structure)
     _check(atoms, potential)
+    relaxed = _relaxed(atoms, potential, fmax, cell, symprec, max_steps, callback)
+    return _as_given(structure, relaxed)
+
+
+def _relaxed(
+    atoms: Atoms,
+    potential: Potential,
+    fmax: float,
+    cell: bool,
+    symprec: float,
+    max_steps: int,
+    callback: Callable[[RelaxationStep], None] | None,
+) -> Atoms:
     relaxed = symmetrise(atoms, symprec, cell)
     constraints = honoured_constraints(relaxed)
     relaxed.set_constraint()
@@ -114,12 +133,12 @@ def relax(
         converged = optimizer.run(fmax=fmax, steps=max_steps)
     last = _state(optimizer.nsteps, relaxed)
     relaxed.calc = None
-    relaxed.set_constraint(constraints)
+    relaxed.set_constraint(atoms.copy().constraints)
     if not converged:
         raise PhonopyEquivariantError(
             f"The relaxation did not reach {fmax:g} eV/Å in {max_steps} steps (force "
             f"{last.max_force:.1e} eV/Å, stress {last.max_stress:.2f} GPa): raise the threshold "
-            "(--relax-fmax, --fmax), start from a better structure, or use dtype float64."
+            '(fmax=), start from a better structure, or use dtype="float64".'
         )
     # symmetry that the relaxation gains on top is welcome, whatever the number of its group
     if _again(relaxed, symmetry).deviation.max() > symprec:
@@ -127,6 +146,22 @@ def relax(
             "The relaxation lost the space group; start from a structure with more digits."
         )
     return relaxed
+
+
+def _as_given(structure: Cell, relaxed: Atoms) -> Cell:
+    """Return relaxed atoms as the kind of structure that was given."""
+    if isinstance(structure, Atoms):
+        return relaxed  # type: ignore[return-value]
+    if isinstance(structure, Structure):
+        return structure._replace(positions=relaxed.positions, cell=relaxed.cell.array)
+    # a plain cell: phonopy's primitive cells and supercells know their unit cell
+    return PhonopyAtoms(
+        symbols=structure.symbols,
+        positions=relaxed.positions,
+        cell=relaxed.cell.array,
+        masses=structure.masses,
+        magnetic_moments=structure.magnetic_moments,
+    )
 
 
 def symmetrise(atoms: Atoms, symprec: float = SYMPREC, cell: bool = True) -> Atoms:
@@ -151,32 +186,6 @@ def distance(first: Atoms, second: Atoms) -> float:
         [second.positions - first.positions, second.cell.array - first.cell.array]
     )
     return float(np.linalg.norm(moves, axis=1).max())
-
-
-def relax_cell(
-    unitcell: PhonopyAtoms,
-    potential: Potential,
-    fmax: float = FMAX,
-    callback: Callable[[RelaxationStep], None] | None = None,
-    constraints: Sequence[FixConstraint] = (),
-    symprec: float = SYMPREC,
-) -> PhonopyAtoms:
-    """Return phonopy's cell relaxed as by :func:`relax`; order of atoms and masses stay."""
-    atoms = Atoms(
-        numbers=unitcell.numbers,
-        positions=unitcell.positions,
-        cell=unitcell.cell,
-        pbc=True,
-        constraint=list(constraints),
-    )
-    relaxed = relax(atoms, potential, fmax, symprec=symprec, callback=callback)
-    return PhonopyAtoms(
-        symbols=unitcell.symbols,
-        positions=relaxed.positions,
-        cell=relaxed.cell.array,
-        masses=unitcell.masses,
-        magnetic_moments=unitcell.magnetic_moments,
-    )
 
 
 def _kept_symmetry(

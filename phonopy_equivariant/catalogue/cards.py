@@ -7,7 +7,6 @@ that ``PHONOPY_EQUIVARIANT_MODELS`` names, then in the user's cache.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.resources
 import os
@@ -20,7 +19,7 @@ import yaml
 from ase.data import atomic_numbers, chemical_symbols
 
 from phonopy_equivariant.catalogue import bundled
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 
 MODELS_VARIABLE = "PHONOPY_EQUIVARIANT_MODELS"
 # The one to check with: no other Nequix model was trained on as much.
@@ -69,12 +68,12 @@ def list_models() -> tuple[ModelCard, ...]:
 
 
 def models_covering(symbols: Collection[str], but: Collection[str] = ()) -> tuple[str, ...]:
-    """Return names of the models that know all elements, but for some names.
+    """Return the names of the models that know all elements, except the names in ``but``.
 
-    Those on this computer come first, then the strong one, then the registry's order.
+    Models on this computer come first, then the strong model, then the registry's order.
     """
-    wanted = set(symbols)
-    names = [c.name for c in list_models() if wanted <= set(c.elements) and c.name not in but]
+    elements = set(symbols)
+    names = [c.name for c in list_models() if elements <= set(c.elements) and c.name not in but]
     return tuple(sorted(names, key=lambda name: (local_path(name) is None, name != STRONG_MODEL)))
 
 
@@ -89,8 +88,8 @@ def model_card(name: str) -> ModelCard:
     """
     cards = _cards()
     if name not in cards:
-        near = difflib.get_close_matches(name, cards, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cards)}."
+        near = nearest(name, cards, cutoff=0.4)
+        hint = f"did you mean {near}?" if near else f"known are {', '.join(cards)}."
         raise PhonopyEquivariantError(f"No model is called {name!r}: {hint} Or give a file's path.")
     return cards[name]
 
@@ -132,10 +131,10 @@ def _card(name: str, entry: dict[str, Any]) -> ModelCard:
 
 
 def _expand(ranges: tuple[str, ...]) -> tuple[str, ...]:
-    """Return all symbols of ranges such as H-Bi."""
+    """Return the symbols of all elements in ranges such as H-Bi."""
     symbols: list[str] = []
-    for some in ranges:
-        first, _, last = some.partition("-")
+    for span in ranges:
+        first, _, last = span.partition("-")
         symbols += chemical_symbols[atomic_numbers[first] : atomic_numbers[last or first] + 1]
     return tuple(symbols)
 

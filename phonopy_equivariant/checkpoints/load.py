@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import zipfile
 from pathlib import Path
+from typing import TypeAlias
 
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.catalogue.cards import model_card
@@ -14,6 +16,43 @@ from phonopy_equivariant.checkpoints.native import Checkpoint, read_checkpoint
 from phonopy_equivariant.checkpoints.nequix import read_nequix
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential, make_potential
+
+# What every function of this package takes for a potential.
+PotentialLike: TypeAlias = Potential | str | os.PathLike[str]
+
+
+def as_potential(potential: PotentialLike, dtype: str = "float64") -> Potential:
+    """Return a potential as it is, or the one of a model's name or file.
+
+    A model is loaded once in a process as long as its file stays the same.
+
+    Parameters
+    ----------
+    potential
+        A :class:`Potential`, the name of a model, or the path of a checkpoint.
+    dtype
+        Precision of a model that is named; a :class:`Potential` has its own.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`load_potential`; or neither a potential nor a name.
+
+    """
+    if isinstance(potential, Potential):
+        return potential
+    if not isinstance(potential, str | os.PathLike):
+        raise PhonopyEquivariantError(
+            f"Expected a potential or the name of a model, got {type(potential).__name__}; "
+            "see pe.load_potential."
+        )
+    path = resolve(potential)
+    return _loaded(path, path.stat().st_mtime_ns, dtype)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(path: Path, _changed: int, dtype: str) -> Potential:
+    return load_potential(path, dtype)
 
 
 def load_potential(

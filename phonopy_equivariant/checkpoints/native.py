@@ -94,7 +94,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Return what :func:`save_checkpoint` wrote.
+    """Return the contents of a file that :func:`save_checkpoint` wrote.
 
     Raises
     ------
@@ -215,13 +215,13 @@ def _read_arrays(
     parameters = list(shapes)
     if header.features:
         species, width = len(header.config.species), header.features
-        some = ((species,), (species, width), (width, width))
-        named = zip(_REFERENCE, some, strict=True)
+        reference_shapes = ((species,), (species, width), (width, width))
+        named = zip(_REFERENCE, reference_shapes, strict=True)
         shapes |= {f"{FAMILIARITY}/{name}": shape for name, shape in named}
-    found = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
+    stored = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
     for problem, names in (
-        ("lacks", shapes.keys() - found),
-        ("has a surplus", found - shapes.keys()),
+        ("lacks", shapes.keys() - stored),
+        ("has a surplus", stored - shapes.keys()),
     ):
         if names:
             raise PhonopyEquivariantError(

@@ -1,4 +1,4 @@
-"""What there is to say of a potential: its card, a file's own labels, what it is far from."""
+"""Text on a potential: its card, the labels in its file, structures far from its training data."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
 
 
 def familiarity_remarks(
-    potential: Potential, structure: Any, found: Familiarity | None = None
+    potential: Potential, structure: Any, familiarity: Familiarity | None = None
 ) -> list[str]:
-    """Return what to tell of a structure far from the training structures, if anything.
+    """Return a warning if a structure is far from the training structures, else an empty list.
 
-    ``found`` is its familiarity, where it is known already.
+    If ``familiarity`` is given, the features of the structure are not computed again.
     """
     from phonopy_equivariant.structure import as_structure  # brings phonopy
 
     if potential.reference is None:
         return []
-    found = potential.familiarity(structure) if found is None else found
-    if not found.is_far:
+    familiarity = potential.familiarity(structure) if familiarity is None else familiarity
+    if not familiarity.is_far:
         return []
     symbols = {chemical_symbols[z] for z in as_structure(structure).numbers}
     small = [card.name for card in list_models() if card.bundled]
-    others = models_covering(symbols, but=(potential.name, *small))
-    hint = f", e.g. --model {others[0]}" if others else ""
+    alternatives = models_covering(symbols, but=(potential.name, *small))
+    hint = f", e.g. model={alternatives[0]}" if alternatives else ""
     return [
         f"this structure is far from what {potential.name} was trained on (distance "
-        f"{found.distance:.1f}, {100 * found.quantile:g} % of held-out structures lie below "
-        f"{found.threshold:.1f}): check with another model{hint}."
+        f"{familiarity.distance:.1f}, {100 * familiarity.quantile:g} % of held-out structures lie "
+        f"below {familiarity.threshold:.1f}): check with another model{hint}."
     ]
 
 

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Sequence
 
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
+from phonopy_equivariant.cli.elastic import add_command as add_elastic
 from phonopy_equivariant.cli.failures import exit_status, process_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
+from phonopy_equivariant.cli.gruneisen import add_command as add_gruneisen
 from phonopy_equivariant.cli.models import add_command as add_models
 from phonopy_equivariant.cli.molecule import add_command as add_molecule
 from phonopy_equivariant.cli.options import Parser, parser_arguments
@@ -38,6 +40,8 @@ examples:
   phonopy-equivariant fc phonopy_disp.yaml
       in place of all force calculations of a frozen-phonon run
   phonopy-equivariant relax POSCAR -o POSCAR_relaxed
+  phonopy-equivariant elastic POSCAR --relax
+  phonopy-equivariant gruneisen POSCAR --relax
   phonopy-equivariant molecule CH4.xyz --relax
   phonopy-equivariant train nacl.yaml
   phonopy-equivariant dataset info train.extxyz
@@ -65,8 +69,9 @@ def run_command(words: Sequence[str]) -> int:
     and output streams are afterwards as they were. Ctrl-C raises ``KeyboardInterrupt``.
     """
     verbose = "-v" in words or "--verbose" in words
+    command = next(iter(words), "")
     with surroundings_kept():
-        return exit_status(lambda: _run(list(words)), verbose)
+        return exit_status(lambda: _run(list(words)), verbose, command)
 
 
 def _run(words: list[str]) -> int:
@@ -81,7 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=PROGRAM, **parser_arguments(_DESCRIPTION, _EXAMPLES))
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    adders = (add_run, add_fc, add_relax, add_molecule, add_train, add_dataset, add_models)
+    adders = (
+        *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_molecule),
+        *(add_train, add_dataset, add_models),
+    )
     for add_command in adders:
         add_command(commands)
     return parser
@@ -96,6 +104,6 @@ class _Version(argparse.Action):
 
         from phonopy_equivariant._version import __version__
 
-        others = ", ".join(f"{name} {version(name)}" for name in ("phonopy", "ase", "jax"))
-        print(f"{PROGRAM} {__version__} ({others}, Python {platform.python_version()})")
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("phonopy", "ase", "jax"))
+        print(f"{PROGRAM} {__version__} ({libraries}, Python {platform.python_version()})")
         parser.exit()

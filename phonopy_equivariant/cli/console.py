@@ -8,8 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from phonopy_equivariant.cli.wording import as_options
+
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
+
+    from phonopy_equivariant.results import Result
 
 Item = TypeVar("Item")
 
@@ -18,12 +22,16 @@ _WORTH_A_LINE = 2.0
 
 
 class Console:
-    """Speaks to the user: ``verbosity`` 0 errors only, 1 remarks and reports, 2 everything."""
+    """Speaks to the user: ``verbosity`` 0 errors only, 1 remarks and reports, 2 everything.
 
-    def __init__(self, quiet: bool = False, verbose: bool = False):
+    Parameters of the library become options of ``command``.
+    """
+
+    def __init__(self, quiet: bool = False, verbose: bool = False, command: str = ""):
         from rich.console import Console as RichConsole
 
         self.verbosity = 0 if quiet else 2 if verbose else 1
+        self._command = command
         self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     @property
@@ -39,7 +47,7 @@ class Console:
     def say(self, line: str) -> None:
         """Print a remark."""
         if self.verbosity:
-            self._error.print(line, markup=False)
+            self._error.print(as_options(line, self._command), markup=False)
 
     def detail(self, line: str) -> None:
         """Print what only -v shows."""
@@ -48,14 +56,22 @@ class Console:
 
     def warn(self, line: str) -> None:
         """Print a warning; -q does not silence it."""
-        self._error.print(f"phonopy-equivariant: warning: {line}", markup=False)
+        text = as_options(line, self._command)
+        self._error.print(f"phonopy-equivariant: warning: {text}", markup=False)
 
     def report(self, title: str, lines: Iterable[str]) -> None:
         """Print a table of lines on standard output."""
         if self.verbosity:
-            body = list(lines)
+            body = [as_options(line, self._command) for line in lines]
             width = max(map(len, [title, *body]))
             print("\n".join([title, "-" * width, *body, "-" * width]), flush=True)
+
+    def table(self, result: Result, heading: str = "") -> None:
+        """Print the table of a result on standard output, and a line below it."""
+        if self.verbosity:
+            print_table(result.columns(), result.rows())
+            if heading:
+                print(heading, flush=True)
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:

@@ -10,6 +10,7 @@ from typing import Any
 from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
+    finite_number,
     parser_arguments,
 )
 
@@ -70,7 +71,7 @@ def _add_info(actions: Any) -> None:
     parser = _action(actions, "info", "what a set contains", "Say what each file contains.")
     parser.add_argument(
         "--cutoff",
-        type=float,
+        type=finite_number,
         metavar="R",
         help="also the average number of neighbours within R Å, and energies per element by "
         "least squares, over all files",
@@ -126,7 +127,7 @@ def _add_filter(actions: Any) -> None:
     _add_output(parser)
     parser.add_argument(
         "--max-force",
-        type=float,
+        type=finite_number,
         default=5.0,
         metavar="F",
         help="largest force on an atom, eV/Å; default: 5 (inf: none)",
@@ -153,7 +154,11 @@ def _add_split(actions: Any) -> None:
     )
     _add_output(parser)
     parser.add_argument(
-        "--fraction", type=float, default=0.97, metavar="X", help="for training; default: 0.97"
+        "--fraction",
+        type=finite_number,
+        default=0.97,
+        metavar="X",
+        help="for training; default: 0.97",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
@@ -194,10 +199,10 @@ def _add_perturb(actions: Any) -> None:
         "what a potential of one crystal needed from nothing (docs/training.md)",
     )
     parser.add_argument(
-        "--positions", type=float, default=0.1, metavar="S", help="width, Å; default: 0.1"
+        "--positions", type=finite_number, default=0.1, metavar="S", help="width, Å; default: 0.1"
     )
     parser.add_argument(
-        "--cell", type=float, default=0.05, metavar="S", help="width, Å; default: 0.05"
+        "--cell", type=finite_number, default=0.05, metavar="S", help="width, Å; default: 0.05"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ase.data import chemical_symbols
 
 from phonopy_equivariant.cli.console import Console
-from phonopy_equivariant.data.files import iter_records, output_format, write_records
+from phonopy_equivariant.data.formats import iter_records, output_format, write_records
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
@@ -38,31 +38,30 @@ def info(args: argparse.Namespace) -> int:
     )
 
     console = Console(args.quiet, args.verbose)
-    kept: list[Record] = []
+    all_records: list[Record] = []
     for name in args.files:
         records = _records(args, console, [name])
         if args.cutoff:
-            records = _keeping(records, kept)
+            records = _keeping(records, all_records)
         console.report(name, _summary_lines(summarise(records)))
     if args.cutoff:
-        lines = [
-            f"neighbours within {args.cutoff:g} Å  {average_neighbours(kept, args.cutoff):.4f}"
-        ]
-        if any(record.energy is not None for record in kept):
-            fit = reference_energies(kept)
+        neighbours = average_neighbours(all_records, args.cutoff)
+        lines = [f"neighbours within {args.cutoff:g} Å  {neighbours:.4f}"]
+        if any(record.energy is not None for record in all_records):
+            fit = reference_energies(all_records)
             lines += [f"energy of {chemical_symbols[z]:<2}  {fit[z]:.6f} eV" for z in sorted(fit)]
         console.report("all files", lines)
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
-    """Print what is wrong; write the rest if asked to."""
-    from phonopy_equivariant.data.files import open_records
+    """Print the problems of the files; with ``--output`` write the records without problems."""
+    from phonopy_equivariant.data.formats import open_records
 
     console = Console(args.quiet, args.verbose)
     if args.output:
         output_format(Path(args.output))
-    found, sound = 0, []
+    num_problems, sound = 0, []
     surveys: list[Survey] = []
     for name in args.files:
         with console.stage(f"Reading {name}"):
@@ -72,7 +71,7 @@ def check(args: argparse.Namespace) -> int:
             problems = [*surveys[-1].problems(), *_repeated(surveys)]
         for problem in problems:
             print(f"{problem.source}: {problem.text}", flush=True)
-        found += len(problems)
+        num_problems += len(problems)
         if args.output and any(problem.place is None for problem in problems):
             raise PhonopyEquivariantError(
                 f"{name}: the set as a whole is inconsistent, so nothing was written; "
@@ -85,7 +84,7 @@ def check(args: argparse.Namespace) -> int:
         count = write_records(itertools.chain.from_iterable(sound), args.output)
         _written(console, count, args.output)
         return 0
-    return 1 if found else 0
+    return 1 if num_problems else 0
 
 
 def _without(records: Sequence[Record], places: set[int | None]) -> Iterator[Record]:
@@ -104,14 +103,15 @@ def _survey(
 
 
 def _repeated(surveys: Sequence[Survey]) -> Iterator[Problem]:
-    """Yield a problem for each structure of the last file that one before it has too."""
+    """Yield a problem for each structure of the last file that an earlier file has too."""
     from phonopy_equivariant.data.checks import Problem
     from phonopy_equivariant.data.duplicates import shared_structures
 
     *before, last = surveys
     for survey in before:
-        for one, two in shared_structures(survey.marks, last.marks):
-            text = f"the same structure as {survey.sources[one]}: in training and validation?"
+        for one, two, difference in shared_structures(survey.marks, last.marks):
+            text = f"the same structure as {survey.sources[one]}"
+            text += f", but {difference}" if difference else ": in training and validation?"
             yield Problem(last.sources[two], text, two)
 
 
@@ -150,10 +150,10 @@ def split(args: argparse.Namespace) -> int:
 
     console = Console(args.quiet, args.verbose)
     output_format(Path(args.output))
-    # what HDF5 streams is read again for each part, all else is kept
+    # records of HDF5 files are read again for each part, all others stay in memory
     streamed = all(Path(name).suffix in (".h5", ".hdf5") for name in args.files)
-    kept = [] if streamed else list(_records(args, console, args.files))
-    count = sum(1 for _ in _records(args, console, args.files)) if streamed else len(kept)
+    in_memory = [] if streamed else list(_records(args, console, args.files))
+    count = sum(1 for _ in _records(args, console, args.files)) if streamed else len(in_memory)
     parts = (
         split_indices(count, args.fraction, args.seed)
         if args.split_file is None
@@ -163,9 +163,9 @@ def split(args: argparse.Namespace) -> int:
     for name in names.values():
         check_output(name)
     for part, indices in parts.items():
-        chosen = set(indices)
-        source = _records(args, console, args.files) if streamed else kept
-        records = (record for k, record in enumerate(source) if k in chosen)
+        members = set(indices)
+        source = _records(args, console, args.files) if streamed else in_memory
+        records = (record for k, record in enumerate(source) if k in members)
         _written(console, write_records(records, names[part]), str(names[part]))
     listed = _part_name(Path(args.output).name.partition(".")[0] + ".yaml", "split")
     listed = Path(args.output).expanduser().with_name(listed.name)
@@ -234,9 +234,9 @@ def _shown(
         yield record
 
 
-def _keeping(records: Iterator[Record], kept: list[Record]) -> Iterator[Record]:
+def _keeping(records: Iterator[Record], collected: list[Record]) -> Iterator[Record]:
     for record in records:
-        kept.append(record)
+        collected.append(record)
         yield record
 
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 
 from phonopy_equivariant.cli.interrupts import Terminated, leave, signals_caught
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.cli.wording import as_options
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 
 SUCCESS, FAILURE, INTERRUPTED, TERMINATED = 0, 1, 130, 128 + signal.SIGTERM
 
@@ -23,10 +24,11 @@ _REMEDIES = {
 }
 
 
-def exit_status(function: Callable[[], int], verbose: bool) -> int:
+def exit_status(function: Callable[[], int], verbose: bool, command: str = "") -> int:
     """Return the status of ``function``; errors become a line and a status of their own.
 
-    ``verbose`` shows the traceback as well. What ends a process passes: Ctrl-C, SIGTERM and a
+    The line names options of ``command`` where the library names parameters. ``verbose``
+    shows the traceback as well. What ends a process passes: Ctrl-C, SIGTERM and a
     reader of the output that has gone.
     """
     try:
@@ -42,7 +44,7 @@ def exit_status(function: Callable[[], int], verbose: bool) -> int:
             import traceback
 
             traceback.print_exc()
-        _say(f"error: {describe(error)}")
+        _say(f"error: {as_options(describe(error), command)}")
         return FAILURE
 
 
@@ -68,7 +70,7 @@ def process_status(function: Callable[[], int]) -> int:
 def describe(error: BaseException) -> str:
     """Return one line for an exception: what happened, and the remedy."""
     if isinstance(error, PhonopyEquivariantError):
-        return " ".join(str(error).split())
+        return reason_of(error, 10_000)
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         name = f"{error.filename}: " if error.filename else ""
@@ -78,7 +80,7 @@ def describe(error: BaseException) -> str:
         return "out of memory; choose a smaller supercell (--dim) or --dtype float32."
     if "Unable to initialize backend" in str(error):
         return no_device("auto")
-    summary = " ".join(str(error).split())[:300]
+    summary = reason_of(error, 300)
     return (
         f"{type(error).__name__}: {summary} (unexpected: -v shows where; please report it "
         "with the input file)"

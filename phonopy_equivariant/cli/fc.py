@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
@@ -13,12 +13,6 @@ from phonopy_equivariant.cli.options import (
     add_structure_arguments,
     parser_arguments,
 )
-
-if TYPE_CHECKING:
-    from phonopy import Phonopy
-
-    from phonopy_equivariant.io.crystals import Crystal
-    from phonopy_equivariant.potential import Potential
 
 _DESCRIPTION = """\
 Compute force constants and write them for phonopy. STRUCTURE is any file that ASE reads, or
@@ -58,14 +52,14 @@ def add_command(commands: Any) -> None:
     add_model_options(parser)
     group = parser.add_argument_group("crystal and output")
     add_dim_option(group)
-    what = group.add_mutually_exclusive_group()
-    what.add_argument(
+    output = group.add_mutually_exclusive_group()
+    output.add_argument(
         "--format",
         choices=tuple(_FILES),
         default="yaml",
         help="file of the force constants; default: yaml, which is phonopy_params.yaml",
     )
-    what.add_argument(
+    output.add_argument(
         "--force-sets",
         action="store_true",
         help="write the forces of the displaced supercells (FORCE_SETS) instead",
@@ -78,17 +72,12 @@ def add_command(commands: Any) -> None:
 
 def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import begin_response, start_potential
-    from phonopy_equivariant.io.build import build_phonon
     from phonopy_equivariant.io.crystals import read_crystal
-    from phonopy_equivariant.io.outputs import (
-        check_output,
-        keep_existing,
-    )
-    from phonopy_equivariant.io.supercells import supercell_line
+    from phonopy_equivariant.io.outputs import check_output, keep_existing
+    from phonopy_equivariant.io.supercells import parse_dim, select_supercell
     from phonopy_equivariant.workflows.force_sets import require_displacements
-    from phonopy_equivariant.workflows.session import select_supercell
 
-    console = Console(args.quiet, args.verbose)
+    console = Console(args.quiet, args.verbose, "fc")
     output = args.output or ("FORCE_SETS" if args.force_sets else _FILES[args.format])
     crystal = read_crystal(args.structure, args.index, console.say)
     check_output(output)
@@ -96,70 +85,23 @@ def _main(args: argparse.Namespace) -> int:
         require_displacements(crystal)
     if args.output is None and (args.force_sets or args.format != "yaml"):
         keep_existing(output)
-    if args.dim is not None:
-        select_supercell(crystal, args.dim)  # malformed numbers, before JAX starts
+    matrix = None if args.dim is None else parse_dim(args.dim)
+    if matrix is not None:  # displacements of another supercell, before JAX starts
+        select_supercell(crystal, matrix)
     potential = start_potential(args, console, crystal.unitcell)
     if not args.force_sets:
         begin_response(potential, console)
-    matrix, origin = select_supercell(crystal, args.dim)
-    console.say(supercell_line(crystal.unitcell, matrix, origin))
-    with console.stage("Symmetry of the supercell"):
-        phonon = build_phonon(crystal, matrix)
+    from phonopy_equivariant.workflows.force_constants import force_constants_file, force_sets_file
+    from phonopy_equivariant.workflows.options import PhononOptions
+
+    options = PhononOptions(matrix)
     if args.force_sets:
-        _write_force_sets(phonon, potential, crystal, output, console)
-    else:
-        _write_force_constants(args, phonon, potential, crystal, output, console)
-    return 0
-
-
-def _write_force_sets(
-    phonon: Phonopy, potential: Potential, crystal: Crystal, output: str, console: Console
-) -> None:
-    from phonopy_equivariant.cli.start import warn_if_far
-    from phonopy_equivariant.workflows.force_sets import compute_force_sets, write_force_sets
-
-    dataset = compute_force_sets(phonon, potential, crystal, console.track)
-    warn_if_far(console, potential, phonon.supercell)
-    write_force_sets(dataset, output)
-    console.say(f"Forces are in {output}.")
-
-
-def _write_force_constants(
-    args: argparse.Namespace,
-    phonon: Phonopy,
-    potential: Potential,
-    crystal: Crystal,
-    output: str,
-    console: Console,
-) -> None:
-    from phonopy_equivariant.cli.start import warn_if_far
-    from phonopy_equivariant.io.build import set_born_charges
-    from phonopy_equivariant.io.outputs import write_force_constants, write_params
-    from phonopy_equivariant.workflows.session import (
-        compute_force_constants,
-        equilibrium_remarks,
-        mode_stability,
-        provenance,
+        force_sets_file(crystal, potential, options, output, console)
+        console.say(f"Forces are in {output}.")
+        return 0
+    result = force_constants_file(
+        crystal, potential, options, output, args.format, console, born=not args.nonac
     )
-
-    with_born = args.format == "yaml" and not args.nonac
-    born = set_born_charges(phonon, crystal) if with_born else None
-    if born:
-        console.say(f"Born charges: from {born}")
-    with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
-        report = compute_force_constants(phonon, potential)
-    warn_if_far(console, potential, phonon.primitive, report.familiarity)
-    for remark in equilibrium_remarks(report.residual_force, report.residual_stress):
-        console.warn(remark.replace("use --relax", "use phonopy-equivariant relax"))
-    for remark in report.symmetry.remarks():
-        console.warn(remark)
-    if args.format == "yaml":
-        write_params(phonon, output, provenance(potential))
-    else:
-        write_force_constants(phonon, output, args.format, crystal)
-    with console.stage("Imaginary modes, and whether the supercell suffices"):
-        found = mode_stability(phonon, potential)
-    for remark in found.remarks():
-        console.warn(remark)
-    console.report("Force constants", report.lines() + found.lines())
+    console.report("Force constants", result.lines())
     console.say(f"Force constants are in {output}.")
+    return 0

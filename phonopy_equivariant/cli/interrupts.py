@@ -45,8 +45,9 @@ def leave(status: int) -> NoReturn:
     XLA compiles on in other threads; taking the interpreter down under them ends in a
     segmentation fault (jaxlib 0.10.1) in place of the status.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     os._exit(status)
 
 

@@ -6,18 +6,18 @@ import argparse
 import functools
 from typing import TYPE_CHECKING, Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
     add_structure_arguments,
+    finite_number,
     parser_arguments,
 )
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-    from phonopy_equivariant.molecules.analysis import MolecularVibrations
 
 _DESCRIPTION = """\
 Vibrations of a molecule from the analytic Hessian of a potential, or from a Hessian in a file:
@@ -65,17 +65,21 @@ def add_command(commands: Any) -> None:
     )
     group.add_argument(
         "--fmax",
-        type=float,
+        type=finite_number,
         metavar="F",
-        help="largest force after the relaxation in eV/Å; default: 1e-7",
+        help=f"largest force after the relaxation in eV/Å; default: {defaults.MOLECULE_FMAX:g}",
     )
     group.add_argument(
-        "--mass", type=float, nargs="+", metavar="M", help="mass of each atom in amu (isotopes)"
+        "--mass",
+        type=finite_number,
+        nargs="+",
+        metavar="M",
+        help="mass of each atom in amu (isotopes)",
     )
     group.add_argument(
         "--symmetry-tolerance",
-        type=float,
-        default=0.01,
+        type=finite_number,
+        default=defaults.SYMMETRY_TOLERANCE,
         metavar="D",
         help="how far (Å) atoms may be off the symmetry of the point group; default: %(default)s",
     )
@@ -84,14 +88,19 @@ def add_command(commands: Any) -> None:
     group.add_argument("--born", metavar="FILE", help="dipole derivatives: BORN or .npz")
     group.add_argument("--raman", metavar="FILE", help="polarizability derivatives: .npz")
     group = parser.add_argument_group("thermochemistry and output")
-    group.add_argument("--temperature", type=float, default=298.15, metavar="T", help="K; 298.15")
-    group.add_argument("--pressure", type=float, default=101325.0, metavar="P", help="Pa; 101325")
-    group.add_argument(
-        "--spin", type=float, default=0.0, metavar="S", help="total electronic spin; default: 0"
-    )
-    group.add_argument(
-        "--width", type=float, default=10.0, metavar="W", help="line width in the plot, cm⁻¹; 10"
-    )
+    for option, default, metavar, text in (
+        ("--temperature", defaults.TEMPERATURE, "T", "K"),
+        ("--pressure", defaults.PRESSURE, "P", "Pa"),
+        ("--spin", 0.0, "S", "total electronic spin"),
+        ("--width", defaults.LINE_WIDTH, "W", "line width in the plot, cm⁻¹"),
+    ):
+        group.add_argument(
+            option,
+            type=finite_number,
+            default=default,
+            metavar=metavar,
+            help=f"{text}; default: %(default)g",
+        )
     group.add_argument(
         "-o",
         "--output",
@@ -111,6 +120,11 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         read_molecule,
         refuse_constraints,
     )
+    from phonopy_equivariant.workflows.molecule import (
+        SUFFIXES,
+        molecule_vibrations,
+    )
+    from phonopy_equivariant.workflows.options import MoleculeOptions
 
     if args.relax and args.hessian:
         parser.error(
@@ -120,21 +134,41 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         parser.error("contradictory options: --fmax without --relax; add --relax")
     if not args.width > 0:
         raise PhonopyEquivariantError("--width is a line width: give a positive number in cm⁻¹.")
-    console = Console(args.quiet, args.verbose)
+    console = Console(args.quiet, args.verbose, "molecule")
     atoms = read_molecule(args.structure, args.index, console.say)
     if args.mass is not None:
         _set_masses(atoms, args.mass)
-    as_molecule(atoms)  # a crystal is refused before JAX starts
+    molecule = as_molecule(atoms)  # a crystal is refused before JAX starts
     if args.relax:
         refuse_constraints(atoms)
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         check_output(args.output + suffix)
-    result, source = _analyse(args, console, atoms)
-    _report(args, console, result, source)
+    potential = None
+    if args.hessian is None:
+        from phonopy_equivariant.cli.start import start_potential
+
+        potential = start_potential(args, console, molecule)
+    options = MoleculeOptions(
+        args.hessian,
+        args.born,
+        args.raman,
+        args.relax,
+        defaults.MOLECULE_FMAX if args.fmax is None else args.fmax,
+        args.symmetry_tolerance,
+        args.temperature,
+        args.pressure,
+        args.spin,
+    )
+    result = molecule_vibrations(
+        atoms if potential is None else molecule, potential, options, console
+    )
+    with console.stage("Writing files and the spectrum"):
+        result.write(args.output, args.width)
+    if result.vibrations.multiplets:
+        console.table(result.vibrations)
+    console.report("Molecule", result.lines())
+    console.say(f"Files: {', '.join(args.output + suffix for suffix in SUFFIXES)}")
     return 0
-
-
-_SUFFIXES = (".yaml", ".xyz", ".molden", ".png", ".json")
 
 
 def _set_masses(atoms: Atoms, masses: list[float]) -> None:
@@ -146,89 +180,3 @@ def _set_masses(atoms: Atoms, masses: list[float]) -> None:
             f"{len(atoms)} atoms."
         )
     atoms.set_masses(masses)
-
-
-def _analyse(
-    args: argparse.Namespace, console: Console, atoms: Atoms
-) -> tuple[MolecularVibrations, dict[str, str]]:
-    from phonopy_equivariant.molecules.analysis import analyse_hessian, vibrations
-    from phonopy_equivariant.molecules.derivatives import (
-        read_dipole_derivatives,
-        read_hessian,
-        read_polarizability_derivatives,
-    )
-
-    dipole = None if args.born is None else read_dipole_derivatives(args.born, atoms)
-    alpha = None if args.raman is None else read_polarizability_derivatives(args.raman, atoms)
-    more = (args.symmetry_tolerance, dipole, alpha)
-    if args.hessian is not None:
-        values = read_hessian(args.hessian, atoms)
-        with console.stage("Normal modes and symmetry"):
-            return analyse_hessian(atoms, values, *more), {"hessian": str(args.hessian)}
-    from phonopy_equivariant.cli.start import start_potential, warn_if_far
-    from phonopy_equivariant.molecules.structure import as_molecule
-
-    molecule = as_molecule(atoms)
-    potential = start_potential(args, console, molecule)
-    if args.relax:
-        molecule = _relaxed(args, console, molecule, potential)
-    with console.stage(f"Hessian of {len(molecule)} atoms, normal modes and symmetry"):
-        result = vibrations(molecule, potential, *more)
-    warn_if_far(console, potential, molecule)
-    source = {"potential": potential.name, "potential_sha256": potential.sha256}
-    return result, source | {"dtype": potential.dtype}
-
-
-def _relaxed(args: argparse.Namespace, console: Console, molecule: Atoms, potential: Any) -> Atoms:
-    from phonopy_equivariant.molecules.relaxation import FMAX, NewtonStep, relax
-
-    last: list[NewtonStep] = []
-    with console.stage("Relaxing") as update:
-
-        def show(step: NewtonStep) -> None:
-            last[:] = [step]
-            line = f"step {step.step}, force {step.max_force:.1e} eV/Å"
-            update(f"Relaxing: {line}")
-            console.detail(f"  {line}")
-
-        fmax = FMAX if args.fmax is None else args.fmax
-        relaxed = relax(molecule, potential, fmax, callback=show)
-    console.say(f"Relaxed in {last[0].step} Newton steps: force {last[0].max_force:.1e} eV/Å")
-    return relaxed
-
-
-def _report(
-    args: argparse.Namespace,
-    console: Console,
-    result: MolecularVibrations,
-    source: dict[str, str],
-) -> None:
-    from phonopy_equivariant.cli.console import print_table
-    from phonopy_equivariant.molecules.report import (
-        remarks,
-        summary_lines,
-        table_columns,
-        table_rows,
-    )
-    from phonopy_equivariant.molecules.spectrum import plot_spectrum
-    from phonopy_equivariant.molecules.writers import (
-        write_hessian,
-        write_molden,
-        write_xyz,
-        write_yaml,
-    )
-
-    gas = result.thermochemistry(args.temperature, args.pressure, args.spin)
-    for remark in remarks(result, gas.spin):
-        console.warn(remark)
-    write_yaml(result, f"{args.output}.yaml", gas, source)
-    write_xyz(result, f"{args.output}.xyz")
-    write_molden(result, f"{args.output}.molden")
-    write_hessian(result, f"{args.output}.json")
-    with console.stage("Plotting the spectrum"):
-        plot_spectrum(result, f"{args.output}.png", args.width)
-    if console.verbosity:
-        if result.multiplets:
-            print_table(table_columns(result), table_rows(result))
-        console.report("Molecule", summary_lines(result, gas))
-    console.say(f"Files: {', '.join(args.output + suffix for suffix in _SUFFIXES)}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 
 
@@ -48,6 +50,14 @@ def _are_numbers(word: str) -> bool:
         return False
 
 
+def finite_number(word: str) -> float:
+    """Return the value of an option that is a number; not a number and infinity are refused."""
+    value = float(word)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{word} is not a finite number")
+    return value
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the choice of potential, its precision and the device."""
     group = parser.add_argument_group("potential")
@@ -84,13 +94,29 @@ def add_dim_option(group: argparse._ActionsContainer) -> None:
         nargs="+",
         metavar="N",
         help="supercell as one number, three numbers, or nine (rows of the matrix); default: the "
-        "smallest of inscribed diameter 20 Å, or the widest that takes phonopy at most 15 s",
+        "smallest of inscribed diameter 20 Å",
     )
 
 
-def add_structure_arguments(parser: argparse.ArgumentParser, what: str = "structure file") -> None:
-    """Add the file of the structure, and which of its structures is meant."""
-    parser.add_argument("structure", metavar="STRUCTURE", help=what)
+def add_relaxation_options(group: argparse._ActionsContainer) -> None:
+    """Add the relaxation that comes before what a command computes."""
+    group.add_argument(
+        "--relax", action="store_true", help="relax atoms and cell first, in the space group"
+    )
+    group.add_argument(
+        "--fmax",
+        type=finite_number,
+        default=defaults.FMAX,
+        metavar="F",
+        help="largest force after the relaxation in eV/Å; default: %(default)g",
+    )
+
+
+def add_structure_arguments(
+    parser: argparse.ArgumentParser, description: str = "structure file"
+) -> None:
+    """Add the arguments that name a structure file and one of its structures."""
+    parser.add_argument("structure", metavar="STRUCTURE", help=description)
     parser.add_argument(
         "--index",
         type=int,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
     add_structure_arguments,
+    finite_number,
     parser_arguments,
 )
 
@@ -42,25 +44,26 @@ def add_command(commands: Any) -> None:
     group = parser.add_argument_group("relaxation")
     group.add_argument(
         "--fmax",
-        type=float,
-        default=1e-4,
+        type=finite_number,
+        default=defaults.FMAX,
         metavar="F",
-        help="largest force at the end, eV/Å; default: 1e-4",
+        help="largest force at the end, eV/Å; default: %(default)g",
     )
     group.add_argument("--fixed-cell", action="store_true", help="keep the lattice vectors")
     group.add_argument(
         "--tolerance",
-        type=float,
-        default=1e-4,
+        type=finite_number,
+        default=defaults.SYMPREC,
         metavar="D",
-        help="distance in Å within which symmetry is recognised and made exact; default: 1e-4",
+        help="distance in Å within which symmetry is recognised and made exact; default: "
+        "%(default)g",
     )
     add_logging_options(parser)
     parser.set_defaults(function=_main)
 
 
 def _main(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.cli.start import start_potential, warn_if_far, watched
+    from phonopy_equivariant.cli.start import start_potential
     from phonopy_equivariant.io.crystals import read_atoms
     from phonopy_equivariant.io.outputs import (
         check_constraints,
@@ -69,32 +72,21 @@ def _main(args: argparse.Namespace) -> int:
         write_atoms,
     )
 
-    console = Console(args.quiet, args.verbose)
+    console = Console(args.quiet, args.verbose, "relax")
     atoms = read_atoms(args.structure, args.index, console.say)
     output_format(args.output)
     check_output(args.output)
     check_constraints(atoms, args.output)
     potential = start_potential(args, console, atoms)
-    from phonopy_equivariant.calculators.relax import distance, relax, symmetrise
+    from phonopy_equivariant.checkpoints.summary import familiarity_remarks
+    from phonopy_equivariant.workflows.options import RelaxationOptions
+    from phonopy_equivariant.workflows.relaxation import relax_structure
 
-    cell = not args.fixed_cell
-    start = symmetrise(atoms, args.tolerance, cell)
-    with watched(console) as (show, steps):
-        relaxed = relax(start, potential, args.fmax, cell, args.tolerance, callback=show)
-    warn_if_far(console, potential, relaxed)
-    write_atoms(relaxed, args.output)
-    first, last = steps[0], steps[-1]
-    console.report(
-        "Relaxation",
-        [
-            f"potential  {potential.name}",
-            f"symmetry   atoms moved by up to {distance(atoms, start):.1e} Å to make it exact",
-            f"steps      {last.step}",
-            f"energy     {first.energy:.6f} -> {last.energy:.6f} eV",
-            f"force      {first.max_force:.1e} -> {last.max_force:.1e} eV/Å",
-            f"stress     {first.max_stress:.1e} -> {last.max_stress:.1e} GPa",
-            f"volume     {atoms.get_volume():.4f} -> {relaxed.get_volume():.4f} Å³",
-        ],
-    )
+    options = RelaxationOptions(args.fmax, not args.fixed_cell, args.tolerance)
+    result = relax_structure(atoms, potential, options, console)
+    for remark in familiarity_remarks(potential, result.relaxed):
+        console.warn(remark)
+    write_atoms(result.relaxed, args.output)
+    console.report("Relaxation", result.lines())
     console.say(f"The relaxed structure is in {args.output}.")
     return 0

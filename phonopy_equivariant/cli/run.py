@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Parser,
@@ -15,6 +15,7 @@ from phonopy_equivariant.cli.options import (
     add_model_options,
     add_structure_arguments,
     dim_last,
+    finite_number,
     parser_arguments,
 )
 
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--exact-tolerance",
-        type=float,
+        type=finite_number,
         metavar="THZ",
         help="largest error of a frequency with --exact in THz; default: 1e-6, and 1e-4 with "
         "--dtype float32",
@@ -125,9 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument(
         "--relax-fmax",
-        type=float,
+        type=finite_number,
         metavar="F",
-        help="largest force after the relaxation in eV/Å; default: 1e-4",
+        help=f"largest force after the relaxation in eV/Å; default: {defaults.FMAX:g}",
     )
     group.add_argument(
         "--irreps-table",
@@ -139,144 +140,36 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, asked: list[str], plan: Calculations) -> int:
-    from phonopy_equivariant.cli.start import begin_response, relaxed_crystal, start_potential
-    from phonopy_equivariant.io.build import build_phonon, check_indices, set_born_charges
+def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) -> int:
+    from phonopy_equivariant.cli.start import begin_response, start_potential
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import PARAMS_FILE, check_output
-    from phonopy_equivariant.io.supercells import dim_text, supercell_line
-    from phonopy_equivariant.workflows.session import select_supercell
+    from phonopy_equivariant.io.supercells import parse_dim, select_supercell
 
-    console = Console(args.quiet, args.verbose)
+    console = Console(args.quiet, args.verbose, "run")
     settings = plan.first
     for remark in plan.warnings:
         console.warn(remark)
     for remark in plan.remarks:
         console.say(remark)
-    # displaced supercells of a file are of no use here
     crystal = read_crystal(args.structure, args.index, console.say)
-    crystal = dataclasses.replace(crystal, dataset=None)
     check_output(PARAMS_FILE)
-    symprec = settings.symmetry_tolerance or 1e-5
-    dim = args.dim
-    if dim is None and settings.supercell_matrix is not None:  # DIM of --config
-        dim = dim_text(settings.supercell_matrix).split()
-    if dim is not None:
-        select_supercell(crystal, dim, symprec)  # malformed numbers, before JAX starts
+    matrix = settings.supercell_matrix if args.dim is None else parse_dim(args.dim)
+    if matrix is not None:  # memory, before JAX starts
+        select_supercell(dataclasses.replace(crystal, dataset=None), matrix)
     potential = start_potential(args, console, crystal.unitcell)
     begin_response(potential, console)
-    if args.relax:
-        crystal = relaxed_crystal(
-            crystal, potential, args.relax_fmax, console, settings.symmetry_tolerance
-        )
-    matrix, origin = select_supercell(crystal, dim, symprec)
-    if dim is not None and args.dim is None:
-        origin = "DIM of --config"
-    console.say(supercell_line(crystal.unitcell, matrix, origin))
-    with console.stage("Symmetry of the supercell"):
-        phonon = build_phonon(crystal, matrix, settings)
-    for each in plan.settings:
-        check_indices(phonon, each)
-    if args.irreps_table:
-        from phonopy_equivariant.phonons.gamma_modes import check_primitive
+    from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
+    from phonopy_equivariant.workflows.run import crystal_phonons, run_script
 
-        check_primitive(phonon)
-    born = set_born_charges(phonon, crystal, settings)
-    if born:
-        console.say(f"Born charges: from {born}")
-    if args.exact:
-        status, lines = _run_exact(phonon, potential, args.exact_tolerance, plan, console)
-    else:
-        status, lines = _run_supercell(phonon, potential, asked, plan, console)
-    if args.irreps_table:
-        _print_gamma_modes(phonon, console)
-    console.report("Exact mode" if args.exact else "Force constants", lines)
+    fmax = defaults.FMAX if args.relax_fmax is None else args.relax_fmax
+    relaxation = RelaxationOptions(fmax, symprec=settings.symmetry_tolerance or defaults.SYMPREC)
+    options = PhononOptions(
+        matrix, relaxation if args.relax else None, args.exact, args.exact_tolerance
+    )
+    result = crystal_phonons(crystal, potential, options, plan, console, args.irreps_table)
+    status = run_script(result, potential, plan, user_options, console)
+    if result.modes is not None:
+        console.table(result.modes, result.modes.heading())
+    console.report("Exact mode" if args.exact else "Force constants", result.lines())
     return status
-
-
-def _run_supercell(
-    phonon: Any, potential: Any, asked: list[str], plan: Calculations, console: Console
-) -> tuple[int, list[str]]:
-    """Run phonopy's script on force constants of the supercell; return its status and a report."""
-    from phonopy_equivariant.io.outputs import PARAMS_FILE, write_params
-    from phonopy_equivariant.workflows.script import run_phonopy
-    from phonopy_equivariant.workflows.session import (
-        compute_force_constants,
-        provenance,
-        skips_projection,
-        symmetry_options,
-    )
-
-    with console.stage(f"Force constants of {len(phonon.supercell)} atoms"):
-        report = compute_force_constants(phonon, potential)
-    _warn(console, potential, phonon, report)
-    write_params(phonon, PARAMS_FILE, provenance(potential))
-    lines = report.lines() + _check_modes(phonon, potential, plan, console)
-    options = plan.options + ["--no-fc-symmetry"] * skips_projection(report)
-    options += symmetry_options(report.symmetry)
-    chosen = " ".join(word for word in options if word not in asked)
-    console.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on with {chosen}.")
-    return run_phonopy(PARAMS_FILE, options, plan.settings[1:]), lines
-
-
-def _run_exact(
-    phonon: Any, potential: Any, tolerance: float | None, plan: Calculations, console: Console
-) -> tuple[int, list[str]]:
-    """Run phonopy's script without folding error and return its status and a report."""
-    from phonopy_equivariant.io.outputs import PARAMS_FILE, write_params
-    from phonopy_equivariant.phonons.exact import use_exact_dynamical_matrix
-    from phonopy_equivariant.phonons.exact_script import (
-        exact_calculation,
-        folded_force_constants,
-    )
-    from phonopy_equivariant.workflows.script import run_phonopy
-    from phonopy_equivariant.workflows.session import provenance, symmetry_options
-
-    with console.stage("Exact dynamical matrix"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "isotopes on equivalent sites")  # said below
-        report = use_exact_dynamical_matrix(phonon, potential, tolerance)
-    _warn(console, potential, phonon, report)
-    lines = report.lines() + _check_modes(phonon, potential, plan, console)
-    matrix = phonon.dynamical_matrix
-    phonon.force_constants = folded_force_constants(phonon, matrix)
-    write_params(phonon, PARAMS_FILE, provenance(potential))
-    console.say(
-        f"{PARAMS_FILE} holds force constants folded into the supercell; phonopy goes on without "
-        "the supercell."
-    )
-    with exact_calculation(matrix):
-        options = [*plan.options, "--no-fc-symmetry", *symmetry_options(report.symmetry)]
-        return run_phonopy(PARAMS_FILE, options, plan.settings[1:]), lines
-
-
-def _warn(console: Console, potential: Any, phonon: Any, report: Any) -> None:
-    """Warn of a crystal far from the training data, not at rest, or of less symmetry."""
-    from phonopy_equivariant.cli.start import warn_if_far
-    from phonopy_equivariant.workflows.session import equilibrium_remarks
-
-    warn_if_far(console, potential, phonon.primitive, report.familiarity)
-    remarks = equilibrium_remarks(report.residual_force, report.residual_stress)
-    for remark in [*remarks, *report.symmetry.remarks()]:
-        console.warn(remark)
-
-
-def _check_modes(phonon: Any, potential: Any, plan: Calculations, console: Console) -> list[str]:
-    """Warn of imaginary modes; return what the report says of them and of the supercell."""
-    from phonopy_equivariant.workflows.session import mode_stability
-
-    with console.stage("Imaginary modes, and whether the supercell suffices"):
-        found = mode_stability(phonon, potential, plan.mesh)
-    for remark in found.remarks():
-        console.warn(remark)
-    return found.lines()
-
-
-def _print_gamma_modes(phonon: Any, console: Console) -> None:
-    from phonopy_equivariant.cli.console import print_table
-    from phonopy_equivariant.phonons.gamma_modes import gamma_modes
-
-    result = gamma_modes(phonon)
-    result.write("gamma_modes.yaml")
-    if console.verbosity:
-        print_table(result.columns(), result.rows())
-        print(result.heading(), flush=True)

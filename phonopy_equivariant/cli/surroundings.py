@@ -24,6 +24,10 @@ _SYMBOLS |= {"′": "'", "→": "->", "≤": "<=", "≥": ">=", "≠": "!=", "λ
 def surroundings_kept() -> Iterator[None]:
     """Print what the output cannot encode as plain text inside; afterwards all is as before."""
     environment = dict(os.environ)
+    # a shell closes them with >&-, and so do programs without a terminal
+    absent = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    for name in absent:
+        setattr(sys, name, io.StringIO())
     streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper)]
     errors = [stream.errors for stream in streams]
     for stream in streams:
@@ -33,6 +37,8 @@ def surroundings_kept() -> Iterator[None]:
     finally:
         for stream, old in zip(streams, errors, strict=True):
             stream.reconfigure(errors=old)
+        for name in absent:
+            setattr(sys, name, None)
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)

@@ -15,7 +15,7 @@ from phonopy_equivariant.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from phonopy_equivariant.training.loop import Report, Result
+    from phonopy_equivariant.training.loop import Report, TrainingResult
 
 _DESCRIPTION = """\
 Train a potential, or fine-tune one, on energies, forces, stresses, Hessians and phonon
@@ -92,7 +92,7 @@ def _main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(result: Result) -> list[str]:
+def _lines(result: TrainingResult) -> list[str]:
     lines = [f"steps            {result.step}{', stopped early' if result.stopped else ''}"]
     if result.best < float("inf"):
         lines.append(f"validation loss  {result.best:.6g}")

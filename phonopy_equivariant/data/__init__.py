@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from phonopy_equivariant.data.files import iter_records, read_records, write_records
+from phonopy_equivariant.data.formats import iter_records, read_records, write_records
 from phonopy_equivariant.data.record import ForceConstantsData, Record, Spectrum
 
 __all__ = [

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from phonopy_equivariant.data.labels import Frame, Keys, atoms_values, labelled_records
 from phonopy_equivariant.data.record import Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import unchecked_structure
 
 # ASE's formats that execute nothing; others can be converted to extended XYZ with ASE.
@@ -104,9 +104,9 @@ def _check_sqlite(path: Path) -> None:
 
 
 def _refusal(source: str, error: Exception) -> PhonopyEquivariantError:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = reason_of(error)
     if isinstance(error, PhonopyEquivariantError):
         return PhonopyEquivariantError(f"{source}: {text}")
     return PhonopyEquivariantError(
-        f"{source}: ASE cannot read it ({text[:120]}); check the file with ase.io.read."
+        f"{source}: ASE cannot read it ({text}); check the file with ase.io.read."
     )

@@ -19,6 +19,8 @@ from phonopy_equivariant.structure import Structure, as_structure
 FIRST_ORDER = ("energy", "forces", "stress")
 # eV/Å, the length of a force; beyond, a calculation has failed or forces are in another unit.
 MAX_FORCE = 1000.0
+# How far a stress may be from symmetric, relative to its largest component.
+MAX_SKEW = 0.05
 # Å: where overlapping atoms are looked for. With their own 0.3 Å a cell list has thousands of bins.
 _NEAR = 2.0
 # eV/Å³ (160 GPa); beyond, a whole set of stresses is in GPa or kbar rather than under pressure.
@@ -47,8 +49,6 @@ def unsoundness(record: Record) -> str:
         as_structure(record.structure)
     except PhonopyEquivariantError as error:
         return str(error).rstrip(".")
-    if record.structure.numbers.min() < 1:
-        return "atoms of no known element"
     atoms = len(record.structure.numbers)
     if record.energy is not None and not np.isfinite(record.energy):
         return "the energy is not a finite number"
@@ -85,8 +85,8 @@ def overlap(record: Record) -> str:
 def faults(record: Record) -> Iterator[str]:
     """Yield what is wrong with one record.
 
-    What :func:`unsoundness` and :func:`overlap` find, forces beyond those of any structure, and
-    force constants that are not Hermitian.
+    What :func:`unsoundness` and :func:`overlap` find, forces beyond those of any structure, a
+    stress that is not symmetric, and force constants that are not Hermitian.
     """
     text = unsoundness(record)
     if text:
@@ -99,6 +99,10 @@ def faults(record: Record) -> Iterator[str]:
         largest = float(np.linalg.norm(record.forces, axis=1).max())
         if largest > MAX_FORCE:
             yield f"a force of {largest:.3g} eV/Å: a failed calculation, or another unit"
+    if record.stress is not None:
+        skew = float(np.abs(record.stress - record.stress.T).max())
+        if skew > MAX_SKEW * np.abs(record.stress).max() + 1e-4:
+            yield f"a stress that is not symmetric, by {skew:.2g} eV/Å³"
     if record.force_constants is not None:
         values = record.force_constants.values
         deviation = np.abs(values - values.conj().transpose(0, 2, 1)).max()
@@ -187,17 +191,17 @@ class Survey:
         missing: dict[int, list[str]] = defaultdict(list)
         labels, owed = np.array(self._labels), np.array(self._owed)
         for k, name in enumerate(FIRST_ORDER):
-            has, asked = labels >> k & 1 == 1, owed >> k & 1 == 1
-            most = 2 * np.count_nonzero(has & asked) > np.count_nonzero(asked & (labels > 0))
+            has, expected = labels >> k & 1 == 1, owed >> k & 1 == 1
+            most = 2 * np.count_nonzero(has & expected) > np.count_nonzero(expected & (labels > 0))
             if most if self._require is None else name in self._require:
-                for place in np.flatnonzero(asked & ~has).tolist():
+                for place in np.flatnonzero(expected & ~has).tolist():
                     missing[place].append(name)
         for place, names in missing.items():
             yield Problem(self.sources[place], f"no {' and no '.join(names)}", place)
 
     def _contradictions(self) -> Iterator[Problem]:
-        for place, (other, how) in self._marks.contradictions().items():
-            text = f"the same structure as {self.sources[other]}, but {how}: one of them is wrong"
+        for place, (twin, how) in self._marks.contradictions().items():
+            text = f"the same structure as {self.sources[twin]}, but {how}: one of them is wrong"
             yield Problem(self.sources[place], text, place)
 
     def _of_stresses(self) -> Iterator[Problem]:

@@ -31,7 +31,8 @@ def plain_name(path: Path) -> str:
 def open_text(path: Path, mode: str = "rt", compression: str | None = None) -> io.TextIOWrapper:
     """Open a text file by the compression that its name (or ``compression``) stands for.
 
-    A byte order mark is no part of what is read.
+    A byte order mark is no part of what is read; letters of names and titles that are not UTF-8 are
+    replaced.
 
     Raises
     ------
@@ -40,9 +41,11 @@ def open_text(path: Path, mode: str = "rt", compression: str | None = None) -> i
 
     """
     suffix = path.suffix.lower() if compression is None else compression
-    encoding = "utf-8-sig" if "r" in mode else "utf-8"
+    reading = "r" in mode
+    encoding, errors = ("utf-8-sig", "replace") if reading else ("utf-8", "strict")
     try:
-        return cast(io.TextIOWrapper, _OPENERS.get(suffix, open)(path, mode, encoding=encoding))
+        opener = _OPENERS.get(suffix, open)
+        return cast(io.TextIOWrapper, opener(path, mode, encoding=encoding, errors=errors))
     except OSError as error:
         raise PhonopyEquivariantError(
             f"{path}: {error.strerror or type(error).__name__}; give a file that can be opened."

@@ -68,7 +68,7 @@ class WorkTable:
             self._count += 1
 
     def inconsistencies(self) -> list[str]:
-        """Return what is wrong, in a line each."""
+        """Return a line for each inconsistency of energies, forces and stresses."""
         turns = itertools.zip_longest(*self._rows.values())  # every composition has its turn
         rows = (row for row in itertools.chain.from_iterable(turns) if row is not None)
         table = np.array(list(itertools.islice(rows, MAX_PAIRS)), float)
@@ -81,11 +81,11 @@ class WorkTable:
             problems += _energy_problem(on_work, float(atoms.mean()))
         if on_strain is not None and not problems:
             problems += _stress_problem(on_strain)
-        known = curvature[np.isfinite(curvature)]
-        if len(known) and np.median(known) > MAX_CURVATURE:
+        finite = curvature[np.isfinite(curvature)]
+        if len(finite) and np.median(finite) > MAX_CURVATURE:
             problems.append(
-                f"forces change by {np.median(known):.0f} eV/Å per Å of displacement, more than in "
-                "any solid or molecule: forces are in other units than eV/Å (kcal/mol/Å, "
+                f"forces change by {np.median(finite):.0f} eV/Å per Å of displacement, more than "
+                "in any solid or molecule: forces are in other units than eV/Å (kcal/mol/Å, "
                 "hartree/bohr?), or positions in others than Å"
             )
         return problems
@@ -129,22 +129,22 @@ def _pair_row(one: Record, two: Record) -> tuple[float, ...] | None:
 
 
 def _aligned(one: Record, two: Record) -> tuple[ndarray, ndarray]:
-    """Return displacements and second forces with the second molecule turned onto the first."""
+    """Turn the second molecule onto the first; return displacements and the turned forces."""
     assert two.forces is not None
-    target, other = (
+    target, moving = (
         record.structure.positions - record.structure.positions.mean(axis=0)
         for record in (one, two)
     )
-    left, _, right = np.linalg.svd(other.T @ target)  # Kabsch, doi:10.1107/S0567739476001873
+    left, _, right = np.linalg.svd(moving.T @ target)  # Kabsch, doi:10.1107/S0567739476001873
     turn = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
-    return other @ turn - target, two.forces @ turn
+    return moving @ turn - target, two.forces @ turn
 
 
 def _slopes(energy: ndarray, work: ndarray, strain: ndarray) -> tuple[float | None, float | None]:
     """Return the least-squares slopes of ΔE on work and on V σ:ε.
 
-    None stands for a slope that is not certain: configurations too far apart, or cells that do
-    not change enough to matter beside the moves of the atoms.
+    A slope is None if it is not certain: the configurations are too far apart, or the cells
+    change too little to matter beside the moves of the atoms.
     """
     columns = np.stack([work, strain], axis=1)
     used = np.flatnonzero(columns.any(axis=0))
@@ -153,10 +153,10 @@ def _slopes(energy: ndarray, work: ndarray, strain: ndarray) -> tuple[float | No
     scale = np.sqrt(np.sum(columns[:, used] ** 2, axis=0))
     scaled = columns[:, used] / scale
     solution, _, rank, _ = np.linalg.lstsq(scaled, energy, rcond=1e-6)
-    rest = np.sum((energy - scaled @ solution) ** 2)
-    if rank < len(used) or rest > MAX_REST * np.sum(energy**2):
+    squared_residual = np.sum((energy - scaled @ solution) ** 2)
+    if rank < len(used) or squared_residual > MAX_REST * np.sum(energy**2):
         return None, None
-    variance = rest / max(len(energy) - len(used), 1)
+    variance = squared_residual / max(len(energy) - len(used), 1)
     errors = np.sqrt(np.diag(np.linalg.inv(scaled.T @ scaled)) * variance)
     slopes: list[float | None] = [None, None]
     for k, value, error, size in zip(used, solution, errors, scale, strict=True):

@@ -2,7 +2,8 @@
 
 A structure is known by projections of its positions and cell vectors on three fixed random
 directions of the space of all coordinates: equal structures have equal projections, others by
-chance only. So a set of any size is compared without being kept.
+chance only. So a set of any size is compared without being kept. Of a periodic structure the
+positions are phases, the same for an atom and its images.
 """
 
 from __future__ import annotations
@@ -36,10 +37,20 @@ class Marks(NamedTuple):
 
     kinds: Int[ndarray, " records"]  # of the elements, in order, and the periodicity
     projections: Float[ndarray, "records 3"]  # Å
+    levels: Int[ndarray, " records"]  # of theory
+    labels: Float[ndarray, "records numbers"]  # as _TOLERANCES has them
 
     def take(self, places: Sequence[int] | ndarray) -> Marks:
         """Return the marks of some records."""
-        return Marks(self.kinds[places], self.projections[places])
+        return Marks(*(values[places] for values in self))
+
+
+class Copy(NamedTuple):
+    """A structure that two sets have."""
+
+    one: int  # its place in the first set
+    two: int  # and in the second
+    difference: str  # of their labels; empty where they agree
 
 
 class MarkTable:
@@ -58,7 +69,8 @@ class MarkTable:
         numbers, positions, cell, pbc, _ = record.structure
         self._kinds.append(_hash(numbers.tobytes() + pbc.tobytes()))
         self._levels.append(_hash(record.level.encode()))
-        self._numbers.extend(_projected(np.vstack([positions, cell])))
+        places = _places(positions, cell, bool(pbc.all()))
+        self._numbers.extend(_projected(np.vstack([places, cell])))
         energy, atoms = record.energy, len(numbers)
         self._numbers.append(np.nan if energy is None else energy / atoms)
         for label in (record.forces, record.stress):
@@ -67,35 +79,67 @@ class MarkTable:
     @property
     def marks(self) -> Marks:
         """The marks of all records so far."""
-        return Marks(np.array(self._kinds), self._table()[:, :3])
+        table = np.array(self._numbers).reshape(-1, _WIDTH)
+        return Marks(np.array(self._kinds), table[:, :3], np.array(self._levels), table[:, 3:])
 
     def contradictions(self) -> dict[int, tuple[int, str]]:
-        """Return the records whose structure another has with other labels: that one, and how."""
-        told: dict[int, tuple[int, str]] = {}
-        levels, labels = np.array(self._levels), self._table()[:, 3:]
-        for group in _groups(self.marks):
-            for level in np.unique(levels[group]):
-                places, column = group[levels[group] == level], 0
-                for text, (count, tolerance) in _TOLERANCES.items():
-                    values = labels[places, column : column + count]
-                    column += count
-                    for place, other, off in _far_apart(places, values, tolerance):
-                        told.setdefault(place, (other, text.format(off)))
-        return dict(sorted(told.items()))
-
-    def _table(self) -> Float[ndarray, "records numbers"]:
-        return np.array(self._numbers).reshape(-1, _WIDTH)
+        """Return, for each record that contradicts one of the same structure, that one and how."""
+        marks = self.marks
+        contradictions: dict[int, tuple[int, str]] = {}
+        for group in _groups(marks):
+            for level in np.unique(marks.levels[group]):
+                places = group[marks.levels[group] == level]
+                for text, columns, tolerance in _columns():
+                    values = marks.labels[places, columns]
+                    for place, twin, off in _far_apart(places, values, tolerance):
+                        contradictions.setdefault(place, (twin, text.format(off)))
+        return dict(sorted(contradictions.items()))
 
 
-def shared_structures(one: Marks, two: Marks) -> list[tuple[int, int]]:
-    """Return the places of equal structures in two sets, each of the second once."""
-    both = Marks(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
+def shared_structures(one: Marks, two: Marks) -> list[Copy]:
+    """Return the structures that two sets share; each of the second set appears once."""
+    merged = Marks(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
     border = len(one.kinds)
-    pairs = []
-    for group in _groups(both):
-        if group[0] < border <= group[-1]:
-            pairs += [(int(group[0]), int(k) - border) for k in group if k >= border]
-    return sorted(pairs, key=lambda pair: pair[1])
+    copies = []
+    for group in _groups(merged):
+        first = int(group[0])
+        if first < border <= group[-1]:
+            copies += [
+                Copy(first, int(k) - border, _difference(merged, first, int(k)))
+                for k in group
+                if k >= border
+            ]
+    return sorted(copies, key=lambda copy: copy.two)
+
+
+def _difference(marks: Marks, one: int, two: int) -> str:
+    """Return how the labels of two records of one structure differ; "" if they agree."""
+    if marks.levels[one] != marks.levels[two]:
+        return ""
+    off = np.abs(marks.labels[one] - marks.labels[two])
+    for text, columns, tolerance in _columns():
+        if off[columns].max() > tolerance:  # NaN, a label that one of them lacks, is not
+            return text.format(off[columns].max())
+    return ""
+
+
+def _columns() -> Iterator[tuple[str, slice, float]]:
+    """Yield the columns of each label in :class:`Marks`, what to say of it, and the tolerance."""
+    start = 0
+    for text, (count, tolerance) in _TOLERANCES.items():
+        yield text, slice(start, start + count), tolerance
+        start += count
+
+
+def _places(
+    positions: Float[ndarray, "atoms 3"], cell: Float[ndarray, "3 3"], periodic: bool
+) -> Float[ndarray, "rows 3"]:
+    """Return positions (Å), or numbers as large that are the same for all images of an atom."""
+    if not periodic:
+        return positions
+    angles = 2 * np.pi * positions @ np.linalg.inv(cell)
+    lengths = np.linalg.norm(cell, axis=1) / (2 * np.pi)
+    return np.vstack([np.cos(angles) * lengths, np.sin(angles) * lengths])
 
 
 def _groups(marks: Marks) -> Iterator[ndarray]:

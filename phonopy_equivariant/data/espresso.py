@@ -25,7 +25,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy_equivariant.data.compressed import open_text
 from phonopy_equivariant.data.phonopyfiles import commensurate_force_constants
 from phonopy_equivariant.data.record import ForceConstantsData, Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import Structure, to_phonopy
 
 # amu per Rydberg unit of mass, which is twice the electron's
@@ -70,9 +70,9 @@ def read(path: Path, level: str = "") -> Iterator[Record]:
                 file.seek(0)
                 header, constants = _q2r(file)
     except Exception as error:  # garbage makes the parsers raise anything
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = reason_of(error)
         if not isinstance(error, PhonopyEquivariantError):
-            text = f"cannot be read as a file of ph.x or q2r.x ({text[:120]}); write it again."
+            text = f"cannot be read as a file of ph.x or q2r.x ({text}); write it again."
         raise PhonopyEquivariantError(f"{path}: {text}") from error
     yield Record(header.structure, force_constants=constants, level=level, source=f"{path}:0")
 
@@ -84,12 +84,12 @@ def _dynamical_matrices(file: io.TextIOBase) -> tuple[_Header, ForceConstantsDat
     scale = unit.force_to_eVperA / unit.distance_to_A  # Ry/bohr² in eV/Å²
     qpoints, matrices = [], []
     for line in file:
-        found = re.match(rf"\s*q\s*=\s*\(\s*({_NUMBER})\s*({_NUMBER})\s*({_NUMBER})", line)
+        match = re.match(rf"\s*q\s*=\s*\(\s*({_NUMBER})\s*({_NUMBER})\s*({_NUMBER})", line)
         if "iagonalizing" in line or "Dielectric" in line:
             break  # eigenvectors, or fields; the matrices are before
-        if found is None:
+        if match is None:
             continue
-        cartesian = np.array([float(word) for word in found.groups()])  # 2π/alat
+        cartesian = np.array([float(word) for word in match.groups()])  # 2π/alat
         qpoints.append(header.structure.cell @ cartesian / header.alat)
         matrices.append(_matrix(file, atoms) * scale)
     if not matrices:
@@ -160,7 +160,7 @@ def _lattice(ibrav: int, celldm: list[float]) -> Float[ndarray, "3 3"]:
     """Return the cell in units of alat, as in the description of pw.x's input."""
     b, c, cosine = celldm[1], celldm[2], celldm[3]
     x, y, z = np.sqrt([(1 - cosine) / 2, (1 - cosine) / 6, (1 + 2 * cosine) / 3])
-    known: dict[int, list[list[float]]] = {
+    vectors: dict[int, list[list[float]]] = {
         1: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
         2: [[-0.5, 0, 0.5], [0, 0.5, 0.5], [-0.5, 0.5, 0]],
         3: [[0.5, 0.5, 0.5], [-0.5, 0.5, 0.5], [-0.5, -0.5, 0.5]],
@@ -171,11 +171,11 @@ def _lattice(ibrav: int, celldm: list[float]) -> Float[ndarray, "3 3"]:
         7: [[0.5, -0.5, c / 2], [0.5, 0.5, c / 2], [-0.5, -0.5, c / 2]],
         8: [[1, 0, 0], [0, b, 0], [0, 0, c]],
     }
-    if ibrav not in known:
+    if ibrav not in vectors:
         raise PhonopyEquivariantError(
             f"ibrav = {ibrav} is not known here; run pw.x with ibrav = 0 and CELL_PARAMETERS."
         )
-    return np.array(known[ibrav], float)
+    return np.array(vectors[ibrav], float)
 
 
 def _structure(

@@ -39,7 +39,7 @@ from phonopy_equivariant.data.labels import (
     second_order,
 )
 from phonopy_equivariant.data.record import Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import unchecked_structure
 
 # Words of the comment line, and names of columns, as ASE wants them.
@@ -206,7 +206,8 @@ def _quoted(text: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, PhonopyEquivariantError):
-        return text
-    return f"cannot be read as extended XYZ ({text[:120]}); mend or cut the file there."
+        return str(error)
+    if isinstance(error, KeyError):  # of the table of elements
+        return f"has atoms {reason_of(error)}, no element; write the symbols of elements, H for D."
+    return f"cannot be read as extended XYZ ({reason_of(error)}); mend or cut the file there."

@@ -126,17 +126,29 @@ class RecordFile(Sequence[Record]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]  # negative ones, and IndexError
-        return next(self._block(k, k + 1))
+        return next(self._block([k]))
 
     def __iter__(self) -> Iterator[Record]:
-        for start in range(0, len(self), _BLOCK):
-            yield from self._block(start, min(start + _BLOCK, len(self)))
+        return self.at(range(len(self)))
 
-    def _block(self, start: int, stop: int) -> Iterator[Record]:
+    def at(self, places: Iterable[int]) -> Iterator[Record]:
+        """Yield the records at places; neighbours in ascending order are read together."""
+        for _, near in itertools.groupby(places, lambda place: place // _BLOCK):
+            run: list[int] = []
+            for place in near:
+                if run and place <= run[-1]:
+                    yield from self._block(run)
+                    run = []
+                run.append(place)
+            yield from self._block(run)
+
+    def _block(self, places: Sequence[int]) -> Iterator[Record]:
+        """Yield the records at ascending places, with all between them read at once."""
+        start, stop = places[0], places[-1] + 1
         first, last = self._offsets[start], self._offsets[stop]
         per_atom = {n: self._arrays[n][first:last] for n in _PER_ATOM if n in self._arrays}
         per_record = {name: self._arrays[name][start:stop] for name in _PER_RECORD}
-        for k in range(start, stop):
+        for k in places:
             atoms = slice(self._offsets[k] - first, self._offsets[k + 1] - first)
             # copies, so that a record that is kept does not keep its block
             array = {name: values[atoms].copy() for name, values in per_atom.items()}
@@ -199,8 +211,8 @@ def _create(file: h5py.File) -> None:
         "stress": (float, 3, 3),
         "level": (text,),
     }
-    for name, (kind, *rest) in shapes.items():
-        _dataset(file, name, kind, *rest)
+    for name, (kind, *row_shape) in shapes.items():
+        _dataset(file, name, kind, *row_shape)
     _dataset(file, "offsets", np.int64)
     _append(file["offsets"], np.zeros(1, np.int64))
     for name, kind in _GROUPS.items():
@@ -213,11 +225,16 @@ def _create(file: h5py.File) -> None:
             _append(group[offsets], np.zeros(1, np.int64))
 
 
-def _dataset(group: Any, name: str, kind: Any, *rest: int) -> Any:
-    # of matrices one record has thousands of elements
+def _dataset(group: Any, name: str, kind: Any, *row_shape: int) -> Any:
+    # the matrices of one record have thousands of elements
     chunk = 16 * _BLOCK if name == "values" else _BLOCK
     return group.create_dataset(
-        name, (0, *rest), kind, maxshape=(None, *rest), chunks=(chunk, *rest), compression="lzf"
+        name,
+        (0, *row_shape),
+        kind,
+        maxshape=(None, *row_shape),
+        chunks=(chunk, *row_shape),
+        compression="lzf",
     )
 
 

@@ -46,7 +46,7 @@ class Keys(NamedTuple):
 
     energy: str | None = None
     forces: str | None = None
-    stress: str | None = None  # a virial (eV) where its name says so
+    stress: str | None = None  # a virial (eV) where its name says so, and not stress
 
 
 class Frame(NamedTuple):
@@ -95,12 +95,12 @@ def labelled_records(frames: Iterable[Frame], keys: Keys, level: str) -> Iterato
 def labelled_record(frame: Frame, keys: Keys, level: str) -> Record:
     """Return a record from named data in eV and Å.
 
-    Second-order data are those of :mod:`phonopy_equivariant.data.extxyz`.
+    Second-order data have the names of :mod:`phonopy_equivariant.data.extxyz`.
 
     Raises
     ------
     PhonopyEquivariantError
-        Data of a wrong shape.
+        An array has a wrong shape.
 
     """
     columns = 3 * len(frame.structure.numbers)
@@ -108,9 +108,9 @@ def labelled_record(frame: Frame, keys: Keys, level: str) -> Record:
     contradictions = {}
     try:
         for label, key in keys._asdict().items():
-            found = _values(frame, label, key)
-            labels[label] = _known(found[0].array) if found else None
-            text = _contradiction(found, label) if labels[label] is not None else ""
+            candidates = _values(frame, label, key)
+            labels[label] = _known(candidates[0].array) if candidates else None
+            text = _contradiction(candidates, label) if labels[label] is not None else ""
             if text:
                 contradictions[label] = text
         force_constants = _force_constants(frame.values, columns)
@@ -166,12 +166,13 @@ def _given(values: Mapping[str, Any], name: str) -> bool:
 
 
 def _values(frame: Frame, label: str, key: str | None) -> list[_Value]:
-    """Return what a frame says of a label, the value that wins first."""
-    found = []
+    """Return the values that a frame has for a label; the one to use comes first."""
+    candidates = []
     for name in frame.values if key is None else [key]:
         match = _NAME.fullmatch(name)
         if key is not None:
-            word, meaning = "", "virial" if "virial" in key.lower() else label
+            is_virial = "virial" in key.lower() and "stress" not in key.lower()
+            word, meaning = "", "virial" if is_virial else label
         elif match and _MEANING[match[2].lower()] == label:
             word, meaning = (match[1] or match[3] or "").lower(), match[2].lower()
         else:
@@ -180,9 +181,9 @@ def _values(frame: Frame, label: str, key: str | None) -> list[_Value]:
             continue
         array = _converted(name, frame.values[name], label, meaning, frame.structure)
         if array is not None:
-            found.append(_Value(name, word, meaning, array))
+            candidates.append(_Value(name, word, meaning, array))
     order = list(_MEANING)
-    return sorted(found, key=lambda value: (not value.word, order.index(value.meaning)))
+    return sorted(candidates, key=lambda value: (not value.word, order.index(value.meaning)))
 
 
 def _converted(
@@ -215,40 +216,40 @@ def _known(array: ndarray) -> ndarray | None:
     return None if array.ndim and np.isnan(array).all() else array
 
 
-def _contradiction(found: Sequence[_Value], label: str) -> str:
-    """Return which other value of a label differs from the one that wins, or ""."""
-    best = found[0]
+def _contradiction(candidates: Sequence[_Value], label: str) -> str:
+    """Return a remark if another value of a label differs from the first; "" otherwise."""
+    best = candidates[0]
     groups: dict[str, list[_Value]] = defaultdict(list)
-    for value in found[1:]:
+    for value in candidates[1:]:
         superseded = label == "energy" and value.word == best.word and value.meaning != best.meaning
-        if not superseded and _known(value.array) is not None:
+        if not superseded and not np.isnan(value.array).all():
             groups[value.word].append(value)
     for word, values in groups.items():
         differing = [v for v in values if not np.allclose(v.array, best.array, 1e-7, _SAME)]
         # REF_energy may be the energy or the free energy of the calculator
         one_agrees = label == "energy" and word != best.word and len(differing) < len(values)
         if differing and not one_agrees:
-            other = differing[0]
-            off = np.abs(other.array - best.array).max()
+            rival = differing[0]
+            off = np.abs(rival.array - best.array).max()
             return (
-                f"{best.name} and {other.name} differ by {off:.3g} {_UNITS[label]}: choose one "
+                f"{best.name} and {rival.name} differ by {off:.3g} {_UNITS[label]}: choose one "
                 f"with {label}_key"
             )
     return ""
 
 
-def _force_constants(known: Mapping[str, Any], columns: int) -> ForceConstantsData | None:
-    if known.get("hessian") is not None:
-        values = np.array(known["hessian"], float)
+def _force_constants(data: Mapping[str, Any], columns: int) -> ForceConstantsData | None:
+    if data.get("hessian") is not None:
+        values = np.array(data["hessian"], float)
         if values.size != columns**2:
             raise PhonopyEquivariantError(
                 f"a Hessian of {values.size} numbers where {columns} coordinates need {columns**2}."
             )
         return ForceConstantsData(np.zeros((1, 3)), values.reshape(1, columns, columns) + 0j)
-    if known.get("fc_qpoints") is None:
+    if data.get("fc_qpoints") is None:
         return None
-    real, imag = (np.array(known.get(name), float) for name in ("fc_real", "fc_imag"))
-    qpoints = np.array(known["fc_qpoints"], float).reshape(-1, 3)
+    real, imag = (np.array(data.get(name), float) for name in ("fc_real", "fc_imag"))
+    qpoints = np.array(data["fc_qpoints"], float).reshape(-1, 3)
     shape = (len(qpoints), columns, columns)
     if real.shape != shape or imag.shape != shape:
         raise PhonopyEquivariantError(f"fc_real and fc_imag must both have the shape {shape}.")
@@ -257,11 +258,11 @@ def _force_constants(known: Mapping[str, Any], columns: int) -> ForceConstantsDa
     return ForceConstantsData(qpoints, values)
 
 
-def _spectrum(known: Mapping[str, Any], columns: int) -> Spectrum | None:
-    if known.get("spectrum") is None:
+def _spectrum(data: Mapping[str, Any], columns: int) -> Spectrum | None:
+    if data.get("spectrum") is None:
         return None
-    qpoints = np.array(known.get("spectrum_qpoints", [[0, 0, 0]]), float).reshape(-1, 3)
-    frequencies = np.array(known["spectrum"], float)
+    qpoints = np.array(data.get("spectrum_qpoints", [[0, 0, 0]]), float).reshape(-1, 3)
+    frequencies = np.array(data["spectrum"], float)
     if frequencies.size != len(qpoints) * columns:
         raise PhonopyEquivariantError(
             f"spectrum has {frequencies.size} frequencies where {len(qpoints)} q of {columns} "

@@ -7,12 +7,13 @@ kbar with VASP's sign, as the data set's description says.
 
 from __future__ import annotations
 
+import codecs
 import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ijson
 import numpy as np
 from ase.data import atomic_numbers
 from ase.units import GPa
@@ -20,13 +21,12 @@ from ase.units import GPa
 from phonopy_equivariant.data.compressed import open_text
 from phonopy_equivariant.data.labels import full_stress
 from phonopy_equivariant.data.record import Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import Structure
 
 # VASP's stress in kbar, positive under compression, to ASE's in eV/Å³.
 KBAR = -0.1 * GPa
 ENERGIES = {"uncorrected": "uncorrected_total_energy", "corrected": "corrected_total_energy"}
-_CHUNK = 1 << 20
 
 
 def read(path: Path, energy: str = "uncorrected", level: str = "PBE(+U)") -> Iterator[Record]:
@@ -106,47 +106,17 @@ def _record(frame: Mapping[str, Any], key: str, level: str, source: str) -> Reco
         raise PhonopyEquivariantError(f"{source}: {error}") from error
 
 
-def _items(file: io.TextIOBase, path: Path) -> Iterator[tuple[str, Any]]:
+def _items(file: io.TextIOWrapper, path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the items of a JSON object that is too large for memory."""
-    decoder = json.JSONDecoder()
-    text = _skip(file, "", "{", path)
-    while True:
-        text = text.lstrip() or file.read(_CHUNK).lstrip()
-        if text[:1] == "}":
-            return
-        key, text = _value(decoder, file, text, path)
-        text = _skip(file, text, ":", path)
-        value, text = _value(decoder, file, text, path)
-        if not isinstance(key, str) or not isinstance(value, dict):
-            raise PhonopyEquivariantError(f"{path}: is JSON, but not MPtrj's; name its format.")
-        yield key, value
-        text = text.lstrip() or file.read(_CHUNK).lstrip()
-        text = text[1:] if text[:1] == "," else text
-
-
-def _value(
-    decoder: json.JSONDecoder, file: io.TextIOBase, text: str, path: Path
-) -> tuple[Any, str]:
-    """Decode one value, reading on (twice as much each time) until it is whole."""
-    size = _CHUNK
-    while True:
-        text = text.lstrip()
-        try:
-            value, end = decoder.raw_decode(text)
-            return value, text[end:]
-        except json.JSONDecodeError as error:
-            more = file.read(size)
-            if not more:
-                raise PhonopyEquivariantError(
-                    f"{path}: the JSON is damaged or cut short ({error.msg}); download it again."
-                ) from error
-            text, size = text + more, 2 * size
-
-
-def _skip(file: io.TextIOBase, text: str, character: str, path: Path) -> str:
-    text = text.lstrip() or file.read(_CHUNK).lstrip()
-    if text[:1] != character:
+    content: Any = file.buffer
+    if content.peek(3).startswith(codecs.BOM_UTF8):
+        content.read(3)
+    try:
+        for key, value in ijson.kvitems(content, "", use_float=True):
+            if not isinstance(value, dict):
+                raise PhonopyEquivariantError(f"{path}: is JSON, but not MPtrj's; name its format.")
+            yield key, value
+    except ijson.JSONError as error:
         raise PhonopyEquivariantError(
-            f"{path}: the JSON is damaged or not MPtrj's (no {character!r} where it belongs)."
-        )
-    return text[1:]
+            f"{path}: the JSON is damaged or cut short ({reason_of(error)}); download it again."
+        ) from error

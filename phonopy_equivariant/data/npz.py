@@ -51,15 +51,15 @@ def read(
     path
         The archive.
     energy_unit, length_unit
-        As the archive's ``e_unit`` and ``r_unit`` say, or else kcal/mol and Å, in which sGDML
-        and (r)MD17 are published. Forces are in energy_unit / length_unit.
+        By default the archive's ``e_unit`` and ``r_unit``. An archive without them is read in
+        kcal/mol and Å, the units of sGDML and (r)MD17. Forces are in energy_unit / length_unit.
     level
         Level of theory; by default the archive's ``theory``.
 
     Raises
     ------
     PhonopyEquivariantError
-        A file that cannot be read, that needs pickle, or whose arrays do not fit together.
+        The file cannot be read, needs pickle, or has arrays that do not fit together.
 
     """
     arrays = _load(path)
@@ -75,13 +75,13 @@ def read(
     atoms, columns = len(numbers), 3 * len(numbers)
     positions = positions.reshape(-1, atoms, 3) if positions.size % columns == 0 else positions
     count = len(positions)
-    wanted = {
+    expected = {
         "positions": (positions, (count, atoms, 3)),
         "energies": (_first(arrays, _ENERGIES), (count,)),
         "forces": (_first(arrays, _FORCES), (count, atoms, 3)),
         "hessians": (_first(arrays, _HESSIANS), (count, columns, columns)),
     }
-    shaped = {name: _shaped(path, name, *pair) for name, pair in wanted.items()}
+    shaped = {name: _shaped(path, name, *pair) for name, pair in expected.items()}
     cell = arrays["lattice"].T * length if "lattice" in arrays else np.zeros((3, 3))
     theory = level if level is not None else str(arrays.get("theory", ""))
     for k in range(count):
@@ -128,11 +128,11 @@ def _unit(
     path: Path,
     arrays: Mapping[str, ndarray],
     name: str,
-    given: str | None,
+    unit_name: str | None,
     default: str,
     table: Mapping[str, float],
 ) -> float:
-    word = given or str(arrays.get(name, default))
+    word = unit_name or str(arrays.get(name, default))
     if word.lower() not in table:
         raise PhonopyEquivariantError(
             f"{path}: the unit {word!r} is not known; say one of {', '.join(table)}."

@@ -30,7 +30,7 @@ from phonopy.interface.phonopy_yaml import PhonopyYaml
 from phonopy.structure.dataset import get_displacements_and_forces
 
 from phonopy_equivariant.data.record import ForceConstantsData, Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml, read_crystal
 from phonopy_equivariant.phonons.cells import supercell_images, supercell_of_primitive
@@ -60,21 +60,21 @@ def read(
         ``phonopy_params.yaml`` or another of phonopy's YAML files, compressed or not;
         ``FORCE_SETS``; ``FORCE_CONSTANTS``; ``force_constants.hdf5``.
     cell
-        phonopy's YAML file with the cells of FORCE_SETS or force constants; by default the first
-        of CELL_FILES beside them.
+        phonopy's YAML file with the cells that FORCE_SETS or force constants belong to; by
+        default the first of CELL_FILES in the same folder.
     kind
         ``"forces"``: one record per displaced supercell; ``"force_constants"``: one record, the
         primitive cell with Φ(q) at all commensurate q; ``"all"``: both.
     produce_force_constants
-        Whether phonopy shall derive force constants (symmetrised) from the forces where the file
-        has none.
+        If the file has forces but no force constants, let phonopy derive (symmetrised) force
+        constants from the forces.
     level
         Level of theory.
 
     Raises
     ------
     PhonopyEquivariantError
-        A file that cannot be read, without cells, or without any of the data asked for.
+        The file cannot be read, has no cells, or has none of the data that ``kind`` names.
 
     """
     if kind not in KINDS:
@@ -91,13 +91,12 @@ def read(
     except PhonopyEquivariantError:
         raise
     except Exception as error:  # whatever damaged files make phonopy raise
-        text = " ".join(str(error).split())[:160]
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read with the cells of {crystal.path} ({text}); "
+            f"{path}: cannot be read with the cells of {crystal.path} ({reason_of(error)}); "
             "check that the two belong together."
         ) from error
-    wanted = {"forces": dataset, "force_constants": constants}
-    if all(wanted[name] is None for name in wanted if kind in ("all", name)):
+    contents = {"forces": dataset, "force_constants": constants}
+    if all(contents[name] is None for name in contents if kind in ("all", name)):
         raise PhonopyEquivariantError(
             f"{path}: has no {kind.replace('all', 'forces or force_constants')}; run the "
             "calculations first, or choose another kind."
@@ -149,14 +148,14 @@ def _cell_file(path: Path, cell: str | Path | None) -> Path:
 
 
 def _dataset(path: Path, crystal: Crystal, atoms: int) -> dict[str, ndarray] | None:
-    """Return displacements, forces and, where there, energies in eV and Å."""
+    """Return displacements, forces and, if the file has them, energies in eV and Å."""
     if path.name.startswith("FORCE_SETS"):
-        found: Any = parse_FORCE_SETS(path, natom=_natom(path, atoms))
+        phonopy_dataset: Any = parse_FORCE_SETS(path, natom=_natom(path, atoms))
     else:
-        found = crystal.dataset if looks_like_yaml(path) else None
-    if not found:
+        phonopy_dataset = crystal.dataset if looks_like_yaml(path) else None
+    if not phonopy_dataset:
         return None
-    displacements, forces = get_displacements_and_forces(found)
+    displacements, forces = get_displacements_and_forces(phonopy_dataset)
     if forces is None:
         return None
     if np.shape(forces)[1:] != (atoms, 3):
@@ -168,7 +167,7 @@ def _dataset(path: Path, crystal: Crystal, atoms: int) -> dict[str, ndarray] | N
         "displacements": np.asarray(displacements) * crystal.length_unit,
         "forces": np.asarray(forces) * crystal.force_unit,
     }
-    energies = _energies(found)
+    energies = _energies(phonopy_dataset)
     if energies is not None:
         dataset["energies"] = energies * crystal.energy_unit
     return dataset
@@ -181,10 +180,10 @@ def _natom(path: Path, atoms: int) -> int | None:
     return None if len(words) == 1 else atoms
 
 
-def _energies(found: Mapping[str, Any]) -> ndarray | None:
-    if "supercell_energies" in found:
-        return np.asarray(found["supercell_energies"], float)
-    parts = found.get("first_atoms", ())
+def _energies(phonopy_dataset: Mapping[str, Any]) -> ndarray | None:
+    if "supercell_energies" in phonopy_dataset:
+        return np.asarray(phonopy_dataset["supercell_energies"], float)
+    parts = phonopy_dataset.get("first_atoms", ())
     if parts and all("supercell_energy" in part for part in parts):
         return np.array([part["supercell_energy"] for part in parts], float)
     return None
@@ -248,13 +247,13 @@ def _produced(phonon: Phonopy, dataset: dict[str, ndarray]) -> ndarray:
 def _supercells(
     phonon: Phonopy, dataset: dict[str, ndarray], level: str, path: str
 ) -> Iterator[Record]:
-    rest = as_structure(phonon.supercell)
+    undisplaced = as_structure(phonon.supercell)
     energies = dataset.get("energies")
     for index, (moves, forces) in enumerate(
         zip(dataset["displacements"], dataset["forces"], strict=True)
     ):
         yield Record(
-            rest._replace(positions=rest.positions + moves),
+            undisplaced._replace(positions=undisplaced.positions + moves),
             energy=None if energies is None else float(energies[index]),
             forces=np.array(forces, float),
             level=level,

@@ -50,9 +50,9 @@ class Filter:
             raise PhonopyEquivariantError(
                 f"{unknown[0]!r} is no element; give symbols such as Si or Na."
             )
-        known = {field.name for field in dataclasses.fields(Record)}
+        fields = {field.name for field in dataclasses.fields(Record)}
         for name in self.labels:
-            if name not in known:
+            if name not in fields:
                 raise PhonopyEquivariantError(
                     f"{name!r} is no label; choose of energy, forces, stress, force_constants, "
                     "spectrum."
@@ -116,12 +116,12 @@ def split_indices(
 def read_split(path: str | os.PathLike[str], count: int) -> dict[str, list[int]]:
     """Return the split of a YAML or JSON file: lists of indices, from 0, under the names in PARTS.
 
-    Indices may be left out; none may be in two parts.
+    A record may be in no part; none may be in two parts.
 
     Raises
     ------
     PhonopyEquivariantError
-        Another content, an index that is not there, or one given twice.
+        The file has another content, an index that no record has, or one index twice.
 
     """
     path = Path(path).expanduser()
@@ -137,7 +137,7 @@ def read_split(path: str | os.PathLike[str], count: int) -> dict[str, list[int]]
             f"{path}: give lists of indices under {', '.join(f'{part}:' for part in PARTS)}."
         )
     split = {part: content[part] for part in PARTS if part in content}
-    seen: set[int] = set()
+    assigned: set[int] = set()
     for part, indices in split.items():
         if not isinstance(indices, list):
             raise PhonopyEquivariantError(
@@ -149,9 +149,9 @@ def read_split(path: str | os.PathLike[str], count: int) -> dict[str, list[int]]
                     f"{path}: {part} has {index!r}, but there are {count} records, 0 to "
                     f"{count - 1}."
                 )
-            if index in seen:
+            if index in assigned:
                 raise PhonopyEquivariantError(f"{path}: {index} is given twice; take one out.")
-            seen.add(index)
+            assigned.add(index)
     return split
 
 

@@ -94,7 +94,9 @@ class Record:
         return tuple(name for name in LABELS if getattr(self, name) is not None)
 
     def only(self, labels: Collection[str]) -> Record:
-        """Return the record without the labels that are not named."""
+        """Return the record with the named labels only."""
         gone: dict[str, Any] = {name: None for name in LABELS if name not in labels}
-        kept = {name: text for name, text in self.contradictions.items() if name in labels}
-        return dataclasses.replace(self, **gone, contradictions=kept)
+        contradictions = {
+            name: text for name, text in self.contradictions.items() if name in labels
+        }
+        return dataclasses.replace(self, **gone, contradictions=contradictions)

@@ -33,7 +33,21 @@ class Selection(Sequence[Record]):
         labels: Collection[str] = LABELS,
     ):
         self._records, self._places = records, np.asarray(places, int)
-        self._labels = labels
+        self._labels = frozenset(labels)
+        if isinstance(records, Selection):
+            self._records, self._places = records._records, records._places[self._places]
+            self._labels &= records._labels
+
+    def __iter__(self) -> Iterator[Record]:
+        places = self._places.tolist()
+        read = getattr(self._records, "at", None)  # of files: many at once
+        records = map(self._records.__getitem__, places) if read is None else read(places)
+        return (self._only(record) for record in records)
+
+    @property
+    def places(self) -> Int[ndarray, " records"]:
+        """Where the records are in the sequence they come from."""
+        return self._places
 
     def __len__(self) -> int:
         return len(self._places)
@@ -47,7 +61,10 @@ class Selection(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | Selection:
         if isinstance(index, slice):
             return Selection(self._records, self._places[index], self._labels)
-        return self._records[int(self._places[index])].only(self._labels)
+        return self._only(self._records[int(self._places[index])])
+
+    def _only(self, record: Record) -> Record:
+        return record if self._labels.issuperset(LABELS) else record.only(self._labels)
 
 
 class Union(Sequence[Record]):

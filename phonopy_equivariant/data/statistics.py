@@ -106,8 +106,8 @@ class EnergyTable:
         for k in np.flatnonzero(fixed):
             values[k] = energies[alone & (counts[:, k] > 0)].mean()
         if not fixed.all():
-            rest = (energies - counts @ values)[~alone]
-            values[~fixed] = np.linalg.lstsq(counts[~alone][:, ~fixed], rest, rcond=None)[0]
+            residual = (energies - counts @ values)[~alone]
+            values[~fixed] = np.linalg.lstsq(counts[~alone][:, ~fixed], residual, rcond=None)[0]
         return dict(zip(elements.tolist(), values.tolist(), strict=True))
 
     def deviations(self) -> Float[ndarray, " records"]:

@@ -14,7 +14,7 @@ from phonopy.interface.vasp import Vasprun
 
 from phonopy_equivariant.data.labels import Frame, Keys, atoms_values, labelled_record
 from phonopy_equivariant.data.record import ForceConstantsData, Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import unchecked_structure
 
 # The tags GGA and METAGGA of INCAR, as far as they name a functional.
@@ -60,7 +60,7 @@ def read(path: Path, level: str | None = None) -> Iterator[Record]:
         raise
     except Exception as error:  # ASE's parser raises anything on garbage
         raise PhonopyEquivariantError(
-            f"{path}:{count}: cannot be read as vasprun.xml ({_short(error)}); "
+            f"{path}:{count}: cannot be read as vasprun.xml ({reason_of(error)}); "
             "the run may have been cut short."
         ) from error
     if not count:
@@ -77,7 +77,7 @@ def _hessian(path: Path) -> ForceConstantsData | None:
             values = Vasprun(file).read_force_constants()[0]
     except Exception as error:
         raise PhonopyEquivariantError(
-            f"{path}: its Hessian cannot be read ({_short(error)}); complete the run."
+            f"{path}: its Hessian cannot be read ({reason_of(error)}); complete the run."
         ) from error
     columns = 3 * len(values)
     flat = values.transpose(0, 2, 1, 3).reshape(1, columns, columns)
@@ -92,7 +92,3 @@ def _level(parameters: Mapping[str, Any]) -> str:
         else _GGA.get(str(parameters.get("gga") or "").strip().upper(), "")
     )
     return f"{name}+U" if name and parameters.get("ldau") is True else name
-
-
-def _short(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:120]

@@ -16,14 +16,18 @@ from phonopy.cui.settings import PhonopySettings
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 from phonopy_equivariant.io.memory import check_memory
 from phonopy_equivariant.phonons.cells import require_charges, require_sound
+from phonopy_equivariant.phonons.permutations import composed_permutations
 
 
 def build_phonon(
-    crystal: Crystal, matrix: Int[ndarray, "3 3"], settings: PhonopySettings | None = None
+    crystal: Crystal,
+    matrix: Int[ndarray, "3 3"],
+    settings: PhonopySettings | None = None,
+    kind: type[Phonopy] = Phonopy,
 ) -> Phonopy:
     """Return phonopy's object in eV and Å with what phonopy's options say of cells and masses.
 
@@ -41,10 +45,10 @@ def build_phonon(
     try:
         if settings.magnetic_moments is not None:
             unitcell.magnetic_moments = settings.magnetic_moments
-        with warnings.catch_warnings():
+        with composed_permutations(), warnings.catch_warnings():
             # phonopy says it again where it matters, in its own script
             warnings.simplefilter("ignore", UserWarning)
-            phonon = Phonopy(
+            phonon = kind(
                 unitcell,
                 matrix,
                 primitive_matrix=_primitive_matrix(crystal, settings),
@@ -61,10 +65,10 @@ def build_phonon(
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{crystal.path}: {error}") from error
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
         raise PhonopyEquivariantError(
-            f"{crystal.path}: phonopy refuses this cell, supercell or masses ({text}); check the "
-            "structure, its masses, and what was said of supercell, primitive cell and tolerance."
+            f"{crystal.path}: phonopy refuses this cell, supercell or masses ({reason_of(error)}); "
+            "check the structure, its masses, and what was said of supercell, primitive cell and "
+            "tolerance."
         ) from error
     check_memory(len(phonon.supercell), 1, len(phonon.primitive))
     return phonon
@@ -93,10 +97,9 @@ def set_born_charges(
             nac_factor=factor,
         )
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())[:150] or type(error).__name__
         raise PhonopyEquivariantError(
-            f"BORN in this folder cannot be used ({text}); mend it for the primitive cell's "
-            "independent atoms, or pass --nonac."
+            f"BORN in this folder cannot be used ({reason_of(error)}); mend it for the "
+            "primitive cell's independent atoms, or pass nac_params=None."
         ) from error
     if parameters is None:
         return None
@@ -104,8 +107,8 @@ def set_born_charges(
     if len(parameters["born"]) != len(phonon.primitive):
         raise PhonopyEquivariantError(
             f"The Born charges of {source} are of {len(parameters['born'])} atoms, the primitive "
-            f"cell has {len(phonon.primitive)}; take the primitive cell they belong to (--pa), or "
-            "pass --nonac."
+            f"cell has {len(phonon.primitive)}; take the primitive cell they belong to "
+            "(primitive_matrix=), or pass nac_params=None."
         )
     require_charges(parameters, f"The Born charges of {source}")
     values: dict[str, Any] = dict(parameters)
@@ -118,23 +121,23 @@ def set_born_charges(
 
 
 def check_indices(phonon: Phonopy, settings: PhonopySettings) -> None:
-    """Raise if phonopy's options name atoms or bands that the primitive cell has not.
+    """Raise if phonopy's options name atoms or bands that the primitive cell does not have.
 
     Raises
     ------
     PhonopyEquivariantError
-        As said.
+        An index is negative or too large; the message names the option.
 
     """
     atoms = len(phonon.primitive)
-    for option, lists, count, what in (
+    for option, lists, count, noun in (
         ("--pdos", settings.pdos_indices, atoms, "atoms"),
         ("--band-indices", settings.band_indices, 3 * atoms, "bands"),
     ):
         indices: Any = [] if lists is None or isinstance(lists, str) else np.hstack([[], *lists])
         if any(not 0 <= index < count for index in indices):
             raise PhonopyEquivariantError(
-                f"{option}: the primitive cell has {count} {what}; count them from 1."
+                f"{option}: the primitive cell has {count} {noun}; count them from 1."
             )
 
 
@@ -142,7 +145,7 @@ def _check_count(masses: Sequence[float], phonon: Phonopy) -> None:
     symbols = phonon.primitive.symbols
     if len(masses) != len(symbols):
         raise PhonopyEquivariantError(
-            f"--mass: the primitive cell has {len(symbols)} atoms ({' '.join(symbols)}), give as "
+            f"masses=: the primitive cell has {len(symbols)} atoms ({' '.join(symbols)}), give as "
             f"many masses, not {len(masses)}."
         )
 

@@ -107,16 +107,16 @@ def _decide(
     formula: dict[str, float],
     report: Callable[[str], None],
 ) -> _Reading:
-    """Return the one reading that fits everything."""
-    first, *others = statements or [Statement("no symmetry", (no_symmetry(),))]
+    """Return the reading of the file that its statements, formula and multiplicities allow."""
+    first, *further_statements = statements or [Statement("no symmetry", (no_symmetry(),))]
     readings, faults = _readings(first.settings, sites, lattice)
     if not readings:
         raise faults[0]
-    for other in others:
-        agreeing = [r for r in readings if _agrees(r, first, other, sites, lattice)]
+    for statement in further_statements:
+        agreeing = [r for r in readings if _agrees(r, first, statement, sites, lattice)]
         if not agreeing:
             raise PhonopyEquivariantError(
-                f"contradicts itself: {first.text} and {other.text} make different crystals; "
+                f"contradicts itself: {first.text} and {statement.text} make different crystals; "
                 "remove the wrong one."
             )
         readings = agreeing
@@ -135,17 +135,20 @@ def _decide(
     possible = [reading for reading in different if not _overlaps(symbols, reading)]
     fewest = min(len(reading.orbits.site) for reading in different)
     usual = [r for r in different if r.setting.name == first.standard]
-    if len(possible) == 1:
-        chosen, why = possible[0], "because atoms would overlap otherwise"
+    counted = [reading for reading in different if _has_multiplicities(items, reading)]
+    if len(counted) == 1:
+        accepted, why = counted[0], "because of the multiplicities of its sites"
+    elif len(possible) == 1:
+        accepted, why = possible[0], "because atoms would overlap otherwise"
     elif usual and len(usual[0].orbits.site) == fewest:
-        chosen, why = usual[0], "the standard setting"
+        accepted, why = usual[0], "the standard setting"
     else:
         raise PhonopyEquivariantError(
             f"leaves open which crystal it means: {first.text} allows {_names(different)}; write "
             "the one that is meant as _space_group_name_H-M_alt, or the symmetry operations."
         )
-    report(f"{first.text} allows {_names(different)}: read as {chosen.setting.name}, {why}.")
-    return chosen
+    report(f"{first.text} allows {_names(different)}: read as {accepted.setting.name}, {why}.")
+    return accepted
 
 
 def _readings(
@@ -168,7 +171,7 @@ def _invariant(lattice: Float[ndarray, "3 3"], setting: Setting) -> Float[ndarra
     Raises
     ------
     PhonopyEquivariantError
-        The metric is another one.
+        The operations of the setting do not leave the cell as it is.
 
     """
     metric = lattice @ lattice.T
@@ -178,10 +181,10 @@ def _invariant(lattice: Float[ndarray, "3 3"], setting: Setting) -> Float[ndarra
     if change.max() < 1e-14:
         return lattice
     if change.max() > _METRIC:
-        given = " ".join(f"{value:g}" for value in cell_to_cellpar(lattice))
+        cell_text = " ".join(f"{value:g}" for value in cell_to_cellpar(lattice))
         raise PhonopyEquivariantError(
-            f"has a cell ({given}) that {setting.name} does not leave as it is; correct the cell "
-            "or the symmetry."
+            f"has a cell ({cell_text}) that {setting.name} does not leave as it is; correct the "
+            "cell or the symmetry."
         )
     return cellpar_to_cell(cell_to_cellpar(np.linalg.cholesky(mean)))
 
@@ -189,18 +192,18 @@ def _invariant(lattice: Float[ndarray, "3 3"], setting: Setting) -> Float[ndarra
 def _agrees(
     reading: _Reading,
     first: Statement,
-    other: Statement,
+    statement: Statement,
     sites: list[Site],
     lattice: Float[ndarray, "3 3"],
 ) -> bool:
-    """Tell whether a reading of the first statement fits another one."""
-    for setting in other.settings:
+    """Tell whether a reading of the first statement agrees with another statement."""
+    for setting in statement.settings:
         if same_group(setting, reading.setting):
             return True
         # names beside a list of operations often are of the standard setting
         if first.is_list and setting.number == reading.setting.number:
             return True
-    readings, _ = _readings(other.settings, sites, lattice)
+    readings, _ = _readings(statement.settings, sites, lattice)
     return any(same_crystal(reading.orbits, r.orbits, sites, lattice) for r in readings)
 
 
@@ -247,6 +250,16 @@ def _formula_error(
     return None
 
 
+def _has_multiplicities(items: Items, reading: _Reading) -> bool:
+    """Tell whether each site has as many images as the file says.
+
+    This only chooses between settings: some programs write the order of the site symmetry there.
+    """
+    stated = items.column("_atom_site_symmetry_multiplicity")
+    counts = np.bincount(reading.orbits.site)
+    return stated == [str(count) for count in counts]
+
+
 def _overlaps(symbols: list[str], reading: _Reading) -> bool:
     """Tell whether atoms are closer than any bond."""
     atoms = _atoms(symbols, reading)
@@ -268,12 +281,12 @@ def _names(readings: list[_Reading]) -> str:
 
 
 def _compare_group(atoms: Atoms, setting: Setting, report: Callable[[str], None]) -> None:
-    """Check that spglib finds the operations of the file, and tell if it finds more."""
-    found = space_group(atoms)
-    if found is None or len(found.rotations) < len(setting.rotations):
+    """Check that spglib finds the operations of the file; report if the atoms have more."""
+    group = space_group(atoms)
+    if group is None or len(group.rotations) < len(setting.rotations):
         raise PhonopyEquivariantError(
             f"has {len(setting.rotations)} operations in {setting.name}, of which spglib finds "
-            f"{0 if found is None else len(found.rotations)}; check the sites and the cell."
+            f"{0 if group is None else len(group.rotations)}; check the sites and the cell."
         )
-    if setting.number > 1 and found.number != setting.number:
-        report(f"The file says {setting.name} ({setting.number}); its atoms have {found.name}.")
+    if setting.number > 1 and group.number != setting.number:
+        report(f"The file says {setting.name} ({setting.number}); its atoms have {group.name}.")

@@ -6,7 +6,6 @@ import re
 from typing import NamedTuple
 
 import numpy as np
-from ase.data import atomic_numbers
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -14,7 +13,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.cif_items import Items
 from phonopy_equivariant.io.cif_symmetry import Setting
 from phonopy_equivariant.io.rounded import half_unit
-from phonopy_equivariant.io.species import ISOTOPES, element, element_of
+from phonopy_equivariant.io.species import element, element_of, is_symbol
 
 # Images of a site this close (Å) are one atom, its coordinates being rounded or refined freely.
 _SAME_PLACE = 0.02
@@ -74,25 +73,25 @@ def read_sites(items: Items, formula: dict[str, float]) -> list[Site]:
 def expand(sites: list[Site], setting: Setting, lattice: Float[ndarray, "3 3"]) -> Orbits:
     """Return all atoms of the cell.
 
-    A site on a special position is put there exactly: it becomes the mean of its images that
-    lie within its digits, so that the crystal has the operations of the setting to rounding.
+    A site near a special position is moved onto it: it becomes the mean of those of its images
+    that its digits do not tell apart. So the crystal has the operations of the setting to rounding.
 
     Raises
     ------
     PhonopyEquivariantError
-        A site whose images are closer than atoms can be, or two kinds of atoms in one place.
+        Images of a site are closer than atoms can be, or two kinds of atoms share a place.
 
     """
     orbits: list[ndarray] = []
     for number, site in enumerate(sites):
         orbit = _orbit(site, setting, lattice)
-        for other, placed in zip(sites[:number], orbits, strict=True):
-            reach = max(_reach(site, lattice), _reach(other, lattice))
+        for earlier, placed in zip(sites[:number], orbits, strict=True):
+            reach = max(_reach(site, lattice), _reach(earlier, lattice))
             if not (_distances(placed, orbit[:1], lattice) < reach).any():
                 continue
-            if other.symbol != site.symbol:
+            if earlier.symbol != site.symbol:
                 raise PhonopyEquivariantError(
-                    f"has {other.label} and {site.label} in one place: partly occupied sites; "
+                    f"has {earlier.label} and {site.label} in one place: partly occupied sites; "
                     "give an ordered structure."
                 )
             orbit = orbit[:0]  # the file lists an equivalent atom as well
@@ -116,10 +115,10 @@ def same_crystal(
 
 
 def _orbit(site: Site, setting: Setting, lattice: Float[ndarray, "3 3"]) -> ndarray:
-    here = site.fraction[None]
+    fraction = site.fraction[None]
     images = setting.rotations @ site.fraction + setting.translations
-    stays = _distances(images, here, lattice)[:, 0] < _reach(site, lattice)
-    special = here[0] + _nearest(images[stays] - here).mean(axis=0)
+    stays = _distances(images, fraction, lattice)[:, 0] < _reach(site, lattice)
+    special = fraction[0] + _nearest(images[stays] - fraction).mean(axis=0)
     images = setting.rotations @ special + setting.translations
     images -= np.floor(images + 1e-9)
     apart = _distances(images, images, lattice)
@@ -151,9 +150,11 @@ def _nearest(fractions: ndarray) -> ndarray:
 def _site(row: dict[str, str | None], formula: dict[str, float]) -> Site:
     label = row.get("label") or row.get("type_symbol") or "a site"
     occupancy = _number(row.get("occupancy"))
-    if occupancy is not None and occupancy < 1 - 1e-6:
+    if occupancy is not None and abs(occupancy - 1) > 1e-6:
         raise PhonopyEquivariantError(
             f"has partly occupied sites ({label}: {occupancy:g}); give an ordered structure."
+            if occupancy < 1
+            else f"has the occupancy {occupancy:g} of {label}, which is more than 1; mend it."
         )
     if row.get("disorder_group") not in (None, "0", "1"):
         raise PhonopyEquivariantError(f"has disorder ({label}); give an ordered structure.")
@@ -171,12 +172,12 @@ def _site(row: dict[str, str | None], formula: dict[str, float]) -> Site:
 
 
 def _symbol(row: dict[str, str | None], label: str, formula: dict[str, float]) -> str:
-    word = row.get("type_symbol")
-    if word is None:
+    word = (row.get("type_symbol") or "").strip()
+    if not word:
         return _symbol_of_label(label, formula)
     symbol = element_of(word)
-    rest = word[len(symbol) :] if symbol else word
-    if symbol is None or not re.fullmatch(r"\d*|\d*\.?\d*[+-]|[+-]\d*\.?\d*", rest):
+    suffix = word[len(symbol) :] if symbol else word
+    if symbol is None or not re.fullmatch(r"\d*|\d*\.?\d*[+-]|[+-]\d*\.?\d*", suffix):
         if re.search(r"[A-Z][a-z]?[\d.]*[^A-Za-z]*[A-Z]|\d\.\d", word):
             raise PhonopyEquivariantError(
                 f"has sites of several kinds ({label}: {word}), that is, partly occupied or "
@@ -187,20 +188,25 @@ def _symbol(row: dict[str, str | None], label: str, formula: dict[str, float]) -
 
 
 def _symbol_of_label(label: str, formula: dict[str, float]) -> str:
-    """Return the element that a label such as ``Fe1``, ``OW`` or ``CA2`` begins with."""
-    letters = re.match("[A-Za-z]*", label)
-    two = letters.group()[:2].capitalize() if letters else ""
-    candidates = [s for s in (two, two[:1]) if s in atomic_numbers or s in ISOTOPES]
+    """Return the element that a label such as ``Fe1``, ``OW`` or ``CA2`` begins with.
+
+    Without a formula that has it ``Wat`` is no tungsten, and ``T1`` (tetrahedral) no tritium.
+    """
+    match = re.match("[A-Za-z]*", label.strip())
+    letters = match.group() if match else ""
+    two, one = letters[:2].capitalize(), letters[:1].upper()
+    candidates = [symbol for symbol in dict.fromkeys((two, one)) if is_symbol(symbol)]
     named = [symbol for symbol in candidates if element(symbol) in formula]
     if named:
         return named[0]
-    if len(candidates) == 2 and label[1].isupper():
+    if len(candidates) == 2 and letters[1].isupper():
         raise PhonopyEquivariantError(
-            f"has {label}, which may be {two} or {two[0]}; add _atom_site_type_symbol."
+            f"has {label}, which may be {two} or {one}; add _atom_site_type_symbol."
         )
-    if not candidates:
+    symbol = candidates[0] if candidates else ""
+    if not symbol or symbol == "T" or letters[len(symbol) :][:1].islower():
         raise PhonopyEquivariantError(f"has {label}, no element; add _atom_site_type_symbol.")
-    return candidates[0]
+    return symbol
 
 
 def _number(word: str | None) -> float | None:
@@ -208,6 +214,9 @@ def _number(word: str | None) -> float | None:
     if word is None:
         return None
     try:
-        return float(re.sub(r"\(\d*\)$", "", word))
-    except ValueError as error:
-        raise PhonopyEquivariantError(f"has {word!r} where a number is due; mend it.") from error
+        number = float(re.sub(r"\(\d*\)$", "", word))
+    except ValueError:
+        number = np.nan
+    if not np.isfinite(number):
+        raise PhonopyEquivariantError(f"has {word!r} where a number is due; mend it.")
+    return number

@@ -240,10 +240,10 @@ def _split_name(name: str) -> tuple[str, str]:
 
 def _with_code(settings: Iterable[Setting], code: str) -> tuple[Setting, ...]:
     """Return the settings that have a code such as ``2``, ``h``, ``b1`` or ``2cab``."""
-    wanted = code.strip().lower()
-    wanted = wanted.removesuffix("abc") if wanted in ("abc", "1abc", "2abc") else wanted
+    code = code.strip().lower()
+    code = code.removesuffix("abc") if code in ("abc", "1abc", "2abc") else code
     entries = {entry.group.xhm(): entry for entry in _table()}
-    return tuple(setting for setting in settings if wanted in entries[setting.name].codes)
+    return tuple(setting for setting in settings if code in entries[setting.name].codes)
 
 
 def _settings(entries: Iterable[_Entry]) -> tuple[Setting, ...]:
@@ -268,7 +268,7 @@ def _keys(setting: Setting) -> frozenset[tuple[int, ...]]:
 
 @functools.cache
 def _table() -> tuple[_Entry, ...]:
-    """Return gemmi's settings; those that spglib lists have spglib's names and codes as well."""
+    """Return gemmi's settings, with spglib's names and codes added where spglib has the setting."""
     kinds = defaultdict(list)
     for hall_number in range(1, 531):
         kind: Any = spglib.get_spacegroup_type(hall_number)
@@ -277,8 +277,8 @@ def _table() -> tuple[_Entry, ...]:
     for group in gemmi.spacegroup_table():
         names, origin = [group.hm, group.short_name()], group.ext.strip("\0").lower()
         codes = [origin + group.qualifier]
-        same = kinds[_triplets(group.operations())]
-        for kind in same:
+        spglib_kinds = kinds[_triplets(group.operations())]
+        for kind in spglib_kinds:
             # "P 2_1/c = P 1 1 2_1/b = P 2_1/b": the first is of the standard setting
             parts = kind.international.split("=")
             names += [kind.international_full, *(parts[1:] or parts)]
@@ -288,7 +288,7 @@ def _table() -> tuple[_Entry, ...]:
         if group.number >= 195:  # cubic groups once had no bar: F m 3 m
             names.append(group.hm.replace("-3", "3"))
         keys = frozenset(re.sub(r"[\s_]", "", name).capitalize() for name in names)
-        entries.append(_Entry(group, keys, frozenset(codes), bool(same)))
+        entries.append(_Entry(group, keys, frozenset(codes), bool(spglib_kinds)))
     return tuple(entries)
 
 

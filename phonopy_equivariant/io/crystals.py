@@ -17,12 +17,11 @@ from phonopy.interface.phonopy_yaml import PhonopyYaml
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.io.foreign import reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.species import unusual_masses
 from phonopy_equivariant.io.structures import COMPRESSED, read_structure
-from phonopy_equivariant.structure import as_structure, to_phonopy
+from phonopy_equivariant.structure import StructureLike, as_structure, to_phonopy
 
 # What to do about messages of phonopy's parser.
 _REMEDIES = {
@@ -32,6 +31,9 @@ _REMEDIES = {
 }
 _YAML_SUFFIXES = (".yaml", ".yml")
 
+# Stands for the file of a structure that comes from none.
+IN_MEMORY = Path("the structure")
+
 
 @dataclasses.dataclass(frozen=True)
 class Crystal:
@@ -39,6 +41,8 @@ class Crystal:
 
     Parameters
     ----------
+    path
+        The file, or :data:`IN_MEMORY`.
     unitcell
         Å, whatever the units of the calculator that phonopy's file belongs to.
     supercell_matrix, primitive_matrix
@@ -134,7 +138,29 @@ def read_atoms(
     report: Callable[[str], None] = lambda _line: None,
 ) -> Atoms:
     """Read a crystal as :func:`read_crystal` does, as ``ase.Atoms`` with its constraints."""
-    crystal = read_crystal(path, index, report)
+    return crystal_atoms(read_crystal(path, index, report))
+
+
+def as_crystal(structure: StructureLike | Crystal | str | os.PathLike[str]) -> Crystal:
+    """Return the crystal of a structure in memory or in a file.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`read_crystal`; or the structure is not periodic in three directions.
+
+    """
+    if isinstance(structure, Crystal):
+        return structure
+    if isinstance(structure, str | os.PathLike):
+        return read_crystal(structure)
+    if isinstance(structure, Atoms):
+        return _as_crystal(IN_MEMORY, structure, lambda _line: None)
+    return Crystal(IN_MEMORY, to_phonopy(as_structure(structure)))
+
+
+def crystal_atoms(crystal: Crystal) -> Atoms:
+    """Return the unit cell as ``ase.Atoms`` with the constraints of the file."""
     cell = crystal.unitcell
     return Atoms(
         numbers=cell.numbers,
@@ -152,17 +178,17 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     PhonopyEquivariantError
-        It is no file.
+        The path is a folder or does not exist.
 
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        fault = "is a folder" if path.is_dir() else "does not exist"
         remedy = "give an existing file"
         name, _, index = path.name.rpartition("@")
         if name and path.with_name(name).is_file():
-            remedy = f"for a structure of {name} say {name} --index {index}"
-        raise PhonopyEquivariantError(f"The structure file {path} {what}; {remedy}.")
+            remedy = f"for a structure of {name} say {name} index={index}"
+        raise PhonopyEquivariantError(f"The structure file {path} {fault}; {remedy}.")
     return path
 
 
@@ -212,7 +238,7 @@ def _read_yaml(path: Path) -> Crystal:
 def _as_crystal(path: Path, atoms: Atoms, report: Callable[[str], None]) -> Crystal:
     as_structure(atoms)
     if atoms.pbc.all() and np.linalg.det(atoms.cell.array) < 0:
-        # phonopy wants a right-handed cell; turned round, the axes keep their order for --dim
+        # phonopy wants a right-handed cell; turned round, the axes keep their order for a supercell
         report("The lattice vectors are left-handed: all three are turned round.")
         atoms.set_cell(0.0 - atoms.cell.array)
     cell = to_phonopy(as_structure(atoms)._replace(masses=None))

@@ -1,4 +1,4 @@
-"""Calls of other packages' readers: without their noise, with errors of one line."""
+"""Calls of other packages' readers, without their noise."""
 
 from __future__ import annotations
 
@@ -18,9 +18,3 @@ def quietly() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
-
-
-def reason_of(error: BaseException) -> str:
-    """Return the message of a foreign error in one line of at most 120 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -23,13 +23,13 @@ def take_frame(frames: Sequence[Frame], index: int | None, report: Callable[[str
     if index is None:
         if count > 1:
             report(
-                f"The file has {count} structures; the last is taken, others with --index 0 to "
+                f"The file has {count} structures; the last is taken, others with index=0 to "
                 f"{count - 2}."
             )
         return frames[-1]
     if not -count <= index < count:
         holds = "one structure" if count == 1 else f"{count} structures"
         raise PhonopyEquivariantError(
-            f"has {holds}, none of --index {index}; the first is 0, the last -1."
+            f"has {holds}, none of index={index}; the first is 0, the last -1."
         )
     return frames[index]

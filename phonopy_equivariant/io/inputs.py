@@ -6,7 +6,6 @@ first, and where both read a file they must agree.
 
 from __future__ import annotations
 
-import io
 import re
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,8 +19,8 @@ from ase.data import atomic_masses, atomic_numbers
 from phonopy.interface.calculator import calculator_info, read_crystal_structure
 from phonopy.physical_units import get_calculator_physical_units
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.species import element_of
 
 # Outputs repeat the input; the structure at the end of the run may be another one.
@@ -40,6 +39,7 @@ class InputFormat(NamedTuple):
     comment: str = r"[!#].*"
     needs: tuple[str, ...] = ()  # statements without which a reader guesses
     unread: str = r"(?!)"  # statements that a reader passes over
+    fixed: str = r"(?!)"  # statements that hold atoms fixed, which some readers pass over
     hint: str = "give lattice vectors and positions plainly"
     options: Mapping[str, object] = {}  # of ASE's reader
 
@@ -60,6 +60,7 @@ FORMATS = (
         ase="abinit-in",
         unread=r"\b(angdeg|ndtset|spgroup|natrd|nimage|include|structure|amu|(acell|xred|xcart)\d)\b"
         r"|\b(xred|xcart)[-+\d.*/de\s]+\b(ang|nm|bohr)",
+        fixed=r"\b[in]atfix",
     ),
     InputFormat(
         "SIESTA",
@@ -74,6 +75,7 @@ FORMATS = (
         hint="write LatticeConstant, LatticeVectors and AtomicCoordinatesFormat by these names",
         unread=r"%include|<|(?<!%end)block\s+(atomic[-_.]?mass|supercell|z[-_.]?matrix)"
         r"|atomiccoordinatesorigin",
+        fixed=r"%block\s+geometry[-_.]?constraints",
     ),
     InputFormat(
         "ABACUS",
@@ -88,6 +90,7 @@ FORMATS = (
         ase="cp2k-restart",
         hint="write the vectors A, B, C and positions in Å",
         unread=r"^\s*(scaled|unit|abc|multiple_unit_cell|mass|@\w+)\b|\$|\[",
+        fixed=r"^\s*&fixed_atoms",
     ),
     InputFormat(
         "FHI-aims",
@@ -95,6 +98,7 @@ FORMATS = (
         (r"^\s*lattice_vector\s", r"^\s*atom(_frac)?\s"),
         ase="aims",
         comment=r"#.*",
+        fixed=r"^\s*constrain_relaxation\s+(?!\.?f)",
     ),
     InputFormat(
         "CASTEP",
@@ -102,6 +106,7 @@ FORMATS = (
         (r"^\s*%block\s+lattice_(cart|abc)", r"^\s*%block\s+positions_(frac|abs)"),
         ase="castep-cell",
         unread=r"%block\s+species_mass",
+        fixed=r"^\s*fix_all_ions\s*[:=]?\s*\.?t|%block\s+ionic_constraints",
         options={"calculator_args": {"keyword_tolerance": 3}},  # or ASE runs CASTEP
     ),
     InputFormat(
@@ -167,6 +172,9 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
         raise _refusal(kind, name, next((r for r in reasons if " " in r), reasons[0]))
     if len(structures) > 1 and not _agree(*structures):
         raise _refusal(kind, name, "ASE and phonopy read it differently")
+    fixed = re.search(kind.fixed, plain.lower(), re.MULTILINE)
+    if fixed and not structures[0].constraints:
+        raise _refusal(kind, name, f"{fixed.group().strip()!r} would be lost")
     if kind.calculator == "qe":
         _mention_masses(plain, report)
     return structures[0]
@@ -176,7 +184,10 @@ def _read_ase(text: str, kind: InputFormat, name: str) -> list[Atoms]:
     if not kind.ase:
         return []
     options: Any = kind.options
-    atoms = ase.io.read(io.StringIO(text), format=kind.ase, **options)
+    with tempfile.TemporaryDirectory() as folder:  # not all of ASE's readers take an open file
+        path = Path(folder, name)
+        path.write_text(text, "utf-8")
+        atoms = ase.io.read(path, format=kind.ase, do_not_split_by_at_sign=True, **options)
     assert isinstance(atoms, Atoms)
     atoms.calc = None
     return [atoms]
@@ -204,16 +215,18 @@ def _agree(first: Atoms, second: Atoms) -> bool:
 
 def _mention_masses(text: str, report: Callable[[str], None]) -> None:
     """Say that masses of ATOMIC_SPECIES are not taken: most are placeholders, a few isotopes."""
-    card = re.search(r"atomic_species[^\n]*\n((?:\s*\S+\s+[\d.]+\s+\S+[^\n]*\n)+)", text, re.I)
+    card = re.search(
+        r"atomic_species[^\n]*\n((?:[ \t]*\S+[ \t]+[\d.]+[ \t]+\S+[^\n]*\n)+)", text, re.I
+    )
     unusual = []
-    for label, mass in re.findall(r"(\S+)\s+([\d.]+)\s+\S+[^\n]*\n", card[1] if card else ""):
+    for label, mass in re.findall(r"(\S+)[ \t]+([\d.]+)[ \t]+\S+[^\n]*\n", card[1] if card else ""):
         standard = atomic_masses[atomic_numbers.get(element_of(label) or "", 0)]
         if abs(float(mass) / standard - 1) > 0.01:
             unusual.append(f"{label} {mass}")
     if unusual:
         report(
             f"The masses in ATOMIC_SPECIES ({', '.join(unusual)}) are not taken; isotopes are "
-            "given with --mass."
+            "given with masses=."
         )
 
 

@@ -23,15 +23,15 @@ def check_memory(supercell_atoms: int, operations: int, atoms: int = 1) -> None:
     Raises
     ------
     PhonopyEquivariantError
-        With the memory needed and the memory there is.
+        The supercell does not fit; the message gives the memory it needs and the memory free.
 
     """
-    needed = estimated_bytes(supercell_atoms, operations, atoms)
+    required = estimated_bytes(supercell_atoms, operations, atoms)
     available = available_memory()
-    if available is not None and needed > available:
+    if available is not None and required > available:
         raise PhonopyEquivariantError(
-            f"A supercell of {supercell_atoms} atoms needs at least {needed / 2**30:.1f} GiB of "
-            f"memory, and {available / 2**30:.1f} GiB are free; choose a smaller --dim."
+            f"A supercell of {supercell_atoms} atoms needs at least {required / 2**30:.1f} GiB of "
+            f"memory, and {available / 2**30:.1f} GiB are free; choose a smaller supercell=."
         )
 
 

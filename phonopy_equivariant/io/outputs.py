@@ -39,7 +39,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     PhonopyEquivariantError
-        As said.
+        The path is not a file, cannot be written, or holds results of another program.
 
     """
     path = Path(path).expanduser()
@@ -47,10 +47,10 @@ def check_output(path: str | os.PathLike[str]) -> None:
         kind = "a folder" if path.is_dir() else "a device"
         raise PhonopyEquivariantError(f"{path} is {kind}; give the name of a file.")
     check_writable(path)
-    found = _others_results(path) if path.is_file() and looks_like_yaml(path) else ""
-    if found:
+    results = _others_results(path) if path.is_file() and looks_like_yaml(path) else ""
+    if results:
         raise PhonopyEquivariantError(
-            f"{path} contains {found}, which writing it would lose; rename it, "
+            f"{path} contains {results}, which writing it would lose; rename it, "
             "or work in another folder."
         )
 
@@ -113,8 +113,8 @@ def write_atoms(atoms: Atoms, path: str | os.PathLike[str]) -> None:
     file_format = output_format(path)
     options: dict[str, Any] = {}
     if file_format == "extxyz" and atoms.constraints:  # ASE leaves move_mask out by itself
-        others = [name for name in atoms.arrays if name not in ("numbers", "positions")]
-        options["columns"] = ["symbols", "positions", *others, "move_mask"]
+        extra_columns = [name for name in atoms.arrays if name not in ("numbers", "positions")]
+        options["columns"] = ["symbols", "positions", *extra_columns, "move_mask"]
     with replacing(path) as temporary:
         ase.io.write(temporary, atoms, format=file_format, **options)
 
@@ -125,21 +125,23 @@ def check_constraints(atoms: Atoms, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     PhonopyEquivariantError
-        What ASE reads from such a file allows other motions.
+        The structure that ASE reads back from such a file allows other motions.
 
     """
     if not atoms.constraints:
         return
-    kept = False
+    preserved = False
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / Path(path).name
         with contextlib.suppress(Exception):  # ASE's writers and readers raise anything
             write_atoms(atoms, trial)
-            again: Any = ase.io.read(trial)
-            before, after = (allowed_motions(each, each.constraints) for each in (atoms, again))
-            kept = bool(np.abs(after - before).max() < 1e-4)
-    if not kept:
-        names = ", ".join(sorted({type(each).__name__ for each in atoms.constraints}))
+            reread: Any = ase.io.read(trial)
+            before, after = (
+                allowed_motions(structure, structure.constraints) for structure in (atoms, reread)
+            )
+            preserved = bool(np.abs(after - before).max() < 1e-4)
+    if not preserved:
+        names = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
         raise PhonopyEquivariantError(
             f"{path}: this format does not keep the constraints of the structure ({names}); "
             "choose POSCAR or name.extxyz, or remove them from the structure file."
@@ -169,13 +171,13 @@ def output_format(path: str | os.PathLike[str]) -> str:
 
 
 def _others_results(path: Path) -> str:
-    """Return what a YAML file has that this package did not compute."""
+    """Name the results in a YAML file that this package did not compute; "" if there are none."""
     opener = get_io_module_to_decompress(path)
-    ours = others = False
+    ours = foreign = False
     with opener.open(path, "rt", encoding="utf-8", errors="replace") as file:
         for line in file:
             if re.match(r"\s*(- )?forces?:", line):
                 return "forces"
             ours |= bool(re.match(rf"\s+force_constants: .*{PROVENANCE}", line))
-            others |= line.startswith("force_constants:")
-    return "force constants of another origin" if others and not ours else ""
+            foreign |= line.startswith("force_constants:")
+    return "force constants of another origin" if foreign and not ours else ""

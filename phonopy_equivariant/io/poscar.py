@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
 from ase.io.vasp import set_constraints
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.rounded import Digits, as_meant, half_unit
-from phonopy_equivariant.io.species import ISOTOPES, element_of, make_atoms
+from phonopy_equivariant.io.species import element_of, is_symbol, make_atoms
 from phonopy_equivariant.structure import as_structure
 
 
@@ -53,6 +52,11 @@ def read_poscar(lines: Sequence[str], folder: Path, report: Callable[[str], None
     """
     scale = _numbers(lines, 1, len(_words(lines[1])))
     vectors = np.array([_numbers(lines, row, 3) for row in (2, 3, 4)])
+    if not scale.all() or (len(scale) == 3 and scale.min() < 0):
+        raise PhonopyEquivariantError(
+            "has a scale in line 2 that is zero, or one of three that is negative; write a "
+            "positive factor, three of them, or minus the volume."
+        )
     if scale[0] < 0:  # the volume
         scale = np.cbrt(-scale / abs(np.linalg.det(vectors)))
     layout = _layout(lines)
@@ -62,6 +66,11 @@ def read_poscar(lines: Sequence[str], folder: Path, report: Callable[[str], None
         raise PhonopyEquivariantError(
             f"cannot be read as a structure (it has {len(body)} of the {count} positions that it "
             "announces); complete the file."
+        )
+    beyond = [_words(line)[:3] for line in lines[layout.first + count :][:1]]
+    if any(len(row) == 3 and _are_numbers(row) for row in beyond):  # velocities have a line before
+        raise PhonopyEquivariantError(
+            f"has more positions than the {count} that it announces; correct the numbers of atoms."
         )
     coordinates = np.array([_numbers(lines, layout.first + k, 3) for k in range(count)])
     half = np.array([[half_unit(word) for word in words[:3]] for words in body])
@@ -110,7 +119,7 @@ def _symbols(
 ) -> list[str]:
     """Return the symbol of each atom: from the line of species, the labels, POTCAR or the title."""
     labels = [words[6 if layout.selective else 3 :][:1] for words in body]
-    of_rows = [label[0] if label and _is_symbol(label[0]) else None for label in labels]
+    of_rows = [label[0] if label and is_symbol(label[0]) else None for label in labels]
     names, counts = layout.names, layout.counts
     if names is None and None not in of_rows:
         return [str(symbol) for symbol in of_rows]
@@ -149,17 +158,13 @@ def _of_potcar(folder: Path, kinds: int, report: Callable[[str], None]) -> list[
 def _of_title(title: str, kinds: int, report: Callable[[str], None]) -> list[str]:
     """Return the species of the first line where it has nothing but a symbol for each count."""
     names = title.split()
-    if len(names) != kinds or not all(map(_is_symbol, names)):
+    if len(names) != kinds or not all(map(is_symbol, names)):
         raise PhonopyEquivariantError(
             "names no species, as files of VASP 4 do; write a line with the symbols, one for each "
             "number of atoms, above the line of these numbers."
         )
     report(f"The species are those of the first line: {' '.join(names)}.")
     return names
-
-
-def _is_symbol(word: str) -> bool:
-    return word in chemical_symbols[1:] or word in ISOTOPES
 
 
 def _words(line: str) -> list[str]:

@@ -128,17 +128,17 @@ def space_group(atoms: Atoms, tolerance: float = _SYMPREC) -> Group | None:
 
 
 def _meant(atoms: Atoms, digits: Digits, group: Group) -> tuple[Atoms, float]:
-    """Return a crystal that has a group exactly, and how far its numbers are off.
+    """Return the closest crystal that has a group exactly, and how far ``atoms`` is from it.
 
-    Infinity stands for a group that the crystal does not get, and ``_CUT_OFF`` for one that is too
-    large to be imposed.
+    The distance is infinite if the crystal cannot be given the group, and ``_CUT_OFF`` if the
+    group is too large to be imposed.
     """
     if len(group.rotations) * len(atoms) ** 2 > _LARGEST:
         return atoms, _CUT_OFF
     closest, excess = _closest(atoms, digits, group)
-    again = space_group(closest) if excess <= _CUT_OFF else None
-    kept = again is not None and len(again.rotations) == len(group.rotations)
-    return closest, excess if kept else np.inf
+    closest_group = space_group(closest) if excess <= _CUT_OFF else None
+    has_group = closest_group is not None and len(closest_group.rotations) == len(group.rotations)
+    return closest, excess if has_group else np.inf
 
 
 def _closest(atoms: Atoms, digits: Digits, group: Group) -> tuple[Atoms, float]:

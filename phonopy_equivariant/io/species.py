@@ -25,7 +25,12 @@ def element_of(word: str) -> str | None:
     """
     match = re.match(r"([A-Za-z]{1,2})(?![A-Za-z])", word)
     symbol = match.group(1).capitalize() if match else ""
-    return symbol if symbol in ISOTOPES or symbol in atomic_numbers else None
+    return symbol if is_symbol(symbol) else None
+
+
+def is_symbol(word: str) -> bool:
+    """Tell whether a word is the symbol of an element, D or T; ASE's X is none."""
+    return word in ISOTOPES or atomic_numbers.get(word, 0) > 0
 
 
 def element(symbol: str) -> str:
@@ -42,14 +47,14 @@ def make_atoms(symbols: Sequence[str], **arguments: Any) -> Atoms:
 
 
 def unusual_masses(atoms: Atoms) -> Float[ndarray, " atoms"]:
-    """Return the masses (amu) that a structure gives to its atoms, and NaN elsewhere.
+    """Return the masses (amu) that the user gave to atoms; NaN stands for phonopy's own mass.
 
     ASE gives every atom a mass as soon as one has its own, and its standard masses are not
-    phonopy's. An element all of whose atoms have ASE's standard mass was given none; deuterium and
-    tritium leave other hydrogen alone.
+    phonopy's. So an element counts as given no mass if all its atoms have ASE's standard mass.
+    Deuterium and tritium do not make the other hydrogen atoms count as given.
     """
     masses = atoms.get_masses()
     standard = np.abs(masses - atomic_masses[atoms.numbers]) < _SAME_MASS
     isotopes = np.isin(masses, list(ISOTOPES.values()))
-    given = np.isin(atoms.numbers, atoms.numbers[~standard & ~isotopes])
-    return np.where(given | isotopes, masses, np.nan)
+    has_own_mass = np.isin(atoms.numbers, atoms.numbers[~standard & ~isotopes])
+    return np.where(has_own_mass | isotopes, masses, np.nan)

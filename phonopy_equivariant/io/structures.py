@@ -14,19 +14,19 @@ from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from phonopy.file_IO import get_io_module_to_decompress
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.cif import read_cif
-from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.inputs import input_format, read_input
 from phonopy_equivariant.io.poscar import looks_like_poscar, read_poscar
-from phonopy_equivariant.io.xyz import read_xyz_with_isotopes
+from phonopy_equivariant.io.xyz import LOWER_CASE, read_other_xyz
 
 COMPRESSED = (".xz", ".lzma", ".gz", ".bz2")
 # The beginning of a file, bytes, that tells its format.
 _HEAD = 2**20
 # A line of an atom, not the second line of extended XYZ, with the symbol D or T.
-_ISOTOPE = r"(?m)^[^=\n]*(?<!\S)[DT](?!\S)[^=\n]*$"
+_ISOTOPE = r"(?m:^[^=\n]*(?<!\S)[DT](?!\S)[^=\n]*$)"
 # Formats that list the atoms of the asymmetric unit only, and the line that tells so.
 _WITH_GROUP = {
     "proteindatabank": r"^CRYST1.{49}(?! *(P 1)? *\d* *$).+$",
@@ -91,14 +91,14 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
         raise PhonopyEquivariantError(
             "gives a space group, which ASE passes over in this format; convert the file to CIF."
         )
-    if file_format in ("extxyz", "xyz") and re.search(_ISOTOPE, text):
-        atoms = read_xyz_with_isotopes(_text(path), file_format, index, report)
+    if file_format in ("extxyz", "xyz") and re.search(f"{_ISOTOPE}|{LOWER_CASE}", text):
+        atoms = read_other_xyz(_text(path), file_format, index, report)
     elif single:
         _only_one(index)
         atoms = _frames(path, file_format, None)
     elif index is None:
         if len(_frames(path, file_format, slice(0, 2))) > 1:
-            report("The file has several structures; the last is taken, the first with --index 0.")
+            report("The file has several structures; the last is taken, the first with index=0.")
         atoms = _frames(path, file_format, -1)
     else:
         atoms = _frames(path, file_format, index)
@@ -120,14 +120,12 @@ def _frames(path: Path, file_format: str, index: Any) -> Any:
     except (IndexError, StopIteration) as error:
         if index in (None, -1):
             raise _unreadable("ASE finds no atoms") from error
-        raise PhonopyEquivariantError(
-            f"has no structure --index {index}; the first is 0."
-        ) from error
+        raise PhonopyEquivariantError(f"has no structure index={index}; the first is 0.") from error
     except Exception as error:  # ASE's readers raise anything on garbage
         if str(error) in ("'D'", "'T'"):
             raise PhonopyEquivariantError(
                 f"has atoms {error}, which ASE does not know in this format; write H and give the "
-                "masses with --mass."
+                "masses with masses=."
             ) from error
         raise _unreadable(reason_of(error)) from error
 

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import get_primitive_matrix_with_auto
 from phonopy.structure.symmetry import Symmetry
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.crystals import Crystal
+from phonopy_equivariant.io.memory import check_memory
 from phonopy_equivariant.structure import inscribed_radius
 
 # Å, of the sphere inscribed in a supercell chosen here. With the bundled model, frequencies between
 # the q of supercells of 20 Å are off by 0.07 THz at most (ten crystals), of 14 to 16 Å by 0.5 THz.
 DIAMETER = 20.0
-# Processor time (s) that phonopy may take for a supercell chosen here. A larger one costs force
-# constants only a few more q, but phonopy searches its symmetry.
-SETUP_TIME = 15.0
+
+SURELY_FITS = 500  # atoms, in 0.1 GB
 
 
 def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
-    """Return the supercell matrix of one number, three numbers or nine numbers.
-
-    A word may hold several, as in ``--dim "2 2 2"``.
+    """Return the supercell matrix of words; one may hold several numbers, as in ``"2 2 2"``.
 
     Raises
     ------
     PhonopyEquivariantError
-        Another count, words that are not whole numbers, or a matrix of no or negative volume.
+        Words that are not whole numbers; as :func:`supercell_matrix`.
 
     """
     words = " ".join(words).split()
@@ -38,37 +38,82 @@ def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
         numbers = np.array([int(word) for word in words])
     except ValueError as error:
         raise PhonopyEquivariantError(
-            f"--dim {' '.join(words)}: give whole numbers, as in --dim 2 2 2."
+            f"supercell={' '.join(words)}: give whole numbers, as in supercell=2 2 2."
         ) from error
-    if len(numbers) not in (1, 3, 9):
+    return supercell_matrix(numbers)
+
+
+def supercell_matrix(numbers: Any) -> Int[ndarray, "3 3"]:
+    """Return the supercell matrix of one number, three numbers or nine numbers.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The count is another one, a number is not whole, or the volume is not positive.
+
+    """
+    values = np.asarray(numbers)
+    text = f"supercell={' '.join(map(str, values.ravel()))}"
+    if values.size not in (1, 3, 9):
         raise PhonopyEquivariantError(
-            f"--dim {' '.join(words)}: give one number, three, or nine (rows of the matrix)."
+            f"{text}: give one number, three, or nine (rows of the matrix)."
         )
-    matrix = numbers.reshape(3, 3) if len(numbers) == 9 else np.diag(numbers * np.ones(3, int))
-    if round(np.linalg.det(matrix)) <= 0 or (len(numbers) < 9 and numbers.min() < 1):
-        remedy = "exchange two rows" if len(numbers) == 9 else "give positive numbers"
-        raise PhonopyEquivariantError(
-            f"--dim {' '.join(words)}: a supercell needs a positive volume; {remedy}."
-        )
+    if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
+        raise PhonopyEquivariantError(f"{text}: give whole numbers.")
+    whole = np.rint(values).astype(int).ravel()
+    matrix = whole.reshape(3, 3) if whole.size == 9 else np.diag(whole * np.ones(3, int))
+    if round(np.linalg.det(matrix)) <= 0 or (whole.size < 9 and whole.min() < 1):
+        remedy = "exchange two rows" if whole.size == 9 else "give positive numbers"
+        raise PhonopyEquivariantError(f"{text}: a supercell needs a positive volume; {remedy}.")
     return matrix
+
+
+def select_supercell(
+    crystal: Crystal, requested: Int[ndarray, "3 3"] | None = None, symprec: float = 1e-5
+) -> tuple[Int[ndarray, "3 3"], str]:
+    """Return the supercell matrix and where it comes from.
+
+    The ``requested`` matrix wins over that of the file, and the file over the automatic choice.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The matrix is not that of the file's displaced supercells, or the supercell does not fit
+        into memory.
+
+    """
+    stored = crystal.supercell_matrix
+    if requested is not None:
+        matrix, origin = np.asarray(requested), "given by supercell="
+        if crystal.dataset and stored is not None and (matrix != stored).any():
+            raise PhonopyEquivariantError(
+                f"{crystal.path} has displaced supercells of supercell={dim_text(stored)}, not of "
+                f"supercell={dim_text(matrix)}; leave it away, or give the structure file."
+            )
+    elif stored is not None:
+        matrix, origin = np.asarray(stored), f"from {crystal.path.name}"
+    else:
+        matrix, origin = choose_supercell(crystal.unitcell, symprec), "chosen"
+    atoms = count_atoms(crystal.unitcell, matrix)
+    if atoms > SURELY_FITS:
+        check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))
+    return matrix, origin
 
 
 def choose_supercell(
     unitcell: PhonopyAtoms,
     symprec: float = 1e-5,
     diameter: float = DIAMETER,
-    max_seconds: float = SETUP_TIME,
 ) -> Int[ndarray, "3 3"]:
     """Return the supercell matrix of the smallest supercell with the given inscribed diameter.
 
     Candidates are the diagonal multiples of the unit cell, of the conventional cell and of the
-    primitive cell that keep every rotation of the crystal and take phonopy at most
-    ``max_seconds``. Where none is wide
-    enough, the widest is taken; a unit cell that takes longer by itself stays as it is.
+    primitive cell that keep every rotation of the crystal. Where none is wide enough, the widest
+    is taken.
     """
+    symmetry = _symmetry(unitcell, symprec)
     primitive_matrix = get_primitive_matrix_with_auto(unitcell, "auto", symprec=symprec)
     primitive = np.eye(3) if primitive_matrix is None else np.asarray(primitive_matrix)
-    symmetry = _symmetry(unitcell, symprec)
     rotations = symmetry.symmetry_operations["rotations"]
     conventional = np.linalg.inv(symmetry.dataset.transformation_matrix)
     candidates = []
@@ -80,14 +125,7 @@ def choose_supercell(
             whole = np.abs(matrix - rounded).max() < 1e-6 and np.linalg.det(rounded) > 0.5
             if whole and _keeps(rounded, rotations):
                 candidates.append(rounded)
-    affordable = [
-        matrix
-        for matrix in candidates
-        if _setup_seconds(unitcell, matrix, primitive, len(rotations)) <= max_seconds
-    ]
-    if not affordable:
-        return np.eye(3, dtype=int)
-    return min(affordable, key=lambda matrix: _merit(unitcell, matrix, diameter))
+    return min(candidates, key=lambda matrix: _merit(unitcell, matrix, diameter))
 
 
 def count_atoms(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"]) -> int:
@@ -102,8 +140,8 @@ def count_operations(
 ) -> int:
     """Return the number of symmetry operations of a supercell, translations included."""
     rotations = _symmetry(unitcell, symprec).symmetry_operations["rotations"]
-    kept = sum(_keeps(matrix, rotation[None]) for rotation in rotations)
-    return kept * (count_atoms(unitcell, matrix) // len(unitcell))
+    num_rotations = sum(_keeps(matrix, rotation[None]) for rotation in rotations)
+    return num_rotations * (count_atoms(unitcell, matrix) // len(unitcell))
 
 
 def supercell_diameter(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"]) -> float:
@@ -121,29 +159,10 @@ def dim_text(matrix: Int[ndarray, "3 3"]) -> str:
 def supercell_line(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"], origin: str) -> str:
     """Return one line that says which supercell is taken."""
     return (
-        f"Supercell: --dim {dim_text(matrix)} ({origin}), {count_atoms(unitcell, matrix)} atoms, "
-        f"inscribed diameter {supercell_diameter(unitcell, matrix):.1f} Å"
+        f"Supercell: supercell={dim_text(matrix)} ({origin}), "
+        f"{count_atoms(unitcell, matrix)} atoms, inscribed diameter "
+        f"{supercell_diameter(unitcell, matrix):.1f} Å"
     )
-
-
-def _setup_seconds(
-    unitcell: PhonopyAtoms,
-    matrix: Int[ndarray, "3 3"],
-    primitive_matrix: Float[ndarray, "3 3"],
-    operations: int,
-) -> float:
-    """Return the processor time (s) that phonopy needs for a supercell of full symmetry.
-
-    It finds out where each operation takes each atom, once when force constants are computed and
-    once when its script reads them, and reads the numbers of phonopy_params.yaml. Measured with
-    phonopy 4.10 on one core, 216 to 1080 atoms and 2800 to 24000 operations: 0.2 ms for an
-    operation and 0.55 µs for each of its atoms, 19 µs for a number; within 20 %.
-    """
-    atoms = count_atoms(unitcell, matrix)
-    primitive_atoms = len(unitcell) * abs(np.linalg.det(primitive_matrix))
-    all_operations = operations * (atoms // len(unitcell))
-    permutations = all_operations * (2e-4 + 5.5e-7 * atoms)
-    return float(2 * permutations + 1.9e-5 * 9 * primitive_atoms * atoms)
 
 
 def _symmetry(unitcell: PhonopyAtoms, symprec: float) -> Symmetry:
@@ -152,7 +171,7 @@ def _symmetry(unitcell: PhonopyAtoms, symprec: float) -> Symmetry:
     except Exception as error:  # whatever spglib and phonopy raise
         raise PhonopyEquivariantError(
             "The symmetry of the structure cannot be found; check it for overlapping atoms, "
-            "and --tolerance."
+            "and symprec=."
         ) from error
 
 

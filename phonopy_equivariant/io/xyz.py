@@ -1,4 +1,4 @@
-"""XYZ files with deuterium or tritium, symbols that ASE does not know."""
+"""XYZ files with what ASE does not know: deuterium and tritium, words in the lower case of NEP."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import ase.io
 import numpy as np
 from ase import Atoms
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.io.foreign import quietly, reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.species import ISOTOPES
 
+# Words of the comment line that ASE reads with a capital only.
+LOWER_CASE = r"(?<!\S)(?:lattice|properties)(?=\s*=)"
 
-def read_xyz_with_isotopes(
+
+def read_other_xyz(
     text: str, file_format: str, index: int | None, report: Callable[[str], None]
 ) -> Atoms:
     """Return one frame of an XYZ file; D and T become hydrogen with their masses.
@@ -28,6 +31,7 @@ def read_xyz_with_isotopes(
 
     """
     lines = take_frame(_split(text.splitlines()), index, report)
+    lines[1] = re.sub(LOWER_CASE, lambda word: word[0].capitalize(), lines[1])
     column = _species_column(lines[1])
     isotopes = {}
     for atom, line in enumerate(lines[2:]):
@@ -42,7 +46,7 @@ def read_xyz_with_isotopes(
     except Exception as error:  # ASE's readers raise anything on garbage
         raise PhonopyEquivariantError(f"is no XYZ file ({reason_of(error)}); mend it.") from error
     assert isinstance(atoms, Atoms)
-    if not atoms.has("masses"):
+    if isotopes and not atoms.has("masses"):
         masses = atoms.get_masses()
         masses[list(isotopes)] = np.array(list(isotopes.values()))
         atoms.set_masses(masses)

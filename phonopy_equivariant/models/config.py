@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 import e3nn_jax as e3nn
 from ase.data import chemical_symbols
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 
 
 class ModelConfig:
@@ -33,8 +32,8 @@ class ModelConfig:
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for key in values:
             if key not in names:
-                near = difflib.get_close_matches(key, names, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(names)}."
+                near = nearest(key, names)
+                hint = f" Did you mean {near!r}?" if near else f" Known: {', '.join(names)}."
                 raise PhonopyEquivariantError(
                     f"{cls.kind} configuration: unknown key {key!r}.{hint}"
                 )

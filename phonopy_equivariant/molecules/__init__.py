@@ -13,8 +13,8 @@ from phonopy_equivariant.molecules.derivatives import (
     read_polarizability_derivatives,
 )
 from phonopy_equivariant.molecules.intensities import RamanActivities
-from phonopy_equivariant.molecules.irreps import Multiplet
 from phonopy_equivariant.molecules.modes import NormalModes
+from phonopy_equivariant.molecules.multiplets import Multiplet
 from phonopy_equivariant.molecules.operations import Symmetry, find_symmetry
 from phonopy_equivariant.molecules.relaxation import relax
 from phonopy_equivariant.molecules.spectrum import broadened, plot_spectrum, spectra

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -12,6 +12,7 @@ from ase.vibrations import VibrationsData
 from jaxtyping import Float
 from numpy import ndarray
 
+from phonopy_equivariant.defaults import PRESSURE, SYMMETRY_TOLERANCE, TEMPERATURE
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.molecules.characters import CharacterTable
 from phonopy_equivariant.molecules.followed import follow_symmetry
@@ -20,21 +21,21 @@ from phonopy_equivariant.molecules.intensities import (
     infrared_intensities,
     raman_activities,
 )
-from phonopy_equivariant.molecules.irreps import Multiplet
 from phonopy_equivariant.molecules.modes import (
     QUANTUM,
     NormalModes,
     is_linear,
     normal_modes,
 )
-from phonopy_equivariant.molecules.operations import TOLERANCE, Symmetry, find_symmetry
+from phonopy_equivariant.molecules.multiplets import Multiplet
+from phonopy_equivariant.molecules.operations import Symmetry, find_symmetry
 from phonopy_equivariant.molecules.structure import as_molecule
+from phonopy_equivariant.molecules.tables import ZERO, contents, table_columns, table_rows
+from phonopy_equivariant.results import Result
+from phonopy_equivariant.structure import StructureLike
 
 if TYPE_CHECKING:  # brings JAX, which a Hessian from a file does without
-    from phonopy_equivariant.potential import Potential
-
-# A frequency below this (cm⁻¹) is zero by rounding: no force holds that motion.
-ZERO = 0.01
+    from phonopy_equivariant.checkpoints.load import PotentialLike
 
 
 class Thermochemistry(NamedTuple):
@@ -55,8 +56,8 @@ class Thermochemistry(NamedTuple):
     spin: float = 0.0  # total electronic spin
 
 
-@dataclasses.dataclass(frozen=True)
-class MolecularVibrations:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class MolecularVibrations(Result):
     """All that follows from a molecule's Hessian.
 
     Parameters
@@ -101,6 +102,18 @@ class MolecularVibrations:
     followed: str = ""
     symmetrised: float = 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the Hessian as plain values, as it stands in vibrations.yaml."""
+        return contents(self)
+
+    def columns(self) -> list[str]:
+        """Return the headings of the table of multiplets."""
+        return table_columns(self)
+
+    def rows(self) -> list[list[str]]:
+        """Return a row for each multiplet; intensities are sums over its modes."""
+        return table_rows(self)
+
     @property
     def frequencies(self) -> Float[ndarray, " modes"]:
         """Frequencies in cm⁻¹, rising; an imaginary one is negative."""
@@ -119,7 +132,7 @@ class MolecularVibrations:
         return VibrationsData(self.atoms, self.hessian)
 
     def thermochemistry(
-        self, temperature: float = 298.15, pressure: float = 101325.0, spin: float = 0.0
+        self, temperature: float = TEMPERATURE, pressure: float = PRESSURE, spin: float = 0.0
     ) -> Thermochemistry:
         """Return ideal-gas thermochemistry at a temperature (K) and a pressure (Pa).
 
@@ -131,7 +144,12 @@ class MolecularVibrations:
             A temperature or pressure that is not positive, or a spin that is no multiple of 1/2.
 
         """
-        if not (temperature > 0 and pressure > 0 and spin >= 0 and float(2 * spin).is_integer()):
+        if not (
+            0 < temperature < np.inf
+            and 0 < pressure < np.inf
+            and spin >= 0
+            and float(2 * spin).is_integer()
+        ):
             raise PhonopyEquivariantError(
                 f"temperature={temperature}, pressure={pressure}, spin={spin}: temperature and "
                 "pressure must be positive, the spin 0 or a multiple of 0.5"
@@ -161,9 +179,9 @@ class MolecularVibrations:
 
 
 def vibrations(
-    atoms: Atoms,
-    potential: Potential,
-    symmetry_tolerance: float = TOLERANCE,
+    atoms: StructureLike,
+    potential: PotentialLike,
+    symmetry_tolerance: float = SYMMETRY_TOLERANCE,
     dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,
     polarizability_derivatives: Float[ndarray, "atoms 3 3 3"] | None = None,
 ) -> MolecularVibrations:
@@ -174,7 +192,7 @@ def vibrations(
     atoms
         At a stationary point, see :func:`relax`; a molecule, or one molecule in a box.
     potential
-        A layered potential.
+        A potential, or the name of a model.
     symmetry_tolerance
         Largest distance (Å) of an atom from its place under an operation of the point group.
     dipole_derivatives, polarizability_derivatives
@@ -186,13 +204,14 @@ def vibrations(
         Not a molecule, or an element the potential does not know.
 
     """
+    from phonopy_equivariant.checkpoints.load import as_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian as analytic_hessian
 
-    molecule = as_molecule(atoms)
+    molecule, potential = as_molecule(atoms), as_potential(potential)
     result = potential.evaluate(molecule)
     return analyse_hessian(
         molecule,
-        analytic_hessian(potential, molecule),
+        analytic_hessian(molecule, potential),
         symmetry_tolerance,
         dipole_derivatives,
         polarizability_derivatives,
@@ -202,9 +221,9 @@ def vibrations(
 
 
 def analyse_hessian(
-    atoms: Atoms,
+    atoms: StructureLike,
     hessian: Float[ndarray, "..."],
-    symmetry_tolerance: float = TOLERANCE,
+    symmetry_tolerance: float = SYMMETRY_TOLERANCE,
     dipole_derivatives: Float[ndarray, "atoms 3 3"] | None = None,
     polarizability_derivatives: Float[ndarray, "atoms 3 3 3"] | None = None,
     energy: float | None = None,
@@ -221,7 +240,7 @@ def analyse_hessian(
         Not a molecule, a Hessian that does not belong to it, a tolerance that is not positive.
 
     """
-    if not symmetry_tolerance > 0:
+    if not 0 < symmetry_tolerance < np.inf:
         raise PhonopyEquivariantError(
             f"symmetry_tolerance={symmetry_tolerance}: give a positive distance in Å."
         )

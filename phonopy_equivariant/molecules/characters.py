@@ -73,12 +73,12 @@ class CharacterTable(NamedTuple):
 
     @property
     def infrared(self) -> ndarray:
-        """Which irreps are infrared active: those of the vector."""
+        """Whether each irrep is infrared active, that is, part of the vector representation."""
         return np.asarray(self.vector > 0.5)
 
     @property
     def raman(self) -> ndarray:
-        """Which irreps are Raman active: those of the symmetric part of vector ⊗ vector."""
+        """Whether each irrep is Raman active: part of the symmetric square of the vector."""
         return np.asarray(self.symmetric_tensor > 0.5)
 
 
@@ -133,7 +133,7 @@ def _table(
     if best is None:
         raise PhonopyEquivariantError(
             f"The operations found do not match the table of {symmetry.group}; "
-            "choose another --symmetry-tolerance."
+            "choose another symmetry_tolerance=."
         )
     columns = [standard.classes.index(name) for name in best]
     characters = standard.characters[:, columns]
@@ -168,53 +168,64 @@ def _standard(group: str) -> _Standard:
 def _assignments(
     standard: _Standard, operations: tuple[Operation, ...]
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the classes of our operations for each way to bring the standard group onto ours."""
+    """Yield the classes of the molecule's operations for each orientation of the standard group.
+
+    An orientation turns the standard group so that its operations are those of the molecule.
+    """
     matrices = np.array([o.matrix for o in operations])
-    seen = set()
+    yielded = set()
     for orientation in _orientations(standard, matrices):
         turned = [orientation @ m @ orientation.T for m in standard.matrices]
         distance = np.abs(matrices[None] - np.array(turned)[:, None]).max(axis=(2, 3))
-        chosen = distance.argmin(axis=1)
-        if distance.min(axis=1).max() > _MATCH or len(set(chosen.tolist())) < len(chosen):
+        matched = distance.argmin(axis=1)
+        if distance.min(axis=1).max() > _MATCH or len(set(matched.tolist())) < len(matched):
             continue
-        classes = _classes(matrices, dict(zip(chosen.tolist(), standard.classes, strict=True)))
-        if classes is not None and classes not in seen:
-            seen.add(classes)
+        classes = _classes(matrices, dict(zip(matched.tolist(), standard.classes, strict=True)))
+        if classes is not None and classes not in yielded:
+            yielded.add(classes)
             yield classes
 
 
 def _orientations(standard: _Standard, matrices: ndarray) -> Iterator[ndarray]:
-    """Yield rotations that map two axes of the standard group on two axes of ours of their kind."""
-    own = [_axis(m) for m in standard.matrices]
-    with_axis = [k for k, axis in enumerate(own) if axis.any()]
+    """Yield rotations that map two axes of the standard group on axes of the molecule's group.
+
+    An axis is mapped only on an axis of its own kind.
+    """
+    standard_axes = [_axis(m) for m in standard.matrices]
+    with_axis = [k for k, axis in enumerate(standard_axes) if axis.any()]
     if not with_axis:
         yield np.eye(3)
         return
     main = max(with_axis, key=lambda k: _kind(standard.matrices[k])[1])
-    across = [k for k in with_axis if np.linalg.norm(np.cross(own[k], own[main])) > 0.1]
+    across = [
+        k
+        for k in with_axis
+        if np.linalg.norm(np.cross(standard_axes[k], standard_axes[main])) > 0.1
+    ]
     axes = [_axis(m) for m in matrices]
     kinds = [_kind(m) for m in matrices]
     firsts = [axes[k] for k in range(len(axes)) if kinds[k] == _kind(standard.matrices[main])]
     if not across:  # all axes are parallel: any second direction will do
-        spare = np.eye(3)[np.abs(own[main]).argmin()]
+        spare = np.eye(3)[np.abs(standard_axes[main]).argmin()]
         for first in firsts:
-            yield _rotation(own[main], spare, first, np.eye(3)[np.abs(first).argmin()])
+            yield _rotation(standard_axes[main], spare, first, np.eye(3)[np.abs(first).argmin()])
         return
-    other = across[0]
-    seconds = [axes[k] for k in range(len(axes)) if kinds[k] == _kind(standard.matrices[other])]
-    angle = own[main] @ own[other]
+    second = across[0]
+    seconds = [axes[k] for k in range(len(axes)) if kinds[k] == _kind(standard.matrices[second])]
+    angle = standard_axes[main] @ standard_axes[second]
     for a, b, sign, side in itertools.product(firsts, seconds, (1, -1), (1, -1)):
         if abs(side * (sign * a) @ b - angle) < _MATCH:
-            yield _rotation(own[main], own[other], sign * a, side * b)
+            yield _rotation(standard_axes[main], standard_axes[second], sign * a, side * b)
 
 
-def _classes(matrices: ndarray, known: dict[int, str]) -> tuple[str, ...] | None:
-    """Return the class of every operation from one member of each; None if one is in two.
+def _classes(matrices: ndarray, representatives: dict[int, str]) -> tuple[str, ...] | None:
+    """Return the class of every operation, given the class of some operation of each class.
 
-    An operation and its inverse are of one class, as characters here are real.
+    Return None if an operation would be in two classes. An operation and its inverse are of one
+    class, because characters here are real.
     """
     result: list[str | None] = [None] * len(matrices)
-    for member, name in known.items():
+    for member, name in representatives.items():
         conjugates = matrices @ matrices[member] @ matrices.transpose(0, 2, 1)
         for image in (conjugates, conjugates.transpose(0, 2, 1)):
             distance = np.abs(matrices[:, None] - image[None]).max(axis=(2, 3))
@@ -237,8 +248,8 @@ def _merit(
     result: list[float] = []
     for name in _FAVOURED.get(group, ("C2'", "sv_xz")):
         fixed = np.zeros(len(masses), int)
-        for operation, own in zip(operations, classes, strict=True):
-            if own == name:
+        for operation, class_name in zip(operations, classes, strict=True):
+            if class_name == name:
                 fixed += operation.permutation == np.arange(len(masses))
         result += [float(fixed.sum()), round(float(masses @ fixed), 3)]
     return tuple(result)
@@ -297,7 +308,7 @@ def _axis(matrix: ndarray) -> ndarray:
 
 
 def _kind(matrix: ndarray) -> tuple[bool, int, int]:
-    """Return what conjugate operations share: handedness, order, angle in steps of 1/360."""
+    """Return handedness, order and angle (steps of 1/360), which conjugate operations share."""
     hand = bool(np.linalg.det(matrix) > 0)
     proper = matrix if hand else -matrix
     order = rotation_order(proper)

@@ -21,7 +21,7 @@ from numpy import ndarray
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.crystals import looks_like_yaml, read_crystal
 from phonopy_equivariant.molecules.structure import as_molecule
 
@@ -110,8 +110,7 @@ def _guarded(reader: Callable[[Path, Atoms], ndarray], path: Path, atoms: Atoms)
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{path}: {error}") from error
     except (Exception, SystemExit) as error:  # whatever a damaged file makes a parser raise
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
-        raise PhonopyEquivariantError(f"{path}: cannot be read ({reason}).") from error
+        raise PhonopyEquivariantError(f"{path}: cannot be read ({reason_of(error)}).") from error
 
 
 def _from_ase(path: Path, atoms: Atoms) -> ndarray:
@@ -223,10 +222,10 @@ def _archive(path: Path) -> Any:
 def _check_same(numbers: ndarray, positions: ndarray, atoms: Atoms) -> None:
     if not np.array_equal(numbers, atoms.numbers):
         raise PhonopyEquivariantError("is of other atoms than the structure, or in another order.")
-    # the same up to a translation, once those that cross their box are whole
-    there, here = atoms.copy(), as_molecule(atoms)
-    there.positions = positions
-    shift = as_molecule(there).positions - here.positions
+    # positions may differ by a translation, and molecules that cross their box are made whole
+    stored, molecule = atoms.copy(), as_molecule(atoms)
+    stored.positions = positions
+    shift = as_molecule(stored).positions - molecule.positions
     apart = np.abs(shift - shift.mean(axis=0)).max()
     if apart > _SAME_PLACE:
         raise PhonopyEquivariantError(

@@ -16,8 +16,8 @@ from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.molecules.characters import CharacterTable, character_table
-from phonopy_equivariant.molecules.irreps import Multiplet, assign_irreps, displacement_matrix
 from phonopy_equivariant.molecules.modes import NormalModes, center_of_mass, normal_modes
+from phonopy_equivariant.molecules.multiplets import Multiplet, assign_irreps, displacement_matrix
 from phonopy_equivariant.molecules.operations import (
     Operation,
     Symmetry,

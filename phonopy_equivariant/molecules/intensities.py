@@ -66,7 +66,7 @@ def raman_activities(
     # the bracket above is 3/2 of the squared norm of the traceless part
     anisotropy = 1.5 * (traceless**2).sum(axis=(1, 2))
     scattered = 45 * mean**2 + 4 * anisotropy
-    # of a mode without intensity there is no ratio
-    seen = scattered > _NO_RATIO * scattered.max(initial=0.0)
-    ratio = np.divide(3 * anisotropy, scattered, out=np.zeros_like(mean), where=seen)
+    # a mode without intensity has no ratio
+    has_intensity = scattered > _NO_RATIO * scattered.max(initial=0.0)
+    ratio = np.divide(3 * anisotropy, scattered, out=np.zeros_like(mean), where=has_intensity)
     return RamanActivities(45 * mean**2 + 7 * anisotropy, ratio)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.frequencies import signed_root
 
 # √(eV/Å²/amu) as a wavenumber, cm⁻¹
 _PLANCK = units._hplanck / units._e  # eV s
@@ -105,8 +106,10 @@ def external_motions(
     rotations = np.stack([np.cross(axis, centred) for axis in np.eye(3)], axis=-1)
     rotations = (roots[:, None, None] * rotations).reshape(3 * len(masses), 3)
     _, moments, axes = np.linalg.svd(rotations, full_matrices=False)
-    kept = 2 if is_linear(positions, masses) else 3
-    basis = np.hstack([translations, (rotations @ axes.T)[:, :kept] / moments[:kept]])
+    num_rotations = 2 if is_linear(positions, masses) else 3
+    basis = np.hstack(
+        [translations, (rotations @ axes.T)[:, :num_rotations] / moments[:num_rotations]]
+    )
     return np.asarray(np.linalg.qr(basis)[0])
 
 
@@ -149,13 +152,13 @@ def _dynamical_matrix(hessian: ndarray, masses: ndarray) -> ndarray:
 
 
 def _raw_external(dynamical: ndarray, external: ndarray) -> ndarray:
-    """Return those raw frequencies whose vectors overlap most with translations and rotations."""
+    """Return the raw frequencies of the modes that are most like translations and rotations."""
     values, vectors = np.linalg.eigh(dynamical)
     overlap = np.linalg.norm(external.T @ vectors, axis=0)
-    chosen = np.sort(np.argsort(-overlap)[: external.shape[1]])
-    return _wavenumbers(values[chosen])
+    external_modes = np.sort(np.argsort(-overlap)[: external.shape[1]])
+    return _wavenumbers(values[external_modes])
 
 
 def _wavenumbers(eigenvalues: ndarray) -> ndarray:
     """Return cm⁻¹ from eV/Å²/amu; negative for imaginary."""
-    return np.asarray(np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * WAVENUMBER)
+    return signed_root(eigenvalues) * WAVENUMBER

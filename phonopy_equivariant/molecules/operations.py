@@ -17,9 +17,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.spatial.distance import cdist
 
+from phonopy_equivariant.defaults import SYMMETRY_TOLERANCE
 from phonopy_equivariant.molecules.modes import center_of_mass, is_linear
 
-TOLERANCE = 0.01  # Å
 # Isotopes differ by more than half a unit of mass; rounded masses of one element by less.
 _SAME_MASS = 0.3  # amu
 
@@ -61,7 +61,7 @@ def find_symmetry(
     numbers: Int[ndarray, " atoms"],
     positions: Float[ndarray, "atoms 3"],
     masses: Float[ndarray, " atoms"],
-    tolerance: float = TOLERANCE,
+    tolerance: float = SYMMETRY_TOLERANCE,
 ) -> Symmetry:
     """Return the point group within ``tolerance``, the largest distance (Å) an atom may be off.
 
@@ -80,7 +80,7 @@ def find_symmetry(
 
 
 def axial_subgroups(symmetry: Symmetry) -> Iterator[Symmetry]:
-    """Yield subgroups whose main axis has a lower order, from the highest downwards."""
+    """Yield subgroups whose main axis has a lower order, the highest order first."""
     operations = symmetry.operations
     orders = [rotation_order(o.matrix) if o.proper else 0 for o in operations]
     fold = max(orders, default=1)
@@ -95,9 +95,9 @@ def axial_subgroups(symmetry: Symmetry) -> Iterator[Symmetry]:
         if fold % order:
             continue
         turn = [k for k, n in enumerate(orders) if n == order and (along[k] or n == 1)]
-        chosen = [turn[0], *(across or vertical)[:1], *horizontal[:1]]
-        kept = _generated([operations[k] for k in chosen], operations)
-        yield symmetry._replace(group=group_name(kept), operations=kept)
+        generators = [turn[0], *(across or vertical)[:1], *horizontal[:1]]
+        subgroup = _generated([operations[k] for k in generators], operations)
+        yield symmetry._replace(group=group_name(subgroup), operations=subgroup)
 
 
 def group_name(operations: tuple[Operation, ...]) -> str:
@@ -154,14 +154,16 @@ def _is_mirror(matrix: ndarray) -> bool:
 
 
 def _kinds(numbers: ndarray, masses: ndarray) -> ndarray:
-    """Return one integer per kind of atom: element and isotope."""
+    """Return an integer for every atom; atoms of one element and isotope have the same."""
     kinds: list[tuple[int, float]] = []
     result = []
     for number, mass in zip(numbers.tolist(), masses.tolist(), strict=True):
-        known = [k for k, (z, m) in enumerate(kinds) if z == number and abs(m - mass) < _SAME_MASS]
-        if not known:
+        matches = [
+            k for k, (z, m) in enumerate(kinds) if z == number and abs(m - mass) < _SAME_MASS
+        ]
+        if not matches:
             kinds.append((number, mass))
-        result.append(known[0] if known else len(kinds) - 1)
+        result.append(matches[0] if matches else len(kinds) - 1)
     return np.array(result)
 
 
@@ -177,12 +179,12 @@ def _linear(kinds: ndarray, centred: ndarray, tolerance: float) -> Symmetry:
 
 
 def _candidates(kinds: ndarray, centred: ndarray, tolerance: float) -> list[Operation]:
-    """Return all operations within the tolerance, each once."""
+    """Return the operations that map the atoms on each other within the tolerance."""
     first, second, images = _reference_pair(kinds, centred, tolerance)
     frame = _frame(centred[first], centred[second])
     product = centred[first] @ centred[second]
     reach = np.linalg.norm(centred[[first, second]], axis=1).sum()
-    found: dict[tuple[bytes, bool], Operation] = {}
+    operations: dict[tuple[bytes, bool], Operation] = {}
     for a, b in itertools.product(*images):
         if a == b or abs(centred[a] @ centred[b] - product) > 2 * tolerance * reach:
             continue
@@ -191,8 +193,8 @@ def _candidates(kinds: ndarray, centred: ndarray, tolerance: float) -> list[Oper
             guess = (target * [1.0, 1.0, hand]) @ frame.T
             operation = _refined(guess, kinds, centred)
             if operation is not None and operation.deviation <= tolerance:
-                found.setdefault(_key(operation), operation)
-    return list(found.values())
+                operations.setdefault(_key(operation), operation)
+    return list(operations.values())
 
 
 def _reference_pair(
@@ -218,7 +220,10 @@ def _frame(first: ndarray, second: ndarray) -> ndarray:
 
 
 def _refined(guess: ndarray, kinds: ndarray, centred: ndarray) -> Operation | None:
-    """Return the best operation of a guess's permutation (Kabsch), None if it permutes nothing."""
+    """Return the operation that fits the guess's permutation of atoms best (Kabsch).
+
+    Return None if the guess maps two atoms on one.
+    """
     distances = cdist(centred @ guess.T, centred)
     distances[kinds[:, None] != kinds] = np.inf
     permutation = distances.argmin(axis=1)
@@ -238,32 +243,35 @@ def _key(operation: Operation) -> tuple[bytes, bool]:
 
 
 def nested_groups(operations: Sequence[Operation]) -> Iterator[tuple[Operation, ...]]:
-    """Yield groups from the largest down, each without the operations of the largest deviation.
+    """Yield the groups among operations, the largest first.
 
-    In a group the identity comes first and the rotations before the rest.
+    Each next group lacks the operations with the largest deviation. In a group the identity comes
+    first, and rotations come before improper operations.
     """
-    kept = sorted(operations, key=lambda operation: operation.deviation)
-    while kept:
-        if _is_closed(kept):
+    remaining = sorted(operations, key=lambda operation: operation.deviation)
+    while remaining:
+        if _is_closed(remaining):
             yield tuple(
-                sorted(kept, key=lambda o: (not o.proper, round(float(3 - np.trace(o.matrix)), 3)))
+                sorted(
+                    remaining, key=lambda o: (not o.proper, round(float(3 - np.trace(o.matrix)), 3))
+                )
             )
-        worst = kept[-1].deviation
-        kept = [operation for operation in kept if operation.deviation < worst]
+        worst = remaining[-1].deviation
+        remaining = [operation for operation in remaining if operation.deviation < worst]
 
 
 def _generated(
     generators: list[Operation], operations: tuple[Operation, ...]
 ) -> tuple[Operation, ...]:
-    """Return those operations that products of the generators make, in their order."""
-    known = {_key(operation): operation for operation in operations}
-    found = {_key(operations[0]): operations[0]}
-    new = list(found.values())
+    """Return the operations that products of the generators make, in the order given."""
+    by_key = {_key(operation): operation for operation in operations}
+    generated = {_key(operations[0]): operations[0]}
+    new = list(generated.values())
     while new:
         products = [_product(a, b) for a in new for b in generators]
-        new = [known[key] for key in dict.fromkeys(products) if key not in found]
-        found |= {_key(operation): operation for operation in new}
-    return tuple(operation for operation in operations if _key(operation) in found)
+        new = [by_key[key] for key in dict.fromkeys(products) if key not in generated]
+        generated |= {_key(operation): operation for operation in new}
+    return tuple(operation for operation in operations if _key(operation) in generated)
 
 
 def _product(first: Operation, second: Operation) -> tuple[bytes, bool]:
@@ -273,5 +281,5 @@ def _product(first: Operation, second: Operation) -> tuple[bytes, bool]:
 
 
 def _is_closed(operations: Sequence[Operation]) -> bool:
-    known = {_key(operation) for operation in operations}
-    return all(_product(a, b) in known for a, b in itertools.product(operations, repeat=2))
+    keys = {_key(operation) for operation in operations}
+    return all(_product(a, b) in keys for a, b in itertools.product(operations, repeat=2))

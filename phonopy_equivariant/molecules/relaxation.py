@@ -10,14 +10,15 @@ from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray
 
+from phonopy_equivariant.defaults import MOLECULE_FMAX
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.molecules.modes import external_motions
 from phonopy_equivariant.molecules.structure import as_molecule, refuse_constraints
+from phonopy_equivariant.structure import StructureLike, as_atoms
 
 if TYPE_CHECKING:  # brings JAX, which a Hessian from a file does without
-    from phonopy_equivariant.potential import Potential
+    from phonopy_equivariant.checkpoints.load import PotentialLike
 
-FMAX = 1e-7  # eV/Å
 _TRUST = 0.2  # Å, the longest step of an atom
 # Curvatures below this (eV/Å²) are no bonds: a step along them would be arbitrarily long.
 _FLAT = 1e-5
@@ -34,9 +35,9 @@ class NewtonStep(NamedTuple):
 
 
 def relax(
-    atoms: Atoms,
-    potential: Potential,
-    fmax: float = FMAX,
+    atoms: StructureLike,
+    potential: PotentialLike,
+    fmax: float = MOLECULE_FMAX,
     max_steps: int = 100,
     callback: Callable[[NewtonStep], None] | None = None,
 ) -> Atoms:
@@ -52,7 +53,8 @@ def relax(
     atoms
         A molecule, or one molecule in a box.
     potential
-        In float64: rounding of float32 forces lies above the threshold.
+        A potential, or the name of a model; in float64: rounding of float32
+        forces lies above the threshold.
     fmax
         Largest force on an atom at the end, eV/Å.
     max_steps
@@ -72,12 +74,13 @@ def relax(
         convergence.
 
     """
+    from phonopy_equivariant.checkpoints.load import as_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
 
-    if not fmax > 0:
-        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be positive.")
-    refuse_constraints(atoms)
-    relaxed = as_molecule(atoms)
+    if not 0 < fmax < np.inf:
+        raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
+    refuse_constraints(as_atoms(atoms))
+    relaxed, potential = as_molecule(atoms), as_potential(potential)
     potential.graph(relaxed)  # elements and overlaps, before anything compiles
     state = potential.evaluate(relaxed)
     trust = _TRUST
@@ -87,7 +90,7 @@ def relax(
             callback(NewtonStep(step, state.energy, largest))
         if largest <= fmax:
             return relaxed
-        newton = newton_step(relaxed.positions, state.forces, hessian(potential, relaxed))
+        newton = newton_step(relaxed.positions, state.forces, hessian(relaxed, potential))
         while True:
             trial = relaxed.copy()
             trial.positions += newton * min(1.0, trust / np.linalg.norm(newton, axis=1).max())
@@ -120,5 +123,5 @@ def newton_step(
 def _stuck(fmax: float, force: float, steps: int) -> PhonopyEquivariantError:
     return PhonopyEquivariantError(
         f"The relaxation did not reach {fmax:g} eV/Å in {steps} steps (force {force:.1e} eV/Å): "
-        "start from a better structure, use dtype float64, or raise the threshold (--fmax)."
+        'start from a better structure, use dtype="float64", or raise the threshold (fmax=).'
     )

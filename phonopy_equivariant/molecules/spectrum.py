@@ -1,4 +1,4 @@
-"""Infrared and Raman spectra: sticks and what they become with a line width."""
+"""Infrared and Raman spectra: lines without width, and the same lines broadened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.analysis import MolecularVibrations
-from phonopy_equivariant.molecules.report import group_text
+from phonopy_equivariant.molecules.remarks import group_text
 
 WIDTH = 10.0  # cm⁻¹
 
@@ -29,21 +29,21 @@ class Sticks(NamedTuple):
 def spectra(result: MolecularVibrations) -> tuple[Sticks, Sticks]:
     """Return the infrared and the Raman lines.
 
-    Where no intensities are known, a line is as high as its degeneracy: the positions then say what
-    is allowed, the heights nothing more.
+    If intensities are unknown, the height of a line is its degeneracy. Such lines show which modes
+    are allowed and at what wavenumber, but not how strong they are.
     """
-    known = result.infrared, None if result.raman is None else result.raman.activities
+    computed = result.infrared, None if result.raman is None else result.raman.activities
     titles = (("Infrared", "km/mol"), ("Raman", "Å⁴/amu"))
     allowed = ([m.infrared for m in result.multiplets], [m.raman for m in result.multiplets])
-    found = []
-    for (title, unit), intensities, active in zip(titles, known, allowed, strict=True):
+    sticks = []
+    for (title, unit), intensities, active in zip(titles, computed, allowed, strict=True):
         lines = [
             m for m, yes in zip(result.multiplets, active, strict=True) if yes and m.frequency > 0
         ]
         heights = [
             m.degeneracy if intensities is None else intensities[list(m.modes)].sum() for m in lines
         ]
-        found.append(
+        sticks.append(
             Sticks(
                 title,
                 "degeneracy; intensities unknown" if intensities is None else unit,
@@ -52,7 +52,7 @@ def spectra(result: MolecularVibrations) -> tuple[Sticks, Sticks]:
                 tuple(m.irrep for m in lines),
             )
         )
-    return found[0], found[1]
+    return sticks[0], sticks[1]
 
 
 def broadened(

@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.crystals import existing_file, looks_like_yaml, read_atoms
 from phonopy_equivariant.io.structures import read_structure
+from phonopy_equivariant.structure import StructureLike, as_atoms
 
 # A bond is shorter than this times the sum of covalent radii.
 _BOND = 1.3
@@ -53,7 +54,7 @@ def read_molecule(
     return atoms
 
 
-def as_molecule(atoms: Atoms) -> Atoms:
+def as_molecule(atoms: StructureLike) -> Atoms:
     """Return a copy without periodicity; a molecule that crosses its box is made whole.
 
     Raises
@@ -62,20 +63,19 @@ def as_molecule(atoms: Atoms) -> Atoms:
         A crystal, or more than one molecule in a periodic box.
 
     """
-    molecule = atoms.copy()
-    molecule.calc = None
+    molecule = as_atoms(atoms)
     molecule.set_constraint()
-    if not atoms.pbc.any():
+    if not molecule.pbc.any():
         molecule.cell = np.zeros((3, 3))
         return molecule
-    pairs = _bonds(atoms)
-    count, _ = _fragments(len(atoms), pairs)
+    pairs = _bonds(molecule)
+    count, _ = _fragments(len(molecule), pairs)
     if count > 1:
         raise PhonopyEquivariantError(
             f"The periodic cell holds {count} separate fragments: a molecule is wanted. For a "
             "crystal use 'phonopy-equivariant run', for one molecule remove the periodicity."
         )
-    molecule.positions += _image_of_each(len(atoms), pairs) @ atoms.cell.array
+    molecule.positions += _image_of_each(len(molecule), pairs) @ molecule.cell.array
     distance = _distance_of_images(molecule)
     if distance < _VACUUM:
         raise PhonopyEquivariantError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import ase.io
 import numpy as np
@@ -13,10 +12,9 @@ import yaml
 from ase.units import Bohr
 from numpy import ndarray
 
-from phonopy_equivariant._version import __version__
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
-from phonopy_equivariant.molecules.report import wavenumber_text
+from phonopy_equivariant.molecules.tables import irrep_of_mode, wavenumber_text
 
 
 def write_yaml(
@@ -26,36 +24,9 @@ def write_yaml(
     source: dict[str, str] | None = None,
 ) -> None:
     """Write everything but the Hessian as YAML; ``source`` says where the Hessian comes from."""
-    content: dict[str, Any] = {
-        "phonopy_equivariant": __version__,
-        "units": {
-            "frequency": "cm^-1, negative if imaginary",
-            "length": "angstrom",
-            "mass": "amu",
-            "energy": "eV",
-            "entropy": "eV/K",
-            "infrared_intensity": "km/mol",
-            "raman_activity": "angstrom^4/amu",
-        },
-        "source": source or {},
-        "symbols": result.atoms.get_chemical_symbols(),
-        "masses": _plain(result.modes.masses),
-        "positions": _plain(result.atoms.positions),
-        "point_group": result.symmetry.group,
-        "point_group_deviation": float(f"{result.symmetry.deviation:.3e}"),
-        "irreps_group": result.followed,
-        "symmetrised": float(f"{result.symmetrised:.3e}"),
-        "raw_translations_and_rotations": _plain(result.modes.external),
-        "zero_point_energy": result.modes.zero_point_energy,
-    }
-    if result.energy is not None:
-        content["potential_energy"] = result.energy
-    if result.max_force is not None:
-        content["max_force"] = float(f"{result.max_force:.3e}")
+    content = result.to_dict() | {"source": source or {}}
     if gas is not None:
         content["ideal_gas"] = gas._asdict()
-    content["multiplets"] = [_multiplet(result, k) for k in range(len(result.multiplets))]
-    content["modes"] = [_mode(result, k) for k in range(len(result.frequencies))]
     text = yaml.dump(content, sort_keys=False, default_flow_style=None, width=100)
     _write(path, text)
 
@@ -102,43 +73,6 @@ def write_hessian(result: MolecularVibrations, path: str | os.PathLike[str]) -> 
     """Write structure and Hessian as ASE's ``VibrationsData`` (JSON)."""
     with replacing(path) as temporary:
         result.to_ase().write(temporary)  # type: ignore[attr-defined]
-
-
-def irrep_of_mode(result: MolecularVibrations, mode: int) -> str:
-    """Return the irrep of a mode."""
-    return next(m.irrep for m in result.multiplets if mode in m.modes)
-
-
-def _multiplet(result: MolecularVibrations, index: int) -> dict[str, Any]:
-    multiplet = result.multiplets[index]
-    return {
-        "frequency": multiplet.frequency,
-        "degeneracy": multiplet.degeneracy,
-        "irrep": multiplet.irrep,
-        "infrared_active": multiplet.infrared,
-        "raman_active": multiplet.raman,
-        "modes": [k + 1 for k in multiplet.modes],
-        "splitting": float(f"{multiplet.splitting:.3e}"),
-    }
-
-
-def _mode(result: MolecularVibrations, index: int) -> dict[str, Any]:
-    content = {
-        "frequency": float(result.frequencies[index]),
-        "irrep": irrep_of_mode(result, index),
-        "reduced_mass": float(result.modes.reduced_masses[index]),
-    }
-    if result.infrared is not None:
-        content["infrared_intensity"] = float(result.infrared[index])
-    if result.raman is not None:
-        content["raman_activity"] = float(result.raman.activities[index])
-        content["depolarization"] = float(result.raman.depolarization[index])
-    content["eigenvector"] = _plain(result.modes.vectors[index])
-    return content
-
-
-def _plain(values: ndarray) -> Any:
-    return np.round(np.asarray(values, float), 12).tolist()
 
 
 def _numbers(values: ndarray) -> str:

@@ -27,11 +27,16 @@ def require_sound(phonon: Phonopy) -> None:
     Raises
     ------
     PhonopyEquivariantError
-        The units of a calculator that has not eV and Å; masses that are zero, negative or no
-        numbers; Born charges or a dielectric tensor that mean nothing; a primitive cell that
-        does not repeat in the supercell, or whose images have other masses.
+        Units are not eV and Å; masses are zero, negative or not numbers; Born charges or the
+        dielectric tensor are not usable; or the primitive cell does not repeat in the supercell,
+        or its images have other masses.
 
     """
+    if not isinstance(phonon, Phonopy):
+        raise PhonopyEquivariantError(
+            f"Expected a phonopy.Phonopy object, got {type(phonon).__name__}; pe.phonons makes one "
+            "from a structure."
+        )
     require_angstrom(phonon)
     masses_of(phonon.primitive)
     if phonon.nac_params is not None:
@@ -66,7 +71,7 @@ def require_charges(parameters: Mapping[str, Any], source: str) -> None:
         As said; the line begins with ``source``.
 
     """
-    remedy = "mend it, or leave the charges out (--nonac, or nac_params = None)."
+    remedy = "mend it, or leave the charges out (nac_params=None)."
     dielectric = np.asarray(parameters["dielectric"], float)
     if not (np.isfinite(dielectric).all() and np.isfinite(parameters["born"]).all()):
         raise PhonopyEquivariantError(
@@ -92,7 +97,7 @@ def require_repeated(phonon: Phonopy) -> None:
         Images of an atom have different masses, or lie elsewhere by more than 1e-7 Å.
 
     """
-    remedy = 'take the unit cell as the primitive one (primitive_matrix="P", --pa P)'
+    remedy = 'take the unit cell as the primitive one (primitive_matrix="P")'
     owner, _ = supercell_images(phonon)
     if not np.allclose(phonon.supercell.masses, phonon.primitive.masses[owner]):
         raise PhonopyEquivariantError(
@@ -103,8 +108,8 @@ def require_repeated(phonon: Phonopy) -> None:
     if distance > REPEAT:
         raise PhonopyEquivariantError(
             f"the primitive cell that phonopy found repeats only within {distance:.1e} Å, and "
-            "force constants of the structure given need it to repeat exactly; lower the "
-            f"tolerance (symprec=, --tolerance) below that, or {remedy}."
+            "force constants of the structure given need it to repeat exactly; lower "
+            f"symprec= below that, or {remedy}."
         )
 
 
@@ -122,9 +127,11 @@ def repeated_primitive(phonon: Phonopy) -> Structure:
 
 
 def found_operations(phonon: Phonopy) -> Operations:
-    """Return the space group that phonopy found for the primitive cell, to its tolerance."""
-    found = phonon.primitive_symmetry.symmetry_operations
-    return operations(as_structure(phonon.primitive), found["rotations"], found["translations"])
+    """Return the space group that phonopy found for the primitive cell within its tolerance."""
+    symmetry = phonon.primitive_symmetry.symmetry_operations
+    return operations(
+        as_structure(phonon.primitive), symmetry["rotations"], symmetry["translations"]
+    )
 
 
 def primitive_operations(phonon: Phonopy) -> Operations:
@@ -147,8 +154,10 @@ def masses_break_symmetry(phonon: Phonopy) -> bool:
 
 def kinds_of_atoms(cell: PhonopyAtoms) -> Int[ndarray, " atoms"]:
     """Return a number for every atom, the same for atoms of one element and one mass."""
-    same = (cell.numbers[:, None] == cell.numbers) & np.isclose(cell.masses[:, None], cell.masses)
-    return np.unique(same.argmax(axis=1), return_inverse=True)[1] + 1
+    same_kind = (cell.numbers[:, None] == cell.numbers) & np.isclose(
+        cell.masses[:, None], cell.masses
+    )
+    return np.unique(same_kind.argmax(axis=1), return_inverse=True)[1] + 1
 
 
 def supercell_of_primitive(phonon: Phonopy) -> Int[ndarray, "3 3"]:

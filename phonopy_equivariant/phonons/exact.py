@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from phonopy import Phonopy
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.phonons.cells import require_sound
 from phonopy_equivariant.phonons.exact_range import (
@@ -22,7 +23,6 @@ from phonopy_equivariant.phonons.exact_range import (
 )
 from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry_report
 from phonopy_equivariant.phonons.report import ISOTOPES, CrystalReport
-from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, respond
 from phonopy_equivariant.response.bloch.prepare import equilibrium_of, prepare
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
@@ -32,12 +32,12 @@ TOLERANCE = {"float64": 1e-6, "float32": 1e-4}
 
 NAC_REFUSED = (
     "Exact mode has no non-analytical correction: phonopy's Gonze-Lee method needs the force "
-    "constants of a supercell; use the supercell road (pe.set_force_constants, or run without "
-    "--exact), or leave the Born charges away (phonon.nac_params = None, or --nonac)."
+    "constants of a supercell; use the supercell road (exact=False, pe.set_force_constants), or "
+    "leave the Born charges away (nac_params=None)."
 )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ExactReport(CrystalReport):
     """How the range of force constants was found.
 
@@ -69,30 +69,32 @@ class ExactReport(CrystalReport):
         """
         return frequency_errors(self.tolerance, np.asarray(frequencies, float))
 
-    def lines(self) -> list[str]:
-        """Return the report as lines of text."""
+    def rows(self) -> list[list[str]]:
+        """Return labels and values."""
         last = self.attempts[-1]
         grids = ", ".join(
             f"{'×'.join(map(str, a.counts))}: {a.error:.1e} THz" for a in self.attempts
         )
         computed = sum(attempt.computed for attempt in self.attempts)
+        square = 2 * self.tolerance * LOWEST
         return [
-            self.potential_line(),
-            f"method               exact D(q), {computed} q computed, {self.seconds:.2f} s",
-            f"range error of grids {grids}",
-            self.symmetry.line(),
-            f"tolerance            {self.tolerance:g} THz",
-            f"below {LOWEST:g} THz          error of ω² at most "
-            f"{2 * self.tolerance * LOWEST:g} THz²",
-            f"cells in use         {last.diameter:.1f} Å across, of at most "
-            f"{2 * self.hessian_range:.1f} Å",
-            *self.equilibrium_lines(),
+            self.potential_row(),
+            ["method", f"exact D(q), {computed} q computed, {self.seconds:.2f} s"],
+            ["range error of grids", grids],
+            self.symmetry.row(),
+            ["tolerance", f"{self.tolerance:g} THz"],
+            [f"below {LOWEST:g} THz", f"error of ω² at most {square:g} THz²"],
+            [
+                "cells in use",
+                f"{last.diameter:.1f} Å across, of at most {2 * self.hessian_range:.1f} Å",
+            ],
+            *self.equilibrium_rows(),
         ]
 
 
 def use_exact_dynamical_matrix(
     phonon: Phonopy,
-    potential: Potential,
+    potential: PotentialLike,
     tolerance: float | None = None,
     max_memory: int = MAX_MEMORY,
 ) -> ExactReport:
@@ -110,7 +112,7 @@ def use_exact_dynamical_matrix(
     Parameters
     ----------
     phonon, potential
-        phonopy's object, any supercell; from :func:`phonopy_equivariant.load_potential`.
+        phonopy's object, any supercell; a potential, or the name of a model.
     tolerance
         Largest error of a frequency, THz; 1e-6 in double precision, 1e-4 in single precision by
         default. At the probed q a quarter of it is demanded. Below 1 THz the error of ω² is limited
@@ -126,16 +128,17 @@ def use_exact_dynamical_matrix(
         potential does not know; what :func:`.cells.require_sound` refuses.
 
     """
+    potential = as_potential(potential)
     require_sound(phonon)
     if phonon.nac_params is not None:
         raise PhonopyEquivariantError(NAC_REFUSED)
     start = time.perf_counter()
     primitive = phonon.primitive
     tolerance = TOLERANCE[potential.dtype] if tolerance is None else tolerance
-    if not tolerance > 0:
+    if not 0 < tolerance < np.inf:
         raise PhonopyEquivariantError(
-            f"The tolerance of exact mode is {tolerance:g} THz; it must be positive "
-            "(tolerance=, or run --exact-tolerance)."
+            f"The tolerance of exact mode is {tolerance:g} THz; give a positive number "
+            "as tolerance=."
         )
     lattice = prepare(potential, primitive)
     matrix, attempts = converged_matrix(

@@ -93,5 +93,5 @@ def cell_force_constants(
     index = np.rint(grid.qpoints * counts).astype(int) % counts
     box = np.empty((*counts, *values.shape[1:]), complex)
     box[tuple(index.T)] = values
-    found: ndarray = np.fft.fftn(box, axes=(0, 1, 2)).real / len(values)
-    return found.reshape(-1, *values.shape[1:])
+    force_constants: ndarray = np.fft.fftn(box, axes=(0, 1, 2)).real / len(values)
+    return force_constants.reshape(-1, *values.shape[1:])

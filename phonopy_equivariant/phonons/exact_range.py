@@ -26,6 +26,7 @@ from phonopy import Phonopy
 from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.phonons.exact_images import image_matrix
 from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
@@ -61,7 +62,7 @@ def frequency_errors(
     size = np.abs(frequencies)
     # a signed square root changes most towards zero and across
     lower = size**2 - 2 * error * np.maximum(size, LOWEST)
-    return size - np.sign(lower) * np.sqrt(np.abs(lower))
+    return size - signed_root(lower)
 
 
 def converged_matrix(
@@ -164,20 +165,19 @@ def _check_progress(attempts: list[Attempt], tolerance: float) -> None:
     raise PhonopyEquivariantError(
         f"Frequencies stay uncertain by {smallest:.1g} THz however fine the grid of q, more than "
         f"the tolerance of {tolerance:g}: this is the rounding of the potential; choose "
-        f"float64 (dtype=, or --dtype), or a tolerance above {smallest:.1g} (tolerance=, or "
-        "run --exact-tolerance)."
+        f'dtype="float64", or a tolerance= above {smallest:.1g}.'
     )
 
 
 def _check_memory(atoms: int, counts: Int[ndarray, "3"], max_memory: int) -> None:
     # Φ(q) of the grid, complex, twice, and force constants with their vectors
-    needed = math.prod(int(c) for c in counts) * atoms**2 * 9 * 8 * 6
-    if needed > max_memory:
+    required = math.prod(int(c) for c in counts) * atoms**2 * 9 * 8 * 6
+    if required > max_memory:
         raise PhonopyEquivariantError(
             f"Exact mode needs force constants on {'×'.join(map(str, counts))} cells, "
-            f"{needed / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; raise the tolerance "
-            "(tolerance=, or run --exact-tolerance) or, in Python, max_memory=, or use a supercell "
-            "(pe.set_force_constants, or run without --exact)."
+            f"{required / 1e9:.1f} GB, more than {max_memory / 1e9:.1f} GB; raise "
+            "tolerance= or, in Python, max_memory=, or use a supercell (exact=False, "
+            "pe.set_force_constants)."
         )
 
 

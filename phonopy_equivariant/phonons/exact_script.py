@@ -54,21 +54,21 @@ Calculation = Callable[..., None]
 
 @contextlib.contextmanager
 def wrapped_calculation(wrap: Callable[[Calculation], Calculation]) -> Iterator[None]:
-    """Let phonopy's script calculate with what ``wrap`` makes of its own function.
+    """Wrap the calculation of phonopy's script with ``wrap`` while this context is open.
 
-    That is ``_run_calculation`` (phonopy 4.7 to 4.10), called with the Phonopy object, settings and
-    two arguments more.
+    The wrapped function is ``_run_calculation`` (phonopy 4.7 to 4.10). The script calls it with the
+    Phonopy object, settings and two more arguments.
 
     Raises
     ------
     PhonopyEquivariantError
-        A phonopy without that function.
+        The installed phonopy lacks that function.
 
     """
     original = getattr(phonopy_script, "_run_calculation", None)
     if original is None:
         raise PhonopyEquivariantError(
-            f"The script of phonopy {__version__} is not the one of 4.7 to 4.10, which run --exact "
+            f"The script of phonopy {__version__} is not the one of 4.7 to 4.10, which exact=True "
             "and several calculations in one run need; install one of those, or give one of -t, "
             "--dos, --irreps, ... at a time and use pe.use_exact_dynamical_matrix in Python."
         )
@@ -82,8 +82,8 @@ def wrapped_calculation(wrap: Callable[[Calculation], Calculation]) -> Iterator[
 def exact_calculation(matrix: DynamicalMatrix) -> contextlib.AbstractContextManager[None]:
     """Let phonopy's script run its calculations on ``matrix`` while this context is open.
 
-    The calculation gets the matrix before it starts, and its own force constants back for the
-    files that the script writes last.
+    The script's phonopy object gets the matrix before each calculation. Afterwards it gets its own
+    force constants back, because the script writes them to files last.
 
     Raises
     ------
@@ -93,12 +93,12 @@ def exact_calculation(matrix: DynamicalMatrix) -> contextlib.AbstractContextMana
     """
 
     def on_matrix(calculate: Calculation) -> Calculation:
-        def calculation(phonon: Phonopy, *rest: Any) -> None:
+        def calculation(phonon: Phonopy, *arguments: Any) -> None:
             _check_primitive(phonon, matrix)
             stored = phonon.force_constants
             phonon.force_constants = None
             phonon._dynamical_matrix = matrix  # type: ignore[assignment]
-            calculate(phonon, *rest)
+            calculate(phonon, *arguments)
             phonon.force_constants = stored
 
         return calculation
@@ -109,7 +109,7 @@ def exact_calculation(matrix: DynamicalMatrix) -> contextlib.AbstractContextMana
 def _check_primitive(phonon: Phonopy, matrix: DynamicalMatrix) -> None:
     """Raise unless the script works on the primitive cell that the matrix belongs to."""
     ours, theirs = matrix.primitive, phonon.primitive
-    same = len(ours) == len(theirs) and all(
+    same_cell = len(ours) == len(theirs) and all(
         np.allclose(a, b, rtol=0, atol=1e-6)
         for a, b in (
             (ours.cell, theirs.cell),
@@ -117,8 +117,8 @@ def _check_primitive(phonon: Phonopy, matrix: DynamicalMatrix) -> None:
             (ours.masses, theirs.masses),
         )
     )
-    if not same:
+    if not same_cell:
         raise PhonopyEquivariantError(
             "phonopy's options change the primitive cell or its masses after the exact dynamical "
-            "matrix was made; leave --pa away, or run without --exact."
+            "matrix was made; leave primitive_matrix= away, or compute with exact=False."
         )

@@ -1,7 +1,7 @@
-"""Whether imaginary modes between the q of a supercell are those of the crystal.
+"""Whether imaginary modes between the commensurate q of a supercell are real or artefacts.
 
-Between its commensurate q the D(q) of a supercell is interpolated, from force constants that are
-folded back into it. D(q) computed directly there shows the error.
+Between its commensurate q a supercell only interpolates D(q), from force constants that are folded
+back into it. Computing D(q) directly at these q shows the error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
 
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
@@ -74,7 +75,7 @@ def lowest_of_regions(
 
 
 def between(columns: Int[ndarray, "3 3"], atoms: int) -> Float[ndarray, "between 3"]:
-    """Return q half-way between those of a supercell, the more the fewer atoms there are."""
+    """Return q half-way between the commensurate q; cells of few atoms get more of them."""
     return MIDDLES[: max(1, CHECKED_ATOMS // atoms)] @ np.linalg.inv(columns)
 
 
@@ -87,7 +88,7 @@ def compute_directly(
 ) -> Folding:
     """Compare D(q) of the force constants with D(q) computed directly.
 
-    Where phonopy adds a non-analytical correction, both have the same.
+    Phonopy's non-analytical correction is added to both.
     """
     primitive = phonon.primitive
     middles = between(columns, len(primitive))
@@ -106,9 +107,11 @@ def compute_directly(
         correction = matrix.dynamical_matrix - folded.dynamical_matrix
         pair = np.stack([matrix.dynamical_matrix, expected + correction])
         squares = np.linalg.eigvalsh(pair)
-        both = np.sign(squares) * np.sqrt(np.abs(squares)) * phonon.unit_conversion_factor
-        checks.append(DirectCheck(triple(q), float(both[0].min()), float(both[1].min())))
-        errors.append(float(np.abs(both[0] - both[1]).max()))
+        frequencies = signed_root(squares) * phonon.unit_conversion_factor
+        checks.append(
+            DirectCheck(triple(q), float(frequencies[0].min()), float(frequencies[1].min()))
+        )
+        errors.append(float(np.abs(frequencies[0] - frequencies[1]).max()))
     worst = int(np.argmax(errors[: len(middles)]))
     return Folding(tuple(checks[len(middles) :]), errors[worst], triple(middles[worst]))
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity, compare
 from phonopy_equivariant.phonons.cells import (
@@ -41,7 +42,7 @@ METHODS = ("bloch", "autodiff")
 
 def force_constants(
     phonon: Phonopy,
-    potential: Potential,
+    potential: PotentialLike,
     method: str = "bloch",
     max_memory: int = MAX_MEMORY,
 ) -> Float[ndarray, "prim super 3 3"]:
@@ -55,7 +56,7 @@ def force_constants(
     Parameters
     ----------
     phonon, potential
-        With supercell and primitive matrices set; a layered potential.
+        With supercell and primitive matrices set; a potential, or the name of a model.
     method
         ``"bloch"``: Φ(q) on the primitive cell at the irreducible commensurate q, then the
         inverse transform; ``"autodiff"``: automatic differentiation of the supercell. The two
@@ -75,11 +76,11 @@ def force_constants(
         within the tolerance of phonopy's search; numbers that are not finite.
 
     """
-    return _force_constants(phonon, potential, method, max_memory)[0]
+    return _force_constants(phonon, as_potential(potential), method, max_memory)[0]
 
 
 def set_force_constants(
-    phonon: Phonopy, potential: Potential, symmetrize: bool = False, method: str = "bloch"
+    phonon: Phonopy, potential: PotentialLike, symmetrize: bool = False, method: str = "bloch"
 ) -> ForceConstantsReport:
     """Store analytic force constants in ``phonon``, in place, and report on them.
 
@@ -88,7 +89,7 @@ def set_force_constants(
     phonon
         With supercell and primitive matrices set; nothing else is needed.
     potential
-        From :func:`phonopy_equivariant.load_potential`.
+        From :func:`phonopy_equivariant.load_potential`, or the name of a model.
     symmetrize
         Whether to project with symfc afterwards. The analytic force constants obey sum rule,
         permutation and space-group symmetry to rounding; this is never needed for a potential.
@@ -107,6 +108,7 @@ def set_force_constants(
         As :func:`force_constants`.
 
     """
+    potential = as_potential(potential)
     start = time.perf_counter()
     compact, equilibrium = _force_constants(phonon, potential, method, MAX_MEMORY)
     seconds = time.perf_counter() - start
@@ -154,19 +156,19 @@ def familiarity_at(
 
 def symmetry_report(phonon: Phonopy) -> SymmetryReport:
     """Return how well the structure obeys the symmetry that phonopy found."""
-    found = found_operations(phonon)
+    space_group = found_operations(phonon)
     return SymmetryReport(
         used=len(primitive_operations(phonon).rotations),
-        found=len(found.rotations),
-        deviation=max(float(found.deviation.max()), repeat_deviation(phonon)),
+        operations=len(space_group.rotations),
+        deviation=max(float(space_group.deviation.max()), repeat_deviation(phonon)),
         isotopes=masses_break_symmetry(phonon),
     )
 
 
 def _evaluated(phonon: Phonopy, potential: Potential) -> Equilibrium:
-    found = potential.evaluate(phonon.primitive)
+    evaluation = potential.evaluate(phonon.primitive)
     atoms = np.arange(len(phonon.primitive))
-    return Equilibrium(found.forces, found.stress, found.features, atoms)
+    return Equilibrium(evaluation.forces, evaluation.stress, evaluation.features, atoms)
 
 
 def _report(

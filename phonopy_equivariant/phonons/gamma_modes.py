@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 from ase import units
 from jaxtyping import Float
 from numpy import ndarray
@@ -17,18 +15,18 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.symmetry import Symmetry
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.files import replacing
 from phonopy_equivariant.phonons.cells import kinds_of_atoms, masses_break_symmetry
 from phonopy_equivariant.response.dipoles import dipole_gradients
 from phonopy_equivariant.response.symmetry.operations import operations
+from phonopy_equivariant.results import Result, plain
 from phonopy_equivariant.structure import as_structure
 
 # Modes are taken for degenerate within these (THz), the first that leaves no label open: analytic
 # force constants give 1e-7, those of a file with few digits less.
 _TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2)
 _THZ = 1e12 / (100 * units._c)  # in cm⁻¹
-# A set of modes is acoustic if fewer than this many of its dimensions are no translations.
-_OPTICAL = 0.5
+# Where labels are missing, symmetry is searched for within ever smaller parts of the tolerance.
+_SMALLER = 10.0 ** np.arange(8)
 # Part of a vector or tensor that active modes must carry: 1 if the modes are an irrep, 1/d for each
 # of d modes that a structure symmetric within a tolerance splits, 0 else.
 _ACTIVE = 0.1
@@ -45,12 +43,24 @@ class GammaMode(NamedTuple):
     oscillator_strength: float | None  # e²/amu, |∂μ/∂Q|² summed over the modes
 
 
-class GammaModes(NamedTuple):
-    """The optical modes of a crystal at Γ, without the LO-TO splitting."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class GammaModes(Result):
+    """The optical modes of a crystal at Γ, without the LO-TO splitting.
 
-    point_group: str  # Hermann-Mauguin, of the group that positions and masses have
+    Parameters
+    ----------
+    point_group
+        Hermann-Mauguin symbol of the group that positions and masses have.
+    modes
+        Sets of degenerate modes.
+    deviation
+        Distance (Å) by which the structure misses that group.
+
+    """
+
+    point_group: str
     modes: tuple[GammaMode, ...]
-    deviation: float  # Å, by which the structure misses that group
+    deviation: float
 
     def representation(self) -> str:
         """Return the optical representation as text, say A1g + 3 Eu."""
@@ -89,24 +99,25 @@ class GammaModes(NamedTuple):
             f"{self.deviation:.0e} Å): {self.representation()}"
         )
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as YAML."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table as plain values; bands are counted from 1."""
         modes = [
             mode._asdict() | {"bands": [band + 1 for band in mode.bands]} for mode in self.modes
         ]
-        content = {
-            "units": {
-                "frequency": "THz, negative if imaginary",
-                "oscillator_strength": "e^2/amu",
-                "symmetry_deviation": "angstrom",
-            },
-            "point_group": self.point_group,
-            "symmetry_deviation": self.deviation,
-            "optical_representation": self.representation(),
-            "modes": modes,
-        }
-        with replacing(path) as temporary:
-            Path(temporary).write_text(yaml.dump(content, sort_keys=False), encoding="utf-8")
+        content: dict[str, Any] = plain(
+            {
+                "units": {
+                    "frequency": "THz, negative if imaginary",
+                    "oscillator_strength": "e^2/amu",
+                    "symmetry_deviation": "angstrom",
+                },
+                "point_group": self.point_group,
+                "symmetry_deviation": self.deviation,
+                "optical_representation": self.representation(),
+                "modes": modes,
+            }
+        )
+        return content
 
 
 def check_primitive(phonon: Phonopy) -> None:
@@ -118,10 +129,13 @@ def check_primitive(phonon: Phonopy) -> None:
         phonopy's primitive cell is not the smallest.
 
     """
-    rotations = _symmetry(phonon).symmetry_operations["rotations"]
+    tolerance = phonon.primitive_symmetry.tolerance
+    rotations = _symmetry(phonon, tolerance).symmetry_operations["rotations"]
     if len(np.unique(rotations, axis=0)) != len(rotations):
         raise PhonopyEquivariantError(
-            "--irreps-table needs the primitive cell, and this one holds several; pass --pa auto."
+            "The table of irreps needs the primitive cell, and this one holds several; pass "
+            'primitive_matrix="auto", and leave away magnetic moments and masses that make it '
+            "larger."
         )
 
 
@@ -129,12 +143,14 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
     """Return the optical modes at Γ with labels and activities.
 
     Labels are phonopy's (Mulliken symbols in the conventional setting of spglib), of the group
-    that the crystal has within the tolerance of phonopy's search and that keeps its masses; where
-    the structure misses the group, modes of an irrep may be split and have no label. With χ the
-    character of modes under the rotations R of the point group, modes are infrared active if χ
-    contains a part of the vector, χ_v(R) = tr R, and Raman active if it contains a part of its
-    symmetric square, ½[(tr R)² + tr R²]. The three translations are left out by their
-    eigenvectors, whatever their frequencies.
+    that the crystal has within the tolerance of phonopy's search and that keeps its masses.
+    Magnetic moments play no part, because potentials know none. Where the structure misses the
+    group by so much that modes of an irrep are split, the group is the largest one whose irreps
+    the modes have, found within a smaller tolerance. With χ the character of modes under the
+    rotations R of the point group, modes are infrared active if χ contains a part of the vector,
+    χ_v(R) = tr R, and Raman active if it contains a part of its symmetric square,
+    ½[(tr R)² + tr R²]. The three translations are left out whatever their frequencies; parts of a
+    crystal that do not interact leave more modes at zero, and these are in the table.
 
     Where Born charges are set, |Σ_i Z_i e_i/√m_i|² is the oscillator strength.
 
@@ -147,88 +163,116 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
     if phonon.dynamical_matrix is None:
         raise PhonopyEquivariantError("The phonon object has no force constants; set them first.")
     check_primitive(phonon)
-    symmetry = _symmetry(phonon)
-    irreps, labels, sets = _labelled(phonon, symmetry)
+    symmetry, irreps, labels = _labelled(phonon)
     rotations = np.asarray(irreps.conventional_rotations, float)
     trace = np.trace(rotations, axis1=1, axis2=2)
     square = (trace**2 + np.trace(rotations @ rotations, axis1=1, axis2=2)) / 2
     gradients = _gradients(phonon, irreps)
     modes = []
-    for index in sets:
-        bands = [int(band) for band in irreps.band_indices[index]]
+    for index, columns in enumerate(irreps.band_indices):
+        if max(columns) < 3:
+            continue  # translations
+        frequency = float(np.mean(irreps.frequencies[columns]))
+        # phonopy counts translations where their zero frequency has its place
+        bands = [int(column) - (3 if frequency < 0 else 0) for column in columns]
         character = np.asarray(irreps.characters[index])
         active = [abs(np.mean(character.conj() * part)) > _ACTIVE for part in (trace, square)]
-        strength = None if gradients is None else float((gradients[bands] ** 2).sum())
+        strength = None if gradients is None else float((gradients[columns] ** 2).sum())
         modes.append(
             GammaMode(
                 tuple(bands),
-                float(np.mean(irreps.frequencies[bands])),
+                frequency,
                 labels[index] or "?",
                 bool(active[0]),
                 bool(active[1]),
                 strength,
             )
         )
-    found = operations(as_structure(phonon.primitive), **symmetry.symmetry_operations)
-    return GammaModes(str(symmetry.pointgroup_symbol), tuple(modes), float(found.deviation.max()))
+    space_group = operations(as_structure(phonon.primitive), **symmetry.symmetry_operations)
+    return GammaModes(
+        str(symmetry.pointgroup_symbol), tuple(modes), float(space_group.deviation.max())
+    )
 
 
-def _symmetry(phonon: Phonopy) -> Symmetry:
-    """Return phonopy's symmetry of the primitive cell, with isotopes as different atoms."""
-    if not masses_break_symmetry(phonon):
-        return phonon.primitive_symmetry
+class _Apart:
+    """A dynamical matrix whose translations at Γ lie far below all other modes.
+
+    They are an invariant space of every operation, so that irreps are not changed. At their own
+    frequency, which is zero to rounding, they may mix with modes of parts that do not interact.
+    """
+
+    def __init__(self, matrix: Any):
+        self._matrix = matrix
+        self.dynamical_matrix: ndarray | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._matrix, name)
+
+    def run(self, q: Any) -> None:
+        """Compute the matrix at Γ."""
+        self._matrix.run(q)
+        values = np.array(self._matrix.dynamical_matrix)
+        masses = self._matrix.primitive.masses
+        translations = np.kron(np.sqrt(masses / masses.sum())[:, None], np.eye(3))
+        optical = np.eye(len(values)) - translations @ translations.T
+        lowest = 1.0 + 2.0 * np.linalg.norm(values, 2)
+        inside = optical @ values @ optical
+        self.dynamical_matrix = inside - lowest * translations @ translations.T
+
+
+def _symmetry(phonon: Phonopy, tolerance: float) -> Symmetry:
+    """Return the symmetry of the primitive cell, with isotopes as different atoms."""
     primitive = phonon.primitive
+    isotopes = masses_break_symmetry(phonon)
     labelled = PhonopyAtoms(
-        numbers=kinds_of_atoms(primitive),
+        numbers=kinds_of_atoms(primitive) if isotopes else primitive.numbers,
         masses=primitive.masses,
         cell=primitive.cell,
         scaled_positions=primitive.scaled_positions,
     )
-    return Symmetry(labelled, phonon.primitive_symmetry.tolerance)
+    return Symmetry(labelled, tolerance)
 
 
-def _labelled(phonon: Phonopy, symmetry: Symmetry) -> tuple[IrReps, list[str | None], list[int]]:
-    """Return phonopy's irreps, their labels, and which sets of modes are optical."""
-    matrix = phonon.dynamical_matrix
-    assert matrix is not None
-    best: tuple[int, tuple[IrReps, list[str | None], list[int]]] | None = None
-    for tolerance in _TOLERANCES:
-        try:
-            irreps = IrReps(
-                matrix,
-                [0, 0, 0],
-                symmetry,
-                factor=phonon.unit_conversion_factor,
-                degeneracy_tolerance=tolerance,
+def _labelled(phonon: Phonopy) -> tuple[Symmetry, IrReps, list[str | None]]:
+    """Return the largest group whose irreps modes have, phonopy's irreps, and their labels."""
+    best: tuple[int, tuple[Symmetry, IrReps, list[str | None]]] | None = None
+    order = 0
+    for smaller in _SMALLER:
+        symmetry = _symmetry(phonon, phonon.primitive_symmetry.tolerance / smaller)
+        if len(symmetry.symmetry_operations["rotations"]) == order:
+            continue
+        order = len(symmetry.symmetry_operations["rotations"])
+        for tolerance in _TOLERANCES:
+            irreps = _irreps(phonon, symmetry, tolerance)
+            # phonopy has no public name for its labels
+            labels = list(irreps._ir_labels or [None] * len(irreps.band_indices))
+            unknown = sum(
+                label is None
+                for label, columns in zip(labels, irreps.band_indices, strict=True)
+                if max(columns) >= 3
             )
-        except RuntimeError as error:
-            raise PhonopyEquivariantError(
-                f"phonopy finds no irreps ({error}); try another --tolerance."
-            ) from error
-        optical = [
-            k for k, bands in enumerate(irreps.band_indices) if _is_optical(irreps, phonon, bands)
-        ]
-        # phonopy has no public name for its labels
-        labels = list(irreps._ir_labels or [None] * len(irreps.band_indices))
-        unknown = sum(labels[k] is None for k in optical)
-        if best is None or unknown < best[0]:
-            best = unknown, (irreps, labels, optical)
-        if unknown == 0:
-            break
+            if best is None or unknown < best[0]:
+                best = unknown, (symmetry, irreps, labels)
+            if unknown == 0:
+                return best[1]
     assert best is not None
     return best[1]
 
 
-def _is_optical(irreps: IrReps, phonon: Phonopy, bands: Any) -> bool:
-    """Return whether a set of modes holds more than translations of the crystal.
-
-    Where parts of the crystal do not interact, one set at zero frequency holds the translations
-    of every part, and those of the crystal among them.
-    """
-    roots = np.sqrt(phonon.primitive.masses / phonon.primitive.masses.sum())
-    vectors = np.asarray(irreps.eigenvectors)[:, bands].reshape(len(roots), 3, len(bands))
-    translations = (np.abs(np.einsum("i,iak->ak", roots, vectors)) ** 2).sum()
-    return bool(len(bands) - translations > _OPTICAL)
+def _irreps(phonon: Phonopy, symmetry: Symmetry, degeneracy: float) -> IrReps:
+    matrix: Any = _Apart(phonon.dynamical_matrix)
+    try:
+        return IrReps(
+            matrix,
+            [0, 0, 0],
+            symmetry,
+            factor=phonon.unit_conversion_factor,
+            degeneracy_tolerance=degeneracy,
+        )
+    except RuntimeError as error:
+        raise PhonopyEquivariantError(
+            f"phonopy finds no irreps ({error}); try another symprec=."
+        ) from error
 
 
 def _gradients(phonon: Phonopy, irreps: IrReps) -> Float[ndarray, "bands 3"] | None:
@@ -246,6 +290,6 @@ def _real(irreps: IrReps) -> ndarray:
     vectors = np.asarray(irreps.eigenvectors)
     real = np.zeros(vectors.shape)
     for bands in irreps.band_indices:
-        both = np.hstack([vectors[:, bands].real, vectors[:, bands].imag])
-        real[:, bands] = np.linalg.svd(both)[0][:, : len(bands)]
+        parts = np.hstack([vectors[:, bands].real, vectors[:, bands].imag])
+        real[:, bands] = np.linalg.svd(parts)[0][:, : len(bands)]
     return real

@@ -6,6 +6,7 @@ import dataclasses
 from typing import NamedTuple
 
 from phonopy_equivariant.features import Familiarity
+from phonopy_equivariant.results import Result
 
 # phonopy's default tolerance (Å): its own results on a structure this close to symmetric are right
 # to fewer digits than its files have.
@@ -13,41 +14,37 @@ CLOSE = 1e-5
 
 ISOTOPES = (
     "isotopes on equivalent sites: phonopy's mesh, group velocities and irreps would use a "
-    "symmetry that these masses break; make the Phonopy object with is_symmetry=False "
-    "(phonopy --nosym)"
+    "symmetry that these masses break; make the Phonopy object with is_symmetry=False"
 )
 
 
 class SymmetryReport(NamedTuple):
     """How well a structure obeys the symmetry that phonopy found within its tolerance."""
 
-    used: int  # operations that the structure obeys to rounding: only these fill force constants
-    found: int  # operations of phonopy's space group
-    deviation: float  # Å, by which the worst of them misses an atom, a cell vector or an image
+    used: int  # operations that the structure obeys to rounding; only these fill force constants
+    operations: int  # operations of phonopy's space group
+    deviation: float  # Å, largest distance by which one misses an atom, a cell vector or an image
     isotopes: bool  # whether masses break phonopy's space group
 
     def remarks(self) -> list[str]:
-        """Return what to tell a user who goes on with phonopy, if anything."""
+        """Return warnings for a user who goes on with phonopy; empty if there is nothing to say."""
         remarks = [ISOTOPES + "."] if self.isotopes else []
         if self.deviation > CLOSE:
             remarks.append(
                 f"the symmetry found within the tolerance misses atoms by up to "
                 f"{self.deviation:.1e} Å: force constants are those of the structure given, but "
-                "phonopy's mesh and irreps use that symmetry; lower the tolerance (symprec=, "
-                "--tolerance)."
+                "phonopy's mesh and irreps use that symmetry; lower symprec=."
             )
         return remarks
 
-    def line(self) -> str:
-        """Return one line of text."""
-        return (
-            f"symmetry             {self.used} of {self.found} operations used, largest deviation "
-            f"{self.deviation:.1e} Å"
-        )
+    def row(self) -> list[str]:
+        """Return a row of the report's table: label and text."""
+        used = f"{self.used} of {self.operations} operations used"
+        return ["symmetry", f"{used}, largest deviation {self.deviation:.1e} Å"]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CrystalReport:
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class CrystalReport(Result):
     """What every report says of a potential and a crystal.
 
     Parameters
@@ -83,20 +80,20 @@ class CrystalReport:
         """Distance (Å) by which the structure misses the symmetry that phonopy found."""
         return self.symmetry.deviation
 
-    def potential_line(self) -> str:
-        """Return one line of text on the potential."""
+    def potential_row(self) -> list[str]:
+        """Return a row of the table that names the potential."""
         label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
-        return f"potential            {label}"
+        return ["potential", label]
 
-    def equilibrium_lines(self) -> list[str]:
-        """Return two lines of text on force and stress."""
+    def equilibrium_rows(self) -> list[list[str]]:
+        """Return the rows of the table with residual force and stress."""
         return [
-            f"residual force       {self.residual_force:.1e} eV/Å",
-            f"residual stress      {self.residual_stress:.3f} GPa",
+            ["residual force", f"{self.residual_force:.1e} eV/Å"],
+            ["residual stress", f"{self.residual_stress:.3f} GPa"],
         ]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ForceConstantsReport(CrystalReport):
     """Diagnostics of one set of analytic force constants, taken before any projection.
 
@@ -125,20 +122,19 @@ class ForceConstantsReport(CrystalReport):
         """Whether the supercell holds the full range, so that D(q) is exact between its q too."""
         return self.inscribed_radius >= self.hessian_range
 
-    def lines(self) -> list[str]:
-        """Return the report as lines of text."""
-        radius = f"{self.inscribed_radius:.1f} Å"
+    def rows(self) -> list[list[str]]:
+        """Return labels and values."""
         reach = (
             f"holds the full range {self.hessian_range:.1f} Å: D(q) is exact at every q"
             if self.exact_everywhere
             else f"< range {self.hessian_range:.1f} Å: D(q) is exact at commensurate q"
         )
         return [
-            self.potential_line(),
-            f"method               {self.method}, {self.seconds:.2f} s",
-            self.symmetry.line(),
-            f"sum rule residual    {self.sum_rule:.1e} eV/Å²",
-            f"permutation residual {self.permutation:.1e} eV/Å²",
-            *self.equilibrium_lines(),
-            f"inscribed radius     {radius} {reach}",
+            self.potential_row(),
+            ["method", f"{self.method}, {self.seconds:.2f} s"],
+            self.symmetry.row(),
+            ["sum rule residual", f"{self.sum_rule:.1e} eV/Å²"],
+            ["permutation residual", f"{self.permutation:.1e} eV/Å²"],
+            *self.equilibrium_rows(),
+            ["inscribed radius", f"{self.inscribed_radius:.1f} Å {reach}"],
         ]

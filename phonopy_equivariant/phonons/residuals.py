@@ -45,8 +45,8 @@ def permutation_residual(
     order = np.argsort(keys)
     worst = 0.0
     for i, row in enumerate(compact):
-        wanted = _keys(home[i] + home[owner] - cells, np.full(len(owner), i), matrix)
-        place = order[np.searchsorted(keys, wanted, sorter=order)]
+        partner_keys = _keys(home[i] + home[owner] - cells, np.full(len(owner), i), matrix)
+        place = order[np.searchsorted(keys, partner_keys, sorter=order)]
         back = compact[owner, place].transpose(0, 2, 1)
         worst = max(worst, float(np.abs(row - back).max()))
     return worst

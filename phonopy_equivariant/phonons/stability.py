@@ -21,6 +21,7 @@ from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.phonons.cells import masses_break_symmetry, supercell_of_primitive
 from phonopy_equivariant.phonons.exact_images import ImageTable
@@ -32,8 +33,8 @@ from phonopy_equivariant.phonons.folding import (
     lowest_of_regions,
     triple,
 )
-from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY
+from phonopy_equivariant.results import Result
 from phonopy_equivariant.structure import inscribed_radius
 
 # THz; a supercell suffices if frequencies between its q are off by less. Potentials themselves are
@@ -43,8 +44,8 @@ SUFFICIENT = 0.1
 Mesh = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Stability:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Stability(Result):
     """Imaginary modes of a crystal, and whether its supercell suffices.
 
     Parameters
@@ -103,29 +104,29 @@ class Stability:
             return None
         return self.folding <= SUFFICIENT and not self.artefacts
 
-    def lines(self) -> list[str]:
-        """Return the report as lines of text; the last one says whether the supercell suffices."""
+    def rows(self) -> list[list[str]]:
+        """Return labels and values; the last row says whether the supercell suffices."""
         mesh = f"the {'×'.join(map(str, self.mesh))} mesh"
+        supercell = ["supercell", self._supercell()]
         if not self.imaginary:
-            return [
-                f"imaginary modes      none on {mesh}, at the q of the supercell and on the bands",
-                self._supercell(),
-            ]
-        result = [
-            f"lowest frequency     {self.lowest:.3g} THz (imaginary) at q = {_text(self.qpoint)}",
-            f"imaginary modes      {self._share()} of the modes on {mesh}; thermal properties "
-            "leave them out",
-            f"                     {self._verdict()}",
-        ]
-        result += [
-            f"                     {check.interpolated:.3g} THz at q = {_text(check.qpoint)} is an "
-            f"artefact of the supercell: {check.exact:.3g} THz in D(q) computed there"
+            where = f"none on {mesh}, at the q of the supercell and on the bands"
+            return [["imaginary modes", where], supercell]
+        lowest = f"{self.lowest:.3g} THz (imaginary) at q = {_text(self.qpoint)}"
+        share = f"{self._share()} of the modes on {mesh}; thermal properties leave them out"
+        artefacts = [
+            f"{check.interpolated:.3g} THz at q = {_text(check.qpoint)} is an artefact of the "
+            f"supercell: {check.exact:.3g} THz in D(q) computed there"
             for check in self.artefacts
         ]
-        return [*result, self._supercell()]
+        return [
+            ["lowest frequency", lowest],
+            ["imaginary modes", share],
+            *(["", text] for text in (self._verdict(), *artefacts)),
+            supercell,
+        ]
 
     def remarks(self) -> list[str]:
-        """Return what a user must know before using the frequencies, if anything."""
+        """Return warnings about imaginary modes; empty if there are none."""
         if not self.imaginary:
             return []
         mesh = "×".join(map(str, self.mesh))
@@ -148,28 +149,28 @@ class Stability:
                 "displace the atoms along the mode and relax"
             )
         return (
-            "an artefact of the supercell, D(q) computed there is stable: use --exact or a larger "
-            "--dim"
+            "an artefact of the supercell, D(q) computed there is stable: use exact=True or a "
+            "larger supercell="
         )
 
     def _supercell(self) -> str:
         if self.folding is None:
-            return "supercell            not checked between its q"
+            return "not checked between its q"
         if self.folding == 0:
-            return "supercell            suffices: D(q) is exact at every q"
+            return "suffices: D(q) is exact at every q"
         size = f"off by {self.folding:.2g} THz half-way between its q, at {_text(self.worst)}"
         if self.sufficient:
-            return f"supercell            suffices: frequencies are {size}"
+            return f"suffices: frequencies are {size}"
         cause = "" if self.folding > SUFFICIENT else ", and imaginary modes are its artefact"
         return (
-            f"supercell            does not suffice: frequencies are {size}{cause}; use a larger "
-            "--dim or --exact"
+            f"does not suffice: frequencies are {size}{cause}; use a larger "
+            "supercell= or exact=True"
         )
 
 
 def stability(
     phonon: Phonopy,
-    potential: Potential | None = None,
+    potential: PotentialLike | None = None,
     mesh: Mesh = 100.0,
     path: Float[ndarray, "q 3"] | None = None,
     max_memory: int = MAX_MEMORY,
@@ -205,6 +206,7 @@ def stability(
         No force constants, or a mesh that phonopy refuses.
 
     """
+    potential = None if potential is None else as_potential(potential)
     matrix = phonon.dynamical_matrix
     if matrix is None:
         raise PhonopyEquivariantError("The phonon object has no force constants; set them first.")
@@ -241,7 +243,7 @@ def stability(
 
 
 class _Sample(NamedTuple):
-    """Frequencies on a mesh, with weights, and at other q after those."""
+    """Frequencies at the q of a mesh, with weights, followed by those at further q."""
 
     qpoints: Float[ndarray, "q 3"]
     frequencies: Float[ndarray, "q bands"]  # THz
@@ -264,14 +266,14 @@ def _sample(
             f"phonopy refuses the mesh {mesh} ({error}); give three whole numbers, as in 20 20 20."
         ) from error
     on_mesh: Any = sampled.mesh
-    others = get_commensurate_points(supercell_of_primitive(phonon))
+    extra_qpoints = get_commensurate_points(supercell_of_primitive(phonon))
     if path is not None:
-        others = np.concatenate([others, path])
-    sampled.run_qpoints(others)
-    at_others: Any = sampled.qpoints
+        extra_qpoints = np.concatenate([extra_qpoints, path])
+    sampled.run_qpoints(extra_qpoints)
+    at_extra_qpoints: Any = sampled.qpoints
     return _Sample(
-        np.concatenate([on_mesh.qpoints, others]),
-        np.concatenate([on_mesh.frequencies, at_others.frequencies]),
+        np.concatenate([on_mesh.qpoints, extra_qpoints]),
+        np.concatenate([on_mesh.frequencies, at_extra_qpoints.frequencies]),
         np.asarray(on_mesh.weights),
         tuple(int(number) for number in on_mesh.mesh_numbers),
     )

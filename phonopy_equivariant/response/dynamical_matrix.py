@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy import ndarray
 
-from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_force_constants
-from phonopy_equivariant.structure import as_structure, masses_of
+from phonopy_equivariant.structure import StructureLike, as_structure, masses_of
 
 
 def dynamical_matrices(
-    potential: Potential,
-    primitive: Any,
+    potential: PotentialLike,
+    primitive: StructureLike,
     qpoints: Float[ndarray, "q 3"] | Sequence[Sequence[float]],
     max_memory: int = MAX_MEMORY,
 ) -> Complex[ndarray, "q columns columns"]:
@@ -29,9 +28,9 @@ def dynamical_matrices(
     Parameters
     ----------
     potential
-        From :func:`phonopy_equivariant.load_potential`.
+        From :func:`phonopy_equivariant.load_potential`, or the name of a model.
     primitive
-        phonopy's primitive cell, or ASE ``Atoms``, with masses.
+        The primitive cell, with masses.
     qpoints
         (n_q, 3) in units of the reciprocal vectors of ``primitive``.
     max_memory
@@ -50,12 +49,14 @@ def dynamical_matrices(
     """
     points = np.asarray(qpoints, float).reshape(-1, 3)
     masses_of(primitive)  # before anything is computed
-    force_constants = lattice_force_constants(potential, primitive, points, max_memory)
+    force_constants = lattice_force_constants(
+        as_potential(potential), primitive, points, max_memory
+    )
     return mass_weighted(primitive, points, force_constants)
 
 
 def mass_weighted(
-    primitive: Any,
+    primitive: StructureLike,
     qpoints: Float[ndarray, "q 3"],
     force_constants: Complex[ndarray, "q columns columns"],
 ) -> Complex[ndarray, "q columns columns"]:

@@ -13,25 +13,27 @@ interact; a strain does not act on any of them. Where it does act on one, C dive
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
-from ase.units import GPa
+from ase.units import GPa, _amu
 from jaxtyping import Array, Float
 from numpy import ndarray
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
 from phonopy_equivariant.response.bloch.lattice import lattice_response
+from phonopy_equivariant.response.elasticity import ElasticTensor
 from phonopy_equivariant.response.rounding import ROUNDING, ZONE_BOUNDARY, rounding_of
 from phonopy_equivariant.runtime.compilation import compiled
-from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.structure import Structure, StructureLike, as_structure, masses_of
 
 # xx, yy, zz, yz, xz, xy; shear strains are γ = 2ε
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -42,12 +44,10 @@ _STRAINS = np.array(
 
 # Pull of a strain on a free mode, in units of (rounding of Φ)·(cutoff), that rounding may leave.
 PULL_MARGIN = 10.0
+GRAM_PER_CM3 = _amu * 1e27  # amu/Å³ in g/cm³
+
 # Part of ∂²E/∂ε∂ε that rounding of weak modes may change.
 UNCERTAIN = 1e-3
-# A thousandth of the largest elastic constant: the stress above which a remark is made.
-STRESS_REMARK = 1e-3
-# eV/Å; pe.relax ends at 1e-4
-FORCE_REMARK = 1e-2
 
 
 class StrainResponse(NamedTuple):
@@ -59,33 +59,7 @@ class StrainResponse(NamedTuple):
     equilibrium: Equilibrium
 
 
-class ElasticTensor(NamedTuple):
-    """Elastic constants in GPa, Voigt's order xx, yy, zz, yz, xz, xy."""
-
-    clamped: Float[ndarray, "6 6"]  # atoms move with the cell
-    relaxed: Float[ndarray, "6 6"]  # atoms move to where forces vanish
-    internal_strain: Float[ndarray, "columns 6"]  # ∂²E/∂u∂ε, eV/Å
-    residual_force: float  # largest force on an atom, eV/Å
-    residual_stress: float  # largest component of the stress, GPa
-
-    def remarks(self) -> list[str]:
-        """Return sentences on residual stress and forces; none for a crystal at rest."""
-        remarks = []
-        if self.residual_stress > STRESS_REMARK * np.abs(self.clamped).max():
-            remarks.append(
-                f"The crystal is under a stress of {self.residual_stress:.3g} GPa: the constants "
-                "are second derivatives of the energy at this stress, not stress-strain "
-                "coefficients. Relax the cell first (pe.relax)."
-            )
-        if self.residual_force > FORCE_REMARK:
-            remarks.append(
-                f"Atoms are under forces up to {self.residual_force:.3g} eV/Å: the relaxed "
-                "constants are those of no state at rest. Relax the atoms first (pe.relax)."
-            )
-        return remarks
-
-
-def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
+def elastic_tensor(structure: StructureLike, potential: PotentialLike) -> ElasticTensor:
     """Return the elastic tensor of a crystal at rest.
 
     Second derivatives of the energy by strain. Under a residual stress these are not the
@@ -99,8 +73,10 @@ def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
 
     Parameters
     ----------
-    potential, primitive
-        A layered potential; a crystal, ASE's or phonopy's, without forces on its atoms.
+    structure
+        A crystal without forces on its atoms.
+    potential
+        A potential, or the name of a model.
 
     Raises
     ------
@@ -109,17 +85,19 @@ def elastic_tensor(potential: Potential, primitive: Any) -> ElasticTensor:
         couples to strain, so that elastic constants diverge; the relaxed tensor is not symmetric.
 
     """
-    structure = crystal_of(primitive)
-    response = strain_response(potential, structure, np.eye(6))
+    potential, crystal = as_potential(potential), crystal_of(structure)
+    response = strain_response(potential, crystal, np.eye(6))
     relaxed = response.clamped + response.internal.T @ response.displacements
     _check_symmetry(relaxed, response.clamped, potential.dtype)
-    scale = structure.volume * GPa
+    scale = crystal.volume * GPa
     return ElasticTensor(
         response.clamped / scale,
         relaxed / scale,
         response.internal,
         float(np.linalg.norm(response.equilibrium.forces, axis=1).max()),
         float(np.abs(response.equilibrium.stress).max() / GPa),
+        float(masses_of(crystal).sum() / crystal.volume) * GRAM_PER_CM3,
+        len(crystal.numbers) / crystal.volume,
     )
 
 
@@ -155,7 +133,7 @@ def strain_response(
     return StrainResponse(np.asarray(clamped, float), internal, displacements, response.equilibrium)
 
 
-def crystal_of(primitive: Any) -> Structure:
+def crystal_of(primitive: StructureLike) -> Structure:
     """Return the structure of a crystal; anything else raises."""
     structure = as_structure(primitive)
     if not structure.pbc.all():

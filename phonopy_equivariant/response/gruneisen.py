@@ -16,21 +16,25 @@ unitary diagonal U(η), which changes e†·dD·e by the expectation of a commut
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy import ndarray
 from phonopy.physical_units import get_physical_units
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
 from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.elastic import as_voigt, crystal_of, strain_response
 from phonopy_equivariant.response.rounding import ZONE_BOUNDARY, rounding_of
-from phonopy_equivariant.structure import Structure, masses_of
+from phonopy_equivariant.results import Result
+from phonopy_equivariant.structure import Structure, StructureLike, masses_of
 
 # Relative step of ω² below which modes count as degenerate: structures symmetric to 1e-7 Å.
 DEGENERACY = 1e-6
@@ -46,19 +50,47 @@ class Rounding(NamedTuple):
     slope: float  # of dω²/dη
 
 
-class GruneisenParameters(NamedTuple):
-    """Mode Grüneisen parameters; within a degenerate group they descend where ω² > 0."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class GruneisenParameters(Result):
+    """Mode Grüneisen parameters; within a degenerate group they descend where ω² > 0.
+
+    Parameters
+    ----------
+    qpoints
+        In units of the reciprocal vectors of the primitive cell.
+    frequencies
+        THz, ascending; imaginary ones are negative.
+    parameters
+        γ of each mode; nan where rounding hides it, so at Γ for acoustic modes.
+    strain, displacements
+        dε/dη, and how atoms follow it, du/dη (Å).
+
+    """
 
     qpoints: Float[ndarray, "q 3"]
-    frequencies: Float[ndarray, "q modes"]  # THz, ascending; imaginary ones negative
-    parameters: Float[ndarray, "q modes"]  # nan where rounding hides them, so at Γ for acoustic
-    strain: Float[ndarray, "3 3"]  # dε/dη
-    displacements: Float[ndarray, "atoms 3"]  # du/dη, Å
+    frequencies: Float[ndarray, "q modes"]
+    parameters: Float[ndarray, "q modes"]
+    strain: Float[ndarray, "3 3"]
+    displacements: Float[ndarray, "atoms 3"]
+
+    def columns(self) -> list[str]:
+        """Return the headings of the table."""
+        return ["q", "THz", "GRÜNEISEN"]
+
+    def rows(self) -> list[list[str]]:
+        """Return q, frequency and parameter of every mode."""
+        return [
+            [" ".join(f"{x:.4g}" for x in q), f"{frequency:.4f}", f"{parameter:.4f}"]
+            for q, frequencies, parameters in zip(
+                self.qpoints, self.frequencies, self.parameters, strict=True
+            )
+            for frequency, parameter in zip(frequencies, parameters, strict=True)
+        ]
 
 
 def gruneisen_parameters(
-    potential: Potential,
-    primitive: Any,
+    structure: StructureLike,
+    potential: PotentialLike,
     qpoints: Float[ndarray, "q 3"] | Sequence[Sequence[float]],
     strain: Float[ndarray, "3 3"] | None = None,
     relax: bool = True,
@@ -79,14 +111,14 @@ def gruneisen_parameters(
 
     Parameters
     ----------
+    structure
+        The primitive cell of a crystal, without forces on its atoms, with masses.
     potential
-        A layered potential. Bessel functions times the envelope are C³ at the cutoff; where the
-        envelope stands alone (C²: pair terms, ``apply_cutoff=False``) γ jumps there.
-    primitive
-        A crystal without forces on its atoms: ASE ``Atoms`` or phonopy's primitive cell, with
-        masses, or our own structure.
+        A potential, or the name of a model. Bessel functions times the envelope are C³ at the
+        cutoff; where the envelope stands alone (C²: pair terms, ``apply_cutoff=False``) γ jumps
+        there.
     qpoints
-        (n_q, 3) in units of the reciprocal vectors of ``primitive``.
+        (n_q, 3) in units of the reciprocal vectors of ``structure``.
     strain
         Symmetric ε per unit of η, taking vectors r to r·(1 + η ε). Default: 1/3, isotropic.
     relax
@@ -103,13 +135,13 @@ def gruneisen_parameters(
         The structure is not periodic in three directions; the strain is not symmetric.
 
     """
-    structure = crystal_of(primitive)
+    potential, crystal = as_potential(potential), crystal_of(structure)
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
-    motion = _motion(potential, structure, strain, relax)
+    motion = _motion(potential, crystal, strain, relax)
     # the zone boundary tells how large ω² and its derivative are, and so their rounding
     points = np.concatenate([ZONE_BOUNDARY, qpoints])
-    response = lattice_response(potential, structure, points, max_memory, motion=motion)
-    root = np.repeat(masses_of(primitive), 3) ** -0.5
+    response = lattice_response(potential, crystal, points, max_memory, motion=motion)
+    root = np.repeat(masses_of(crystal), 3) ** -0.5
     matrices, slopes = response.values * root[:, None] * root
     scale = slice(len(ZONE_BOUNDARY))
     rounding = Rounding(*(rounding_of(potential.dtype, x[scale]) for x in (matrices, slopes)))
@@ -174,4 +206,4 @@ def _modes(
 
 def _frequencies(squares: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
     """Return sign(ω²)·√|ω²| in THz from ω² in eV/Å²/amu."""
-    return np.sign(squares) * np.sqrt(np.abs(squares)) * get_physical_units().DefaultToTHz
+    return signed_root(squares) * get_physical_units().DefaultToTHz

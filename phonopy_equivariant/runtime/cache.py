@@ -9,19 +9,46 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # Functions that compile faster than this (s) are not worth a file.
 _MINIMUM_SECONDS = 0.3
 
 
+def quiet_xla() -> None:
+    """Silence XLA's log, which is read when JAX is imported; later this does nothing.
+
+    XLA reports two of its own tuning flags as missing from the processor, in pages of text, each
+    time it loads a function (seen in jaxlib 0.10.1). JAX's own default is 1, which a process that
+    runs this one may have handed down.
+    """
+    if "jaxlib" not in sys.modules and os.environ.get(_LOG_LEVEL, "1") == "1":
+        os.environ[_LOG_LEVEL] = "3"
+
+
+def enable_at_first_use() -> None:
+    """Keep compiled functions on disk unless the user has decided otherwise.
+
+    A process that imported JAX before this package, with XLA's log on, would be flooded by it
+    (:func:`quiet_xla`) and has to ask for the cache itself.
+    """
+    import jax
+
+    config: Any = jax.config
+    decided = os.environ.get(_LOG_LEVEL, "1") != "1"
+    if decided and not config.jax_compilation_cache_dir:
+        enable_compilation_cache()
+
+
 def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Make JAX keep compiled functions on disk; return the folder, or None if it cannot.
 
-    The command line calls this by default; a Python program may, best before it imports JAX
-    (later, XLA's log about loaded functions is long).
+    The package calls this when it first compiles, unless JAX was imported before it. A program
+    calls it to name a folder of its own.
 
     Parameters
     ----------
@@ -36,12 +63,9 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
         ``JAX_ENABLE_COMPILATION_CACHE=false``; the computation then runs without a cache.
 
     """
-    # XLA reports two of its own tuning flags as missing from the processor, in pages of text, each
-    # time it loads a function (seen in jaxlib 0.10.1); it reads the variable when JAX is imported.
-    # JAX's own default is 1, which a process that runs this one may have handed down.
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    quiet_xla()
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
@@ -55,6 +79,7 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
     if not os.access(path, os.W_OK | os.X_OK):
         return None
     config.update("jax_compilation_cache_dir", str(path))
+    compilation_cache.reset_cache()  # what was compiled before has settled that there is none
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         config.update("jax_persistent_cache_min_compile_time_secs", _MINIMUM_SECONDS)
     return path

@@ -17,6 +17,7 @@ import jax
 from jax._src import config as private  # nothing public is thread-local
 
 from phonopy_equivariant.runtime import programs
+from phonopy_equivariant.runtime.cache import enable_at_first_use
 from phonopy_equivariant.runtime.forks import check_process
 
 # On the CPU level 1 compiles forces in 0.8 of the time of the default and runs them as fast
@@ -116,6 +117,7 @@ class Compiled:
     def jitted(self) -> Any:
         """The function ``jax.jit`` made, for ``lower`` and the like inside 64-bit mode."""
         if self._jitted is None:
+            enable_at_first_use()
             self._jitted = jax.jit(
                 self._counted(), static_argnums=self._static, compiler_options=_options()
             )

@@ -1,4 +1,4 @@
-"""Batches made ahead: those of the next step, in a thread, while a device takes this one."""
+"""Make the batches of the next step in a thread while the device computes this step."""
 
 from __future__ import annotations
 
@@ -35,4 +35,4 @@ class Ahead:
         self._worker.shutdown(cancel_futures=True)
 
     def _draw(self, cursors: Cursors) -> list[Drawn]:
-        return [some.next(c) for some, c in zip(self._sets, cursors, strict=True)]
+        return [samples.next(c) for samples, c in zip(self._sets, cursors, strict=True)]

@@ -25,6 +25,8 @@ _ROOM = 1.25
 
 # Bytes of graphs, or of cells, of one set that stay in memory.
 _KEPT = 2**27
+# Bytes of an array beside its numbers; graphs of a few atoms have more of them than of numbers.
+_BESIDE = 250
 
 Sizes = Int[ndarray, "structures 2"]  # atoms and edges
 Made = TypeVar("Made")
@@ -39,12 +41,15 @@ class Budget(NamedTuple):
 
 
 def labelled_graph(potential: Potential, record: Record) -> jraph.GraphsTuple:
-    """Return a record's graph with its labels, zeros where it has none, and which it has.
+    """Return a record's graph with its labels; its ``share`` is 1 for each label the record has.
+
+    A label that the record lacks is zero in the graph, and so is its share.
 
     Raises
     ------
     PhonopyEquivariantError
-        Overlapping atoms or an element the potential does not know, by file and index.
+        Atoms overlap, or the potential does not know an element; the message gives the file and
+        the index of the record.
 
     """
     try:
@@ -55,7 +60,7 @@ def labelled_graph(potential: Potential, record: Record) -> jraph.GraphsTuple:
     periodic = bool(record.structure.pbc.all())
     forces = np.zeros((atoms, 3)) if record.forces is None else record.forces
     stress = np.zeros((3, 3)) if record.stress is None else record.stress
-    known = {
+    has_label = {
         "energy": record.energy is not None,
         "forces": record.forces is not None,
         "stress": record.stress is not None and periodic,
@@ -68,7 +73,7 @@ def labelled_graph(potential: Potential, record: Record) -> jraph.GraphsTuple:
             "volume": np.array([record.structure.volume or 1.0]),
             "energy": np.array([0.0 if record.energy is None else record.energy]),
             "stress": stress[None],
-            "share": {name: np.array([float(value)]) for name, value in known.items()},
+            "share": {name: np.array([float(value)]) for name, value in has_label.items()},
         },
     )
 
@@ -80,10 +85,10 @@ def is_gamma(record: Record) -> bool:
 
 
 class Kept(Generic[Made]):
-    """What a function makes of places: as much as there is room for is made once, the rest again.
+    """Values of a function of places, kept in memory as far as there is room.
 
-    A place that is not kept is not kept later either: an epoch comes to every place once, so that
-    throwing one out for another would save nothing.
+    Values that do not fit are made anew each time. No value is thrown out for another: an epoch
+    comes to every place once, so that exchanging values would save nothing.
     """
 
     def __init__(self, make: Callable[[int], Made], room: int = _KEPT):
@@ -93,8 +98,11 @@ class Kept(Generic[Made]):
     def __getitem__(self, place: int) -> Made:
         if place in self._values:
             return self._values[place]
-        value = self._make(place)
-        size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(value))
+        return self.offered(place, self._make(place))
+
+    def offered(self, place: int, value: Made) -> Made:
+        """Return the value of a place, and keep it if there is room."""
+        size = sum(np.asarray(leaf).nbytes + _BESIDE for leaf in jax.tree.leaves(value))
         if size <= self._room:
             self._room -= size
             self._values[place] = value
@@ -116,8 +124,8 @@ class Graphs:
     def __init__(self, potential: Potential, records: Sequence[Record]):
         self._graphs = Kept(lambda place: labelled_graph(potential, records[place]))
         sizes, shares = [], []
-        for place in range(len(records)):
-            graph = self[place]
+        for place, record in enumerate(records):
+            graph = self._graphs.offered(place, labelled_graph(potential, record))
             sizes.append([int(graph.n_node[0]), int(graph.n_edge[0])])
             shares.append([bool(graph.globals["share"][name][0]) for name in GRAPH_TERMS])
         self.sizes: Sizes = np.array(sizes, int).reshape(-1, 2)
@@ -179,7 +187,10 @@ def with_samples(
     term: HessianTerm,
     generator: np.random.Generator,
 ) -> jraph.GraphsTuple:
-    """Return a structure with random directions and what the Hessian gives along them."""
+    """Return a structure with random directions and the Hessian's values along them.
+
+    The estimator of the term decides the values: u·H·v of pairs of directions, or H·v.
+    """
     atoms = int(graph.n_node[0])
     matrix = np.zeros((3 * atoms, 3 * atoms)) if hessian is None else hessian
     if term.estimator == "pairs":
@@ -195,8 +206,8 @@ def with_samples(
     if term.estimator == "probes":
         right = generator.choice([-1.0, 1.0], (atoms, term.samples, 3))
     else:
-        chosen = generator.choice(atoms, term.samples, replace=term.samples > atoms)
-        right = _one_atom(atoms, np.repeat(chosen, 3), np.tile(np.eye(3), (term.samples, 1)))
+        sampled_atoms = generator.choice(atoms, term.samples, replace=term.samples > atoms)
+        right = _one_atom(atoms, np.repeat(sampled_atoms, 3), np.tile(np.eye(3), (term.samples, 1)))
     products = (matrix @ _flat(right)).reshape(atoms, 3, -1).transpose(0, 2, 1)
     return graph._replace(nodes=graph.nodes | {"right": right, "products": products})
 
@@ -205,10 +216,12 @@ def _flat(directions: Float[ndarray, "atoms samples 3"]) -> Float[ndarray, "colu
     return directions.transpose(0, 2, 1).reshape(-1, directions.shape[1])
 
 
-def _one_atom(atoms: int, chosen: ndarray, vectors: ndarray) -> Float[ndarray, "atoms samples 3"]:
-    """Return displacements of one atom each."""
-    result = np.zeros((atoms, len(chosen), 3))
-    result[chosen, np.arange(len(chosen))] = vectors
+def _one_atom(
+    atoms: int, atom_indices: ndarray, vectors: ndarray
+) -> Float[ndarray, "atoms samples 3"]:
+    """Return displacement patterns that move one atom each, by one of ``vectors``."""
+    result = np.zeros((atoms, len(atom_indices), 3))
+    result[atom_indices, np.arange(len(atom_indices))] = vectors
     return result
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import yaml
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.training.parsing import build
 
 Kind = Literal["squared", "mae", "huber"]
@@ -266,18 +266,18 @@ class TrainingConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Refuse a configuration that cannot be trained."""
         if (self.model is None) == (not self.finetune_from):
             raise PhonopyEquivariantError(
                 "Give either model (random weights) or finetune_from (a potential), not both."
             )
         if not self.sets:
             raise PhonopyEquivariantError("sets: empty; name at least one file of records.")
-        for some in self.sets:
-            unknown = set(some.terms) - set(self.loss.terms)
+        for set_config in self.sets:
+            unknown = set(set_config.terms) - set(self.loss.terms)
             if unknown:
                 raise PhonopyEquivariantError(
-                    f"sets: {some.path} takes part in {min(unknown)!r}, which loss does not "
+                    f"sets: {set_config.path} takes part in {min(unknown)!r}, which loss does not "
                     f"have; its terms are {', '.join(self.loss.terms)}."
                 )
         _at_least(0, {name: getattr(self, name) for name in ("seed", "patience")})
@@ -308,7 +308,7 @@ def read_config(path: str | os.PathLike[str]) -> TrainingConfig:
             f"Cannot read {path}: {error.strerror}; give the YAML file of a training."
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error, 300)
         raise PhonopyEquivariantError(f"{path}: not valid YAML ({reason}).") from error
     try:
         return make_config(values, path.absolute().parent)
@@ -321,11 +321,13 @@ def make_config(values: Any, folder: Path) -> TrainingConfig:
     config: TrainingConfig = build(TrainingConfig, values, "")
     sets = tuple(
         dataclasses.replace(
-            some,
-            path=str(folder / Path(some.path).expanduser()),
-            valid_path=str(folder / Path(some.valid_path).expanduser()) if some.valid_path else "",
+            set_config,
+            path=str(folder / Path(set_config.path).expanduser()),
+            valid_path=str(folder / Path(set_config.valid_path).expanduser())
+            if set_config.valid_path
+            else "",
         )
-        for some in config.sets
+        for set_config in config.sets
     )
     start = config.finetune_from
     if start and (folder / Path(start).expanduser()).exists():
@@ -336,7 +338,7 @@ def make_config(values: Any, folder: Path) -> TrainingConfig:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(some) for key, some in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(some) for some in value]
+        return [_plain(item) for item in value]
     return value

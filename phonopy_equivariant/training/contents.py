@@ -1,11 +1,11 @@
-"""What the sets of a training have data for: told, and held against what the loss compares."""
+"""Report how many records of a training have data for each term of the loss, and check this."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from phonopy_equivariant.data.files import data_names
+from phonopy_equivariant.data.formats import data_names
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.training.config import SetConfig, TrainingConfig
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 _KEYS = {"energy": "energy_key", "forces": "forces_key", "stress": "stress_key"}
 
 
-def contents(training: Mapping[str, Samples], held: Mapping[str, Samples]) -> list[str]:
-    """Return a line for each set: how many of its records have data for each term."""
+def contents(training: Mapping[str, Samples], validation: Mapping[str, Samples]) -> list[str]:
+    """Return a line for each set with the number of records that have data for each term."""
     lines = []
     for name, samples in training.items():
         line = f"{name}: {_counted(samples)} for training"
-        lines.append(f"{line}; {_counted(held[name])} for validation" if name in held else line)
+        lines.append(
+            f"{line}; {_counted(validation[name])} for validation" if name in validation else line
+        )
     return lines
 
 
@@ -33,39 +35,41 @@ def _counted(samples: Samples) -> str:
 def check_terms(
     config: TrainingConfig,
     training: Mapping[str, Samples],
-    held: Mapping[str, Samples],
+    validation: Mapping[str, Samples],
     report: Callable[[str], None],
 ) -> None:
     """Refuse a term of the loss that no record has data for.
 
-    Where only records held out have data, or only some sets that name the term do, ``report`` is
-    told.
+    ``report`` gets a line if only validation records have data for a term, or if a set that names
+    the term has none.
 
     Raises
     ------
     PhonopyEquivariantError
-        The term, the file, and the names in it.
+        No record has data for a term; the message gives the files and the names of their data.
 
     """
     for term in config.loss.terms:
-        counts = {name: some.counts.get(term, 0) for name, some in training.items()}
-        validated = sum(some.counts.get(term, 0) for some in held.values())
+        counts = {name: samples.counts.get(term, 0) for name, samples in training.items()}
+        validated = sum(samples.counts.get(term, 0) for samples in validation.values())
         sets = [s for s in config.sets if term in (s.terms or config.loss.terms)]
         if not any(counts.values()) and not validated:
             raise PhonopyEquivariantError(_nothing(term, sets))
         if not any(counts.values()):
             report(f"loss.{term}: no training record has data for it; it is validated only.")
-        for some, count in zip(config.sets, counts.values(), strict=True):
-            if term in some.terms and not count and any(counts.values()):
-                report(f"{some.path}: named for {term}, but no training record has data for it.")
+        for set_config, count in zip(config.sets, counts.values(), strict=True):
+            if term in set_config.terms and not count and any(counts.values()):
+                report(
+                    f"{set_config.path}: named for {term}, but no training record has data for it."
+                )
 
 
 def _nothing(term: str, sets: list[SetConfig]) -> str:
-    paths = ", ".join(some.path for some in sets) or "any set"
+    paths = ", ".join(set_config.path for set_config in sets) or "any set"
     text = f"loss.{term}: no record of {paths} has data for it; "
-    for some in sets if term in _KEYS else ():
-        reading = {k: v for k, v in some.options.items() if k != "unsound"}
-        names = data_names(some.path, **reading)
+    for set_config in sets if term in _KEYS else ():
+        reading = {k: v for k, v in set_config.options.items() if k != "unsound"}
+        names = data_names(set_config.path, **reading)
         if names:
             return (
                 f"{text}the names there are {', '.join(names)}: say which by options: "

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.load import load_potential
@@ -59,32 +59,42 @@ def initial_potential(
     return _from_scratch(values, config, records)
 
 
-def refit_energies(potential: Potential, records: Sequence[Record]) -> Potential:
+def refit_energies(
+    potential: Potential, sets: Sequence[tuple[Sequence[Record], Graphs]]
+) -> Potential:
     """Return the potential with energies of free atoms shifted to suit records with energies.
 
-    The shifts x_z are the :func:`.reference_energies` of E - E_model: an element with isolated
-    atoms in the data gets their energy; for the others they minimise
-    sum |E - E_model - sum_z n_z x_z|², smallest norm where the data leave a choice, as a single
-    compound does. Forces do not change.
+    The shifts x_z are the :func:`.reference_energies` of E - E_model. An element with isolated
+    atoms in the data gets the shift of these atoms. The shifts of the other elements minimise
+    sum |E - E_model - sum_z n_z x_z|²; if the data leave a choice, as a single compound does, the
+    shifts of smallest norm are taken. Forces do not change. A set is its records and their graphs.
     """
-    known = [k for k, record in enumerate(records) if record.energy is not None]
-    if not known:
+    labelled = [(records, graphs, np.flatnonzero(graphs.has["energy"])) for records, graphs in sets]
+    if not any(len(places) for _, _, places in labelled):
         return potential
-    labelled = Selection(records, known)
-    graphs = Graphs(potential, labelled)
-    size = budget(graphs.sizes, 4)
-    predicted = np.zeros(len(labelled))
-    for chosen in fill(range(len(labelled)), graphs.sizes, size):
-        parts = [graphs[k] for k in chosen.tolist()]
-        batch = pack(parts, size, parts[0])
-        values = np.asarray(_energies(potential.model, potential.params, batch), float)
-        predicted[chosen] = values[: len(chosen)]
-    found = reference_energies(
+    shift_of_element = reference_energies(
         dataclasses.replace(record, energy=(record.energy or 0.0) - value)
-        for record, value in zip(labelled, predicted.tolist(), strict=True)
+        for records, graphs, places in labelled
+        for record, value in zip(
+            Selection(records, places), _predicted(potential, graphs, places), strict=True
+        )
     )
-    shifts = np.array([found.get(z, 0.0) for z in potential.species])
+    shifts = np.array([shift_of_element.get(z, 0.0) for z in potential.species])
     return dataclasses.replace(potential, params=_shifted(potential, shifts))
+
+
+def _predicted(potential: Potential, graphs: Graphs, places: Int[ndarray, " k"]) -> list[float]:
+    """Return the energies (eV) that a potential gives to the structures at places."""
+    if not len(places):
+        return []
+    size = budget(graphs.sizes, 4)
+    predicted: list[float] = []
+    for batch in fill(places.tolist(), graphs.sizes, size):
+        parts = [graphs[k] for k in batch.tolist()]
+        packed = pack(parts, size, parts[0])
+        values = np.asarray(_energies(potential.model, potential.params, packed), float)
+        predicted += values[: len(parts)].tolist()
+    return predicted
 
 
 def _from_scratch(
@@ -100,9 +110,9 @@ def _from_scratch(
     # YAML has lists only, a configuration tuples only
     values = {key: tuple(x) if isinstance(x, list) else x for key, x in values.items()}
     plain = kind.from_dict(values)  # refuses unknown keys
-    some = records[:: max(1, len(records) // _COUNTED)]
+    sample = records[:: max(1, len(records) // _COUNTED)]
     if "avg_num_neighbors" in fields:
-        values.setdefault("avg_num_neighbors", max(average_neighbours(some, plain.cutoff), 1.0))
+        values.setdefault("avg_num_neighbors", max(average_neighbours(sample, plain.cutoff), 1.0))
     if "scale" in fields:
         values.setdefault("scale", summarise(records).force_rms or 1.0)
     return random_potential(kind.from_dict(values), config.seed, config.dtype)
@@ -110,17 +120,17 @@ def _from_scratch(
 
 def _shifted(potential: Potential, shifts: Float[ndarray, " species"]) -> Params:
     """Return the parameters with energies of free atoms shifted."""
-    found = []
+    shapes = []
 
     def shift(path: Any, leaf: Array) -> Array:
         if jax.tree_util.keystr(path[-1:], simple=True) != ATOMIC_ENERGIES:
             return leaf
-        found.append(leaf.shape)
+        shapes.append(leaf.shape)
         with x64_mode():
             return jnp.asarray(np.asarray(leaf, float) + shifts.reshape(leaf.shape), leaf.dtype)
 
     params: Params = jax.tree_util.tree_map_with_path(shift, potential.params)
-    if len(found) != 1:
+    if len(shapes) != 1:
         raise PhonopyEquivariantError(
             "This architecture has no energies of free atoms to fit; set energies: keep."
         )

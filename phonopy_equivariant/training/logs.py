@@ -30,7 +30,7 @@ class Logs:
         self._columns = list(columns)
         self._path = folder / "log.csv"
         self._writer = _event_writer(folder / "tensorboard", step) if tensorboard else None
-        write_atomically(self._path, self._kept(step).encode())
+        write_atomically(self._path, self._rows_up_to(step).encode())
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append a row."""
@@ -44,20 +44,20 @@ class Logs:
                     self._writer.add_scalar(key, value, int(row["step"]))
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Close TensorBoard's file, if there is one."""
         if self._writer is not None:
             self._writer.close()
 
-    def _kept(self, step: int) -> str:
-        """Return the file's rows up to a step, as text, header included."""
-        kept: list[Mapping[str, Any]] = []
+    def _rows_up_to(self, step: int) -> str:
+        """Return the header and the file's rows up to a step, as text."""
+        rows: list[Mapping[str, Any]] = []
         if step and self._path.exists():
             with open(self._path, newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if _step(row) <= step]
+                rows = [row for row in csv.DictReader(file) if _step(row) <= step]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(rows)
         return text.getvalue()
 
 

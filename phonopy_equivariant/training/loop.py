@@ -59,7 +59,7 @@ class Report(NamedTuple):
     values: dict[str, float]
 
 
-class Result(NamedTuple):
+class TrainingResult(NamedTuple):
     """What a training leaves behind."""
 
     potential: Potential  # the best on validation; the last without
@@ -78,24 +78,25 @@ def train(
     callback: Callable[[Report], None] | None = None,
     restart: bool = False,
     report: Callable[[str], None] = _log,
-) -> Result:
+) -> TrainingResult:
     """Train a potential; continue a run that was interrupted, as if it had not been.
 
     Parameters
     ----------
     config
-        A YAML file, or what :func:`~phonopy_equivariant.training.config.read_config` makes of it.
+        A YAML file, or the configuration that
+        :func:`~phonopy_equivariant.training.config.read_config` returns.
     callback
         Called with a :class:`Report` after steps that are logged or validated.
     restart
         Begin anew where the output folder holds an unfinished run.
     report
-        Is told, in one line each, of records that are left out and of what is odd in the data; by
-        default the logger ``phonopy_equivariant`` is.
+        Called with one line for each record that is left out and each oddity of the data; by
+        default the line goes to the logger ``phonopy_equivariant``.
 
     Returns
     -------
-    Result
+    TrainingResult
         The best potential and its checkpoint. The output folder has ``best.npz`` and
         ``last.npz`` for ``load_potential``, ``state.npz`` to go on from, ``config.yaml`` and
         ``log.csv``.
@@ -103,12 +104,12 @@ def train(
     Raises
     ------
     PhonopyEquivariantError
-        Data that cannot be read or used, a term of the loss that no record has data for, an output
-        folder of another training, or a loss that is no longer a number.
+        Data cannot be read or used, a term of the loss has no data, the output folder holds
+        another training, or the loss is no longer a number.
 
     """
-    some = config if isinstance(config, TrainingConfig) else read_config(config)
-    trainer = Trainer(some, restart, report)
+    settings = config if isinstance(config, TrainingConfig) else read_config(config)
+    trainer = Trainer(settings, restart, report)
     try:
         return trainer.run(callback or (lambda report: None))
     finally:
@@ -143,29 +144,32 @@ class Trainer:
         self._mesh = gradients.device_mesh()
         self._names = set_names(config.sets)
         self._devices = 1 if self._mesh is None else self._mesh.size
-        found = [
-            read_set(some, config.loss.terms, config.seed, k, report)
-            for k, some in enumerate(config.sets)
+        record_sets = [
+            read_set(set_config, config.loss.terms, config.seed, k, report)
+            for k, set_config in enumerate(config.sets)
         ]
-        data = tuple(some.fingerprint for some in found)
+        data = tuple(record_set.fingerprint for record_set in record_sets)
         self._origin = Origin(config.to_dict(), data, self._devices)
         resumed = (self._folder / STATE).exists() and not restart
         if resumed:
             _check_same(load_origin(self._folder / STATE), self._origin, self._folder)
-        everything = Union([some.training for some in found])
-        held_out = Union([some.held for some in found])
+        everything = Union([record_set.training for record_set in record_sets])
+        held_out = Union([record_set.validation for record_set in record_sets])
         self._potential = initial_potential(config, everything, held_out)
-        self._sets = [self._samples(k, some.training) for k, some in enumerate(found)]
+        self._sets = [
+            self._samples(k, record_set.training) for k, record_set in enumerate(record_sets)
+        ]
         self._validation = {
-            self._names[k]: self._samples(k, some.held, held_out=True)
-            for k, some in enumerate(found)
-            if len(some.held)
+            self._names[k]: self._samples(k, record_set.validation, held_out=True)
+            for k, record_set in enumerate(record_sets)
+            if len(record_set.validation)
         }
         training = dict(zip(self._names, self._sets, strict=True))
         self.contents = contents(training, self._validation)
         check_terms(config, training, self._validation, report)
         if not resumed and config.energies == "refit" and config.loss.energy is not None:
-            self._potential = refit_energies(self._potential, everything)
+            every = [(samples.records, samples.graphs) for samples in self._sets]
+            self._potential = refit_energies(self._potential, every)
         self._levels = sorted({record.level for record in everything} - {""})
         self._columns = _columns("train", training) + _columns("valid", self._validation)
         if not self._validation and (config.patience or config.optimiser.schedule == "plateau"):
@@ -177,7 +181,7 @@ class Trainer:
         self._open(resumed)
         self._ahead = Ahead(self._sets)
 
-    def run(self, callback: Callable[[Report], None]) -> Result:
+    def run(self, callback: Callable[[Report], None]) -> TrainingResult:
         """Take the steps that are left; save the state on the way out, whatever the reason."""
         saved = logged = self.progress.step
         before = time.perf_counter()
@@ -237,12 +241,12 @@ class Trainer:
     def _gradient(self, batches: list[list[Microbatch]]) -> tuple[Any, dict[str, Any], Params]:
         """Return loss, metrics by set and term, and gradient, summed over all sets."""
         total, metrics = None, dict[str, Any]()
-        for name, some in zip(self._names, batches, strict=True):
-            for loss, batch in some:
-                found = gradients.loss_and_gradient(
+        for name, set_batches in zip(self._names, batches, strict=True):
+            for loss, batch in set_batches:
+                result = gradients.loss_and_gradient(
                     self._potential.model, loss, self._mesh, self.state.params, batch
                 )
-                (value, sums), gradient = found
+                (value, sums), gradient = result
                 part = (value, gradient)
                 total = part if total is None else gradients.accumulate(total, part)
                 _add(metrics, name, sums)
@@ -253,12 +257,12 @@ class Trainer:
         """Return loss and metrics of the averaged weights on the validation sets."""
         metrics: dict[str, Any] = {}
         value = 0.0
-        for name, some in self._validation.items():
-            for loss, batch in some.all():
-                found, sums = gradients.loss_alone(
+        for name, samples in self._validation.items():
+            for loss, batch in samples.all():
+                batch_loss, sums = gradients.loss_alone(
                     self._potential.model, loss, self._mesh, state.average, batch
                 )
-                value += float(found)
+                value += float(batch_loss)
                 _add(metrics, name, sums)
         return {"valid_loss": value} | _readable("valid", metrics)
 
@@ -278,13 +282,13 @@ class Trainer:
         return 0 < self.config.patience <= self.progress.waiting
 
     def _samples(self, index: int, records: Sequence[Record], held_out: bool = False) -> Samples:
-        config, some = self.config, self.config.sets[index]
-        if held_out and some.valid_path:
-            some = dataclasses.replace(some, path=some.valid_path)
+        config, set_config = self.config, self.config.sets[index]
+        if held_out and set_config.valid_path:
+            set_config = dataclasses.replace(set_config, path=set_config.valid_path)
         return Samples(
             self._potential,
             records,
-            some,
+            set_config,
             config.loss,
             config.seed,
             index,
@@ -292,7 +296,7 @@ class Trainer:
         )
 
     def _open(self, resumed: bool) -> None:
-        """Make the folder, or take up what an earlier run left in it."""
+        """Make the output folder; a resumed run takes up the state of an earlier run in it."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -338,9 +342,9 @@ class Trainer:
             reference=None,
         )
 
-    def _result(self) -> Result:
+    def _result(self) -> TrainingResult:
         path = self._folder / (BEST if self._validation else LAST)
-        return Result(
+        return TrainingResult(
             load_potential(path, self.config.dtype),
             path,
             self.progress.step,
@@ -367,28 +371,31 @@ def _readable(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _columns(kind: str, sets: dict[str, Samples]) -> list[str]:
     """Return the columns of the log for the terms of each set."""
-    return [f"{kind}/{name}/{term}" for name, some in sets.items() for term in some.loss.terms]
+    return [
+        f"{kind}/{name}/{term}" for name, samples in sets.items() for term in samples.loss.terms
+    ]
 
 
-def _check_same(before: Origin, now: Origin, folder: Path) -> None:
-    """Refuse to continue a run with other settings, data or devices than it began with.
+def _check_same(before: Origin, current: Origin, folder: Path) -> None:
+    """Refuse to continue a run whose settings, data or devices have changed.
 
     A state without fingerprints of the data does not get this far, see :func:`load_origin`.
     """
-    for key, value in now.config.items():
+    for key, value in current.config.items():
         if key not in FREE and before.config.get(key) != value:
             raise PhonopyEquivariantError(
                 f"{folder} holds a training with another {key}; set it back, choose another "
-                "output, or begin anew with --restart."
+                "output, or begin anew with restart=True."
             )
-    for some, old, new in zip(now.config["sets"], before.data, now.data, strict=True):
+    for source, old, new in zip(current.config["sets"], before.data, current.data, strict=True):
         if old != new:
             raise PhonopyEquivariantError(
-                f"{folder} holds a training with other data: the records of {some['path']} have "
-                "changed; put them back, choose another output, or begin anew with --restart."
+                f"{folder} holds a training with other data: the records of {source['path']} have "
+                "changed; put them back, choose another output, or begin anew with restart=True."
             )
-    if before.devices != now.devices:
+    if before.devices != current.devices:
         raise PhonopyEquivariantError(
-            f"{folder} holds a training on {before.devices} devices, now there are {now.devices}; "
-            "use as many, choose another output, or begin anew with --restart."
+            f"{folder} holds a training on {before.devices} devices, now there are "
+            f"{current.devices}; use as many, choose another output, or begin anew with "
+            "restart=True."
         )

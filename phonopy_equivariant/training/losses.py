@@ -17,12 +17,12 @@ derivatives of the energy, and no gradient is needed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jraph
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import graph_of_node, node_energies
@@ -65,7 +65,7 @@ def graph_loss(
         the data.
 
     """
-    evaluated = _Evaluated(model, loss, params, graph)
+    evaluated = _evaluate(model, loss, params, graph)
     total, metrics = jnp.zeros(()), {}
     for name, function in _TERMS.items():
         term = getattr(loss, name)
@@ -76,48 +76,49 @@ def graph_loss(
     return total, metrics
 
 
-class _Evaluated:
-    """Energies (graphs,), gradient and virial of a batch, and Hessian samples where asked for."""
+class Evaluated(NamedTuple):
+    """What the terms of a loss are made of; None where no term asks for it."""
 
-    energies: Any
-    gradient: Any
-    virial: Any
-    samples: Any
+    owner: Int[Array, " nodes"]  # graph of each node
+    energies: Float[Array, " graphs"] | None
+    gradient: Float[Array, "nodes 3"] | None = None
+    virial: Float[Array, "graphs 3 3"] | None = None
+    samples: Float[Array, "..."] | None = None  # of the Hessian
 
-    def __init__(
-        self, model: LayeredModel, loss: LossConfig, params: Params, graph: jraph.GraphsTuple
-    ):
-        self.owner = graph_of_node(graph)
-        strain = None if loss.stress is None else jnp.zeros_like(graph.globals["cell"])
 
-        def energies(positions: Array, strain: Array | None) -> Array:
-            site = node_energies(model, params, graph, positions, strain)
-            return jax.ops.segment_sum(site, self.owner, len(graph.n_node))
+def _evaluate(
+    model: LayeredModel, loss: LossConfig, params: Params, graph: jraph.GraphsTuple
+) -> Evaluated:
+    owner, positions = graph_of_node(graph), graph.nodes["positions"]
+    strain = None if loss.stress is None else jnp.zeros_like(graph.globals["cell"])
 
-        def gradient(positions: Array) -> tuple[Array, tuple[Array | None, Array]]:
-            def total(positions: Array, strain: Array | None) -> tuple[Array, Array]:
-                values = energies(positions, strain)
-                return values.sum(), values
+    def energies(positions: Array, strain: Array | None = None) -> Array:
+        site = node_energies(model, params, graph, positions, strain)
+        return jax.ops.segment_sum(site, owner, len(graph.n_node))
 
-            wanted = (0,) if strain is None else (0, 1)
-            slopes, values = jax.grad(total, wanted, has_aux=True)(positions, strain)
-            return slopes[0], (None if strain is None else slopes[1], values)
+    def gradient(positions: Array) -> tuple[Array, tuple[Array | None, Array]]:
+        def total(positions: Array, strain: Array | None) -> tuple[Array, Array]:
+            values = energies(positions, strain)
+            return values.sum(), values
 
-        positions = graph.nodes["positions"]
-        hessian = loss.hessian
-        if hessian is not None and hessian.estimator == "pairs":
-            self.samples = _second_derivatives(
-                lambda x: energies(x, None), positions, graph.nodes["left"], graph.nodes["right"]
-            )
-        if hessian is not None and hessian.estimator != "pairs":
-            # the gradient of the other terms comes with the products
-            self.gradient, self.samples, (self.virial, self.energies) = _products(
-                gradient, positions, graph.nodes["right"]
-            )
-        elif loss.forces is None and loss.stress is None:
-            self.energies = energies(positions, None) if loss.energy is not None else None
-        else:
-            self.gradient, (self.virial, self.energies) = gradient(positions)
+        argument_numbers = (0,) if strain is None else (0, 1)
+        slopes, values = jax.grad(total, argument_numbers, has_aux=True)(positions, strain)
+        return slopes[0], (None if strain is None else slopes[1], values)
+
+    estimator = None if loss.hessian is None else ESTIMATORS[loss.hessian.estimator]
+    if isinstance(estimator, Products):
+        # the gradient of the other terms comes with the products
+        slopes, samples, (virial, values) = _products(gradient, positions, graph.nodes["right"])
+        return Evaluated(owner, values, slopes, virial, samples)
+    second = None
+    if estimator is not None:
+        left, right = graph.nodes["left"], graph.nodes["right"]
+        second = _second_derivatives(energies, positions, left, right)
+    if loss.forces is None and loss.stress is None:
+        alone = energies(positions) if loss.energy is not None else None
+        return Evaluated(owner, alone, samples=second)
+    slopes, (virial, values) = gradient(positions)
+    return Evaluated(owner, values, slopes, virial, second)
 
 
 def _products(
@@ -125,13 +126,13 @@ def _products(
     positions: Float[Array, "nodes 3"],
     directions: Float[Array, "nodes samples 3"],
 ) -> tuple[Array, Float[Array, "nodes samples 3"], tuple[Array | None, Array]]:
-    """Return the gradient, Hessian-vector products, and what comes with the gradient."""
+    """Return the gradient, Hessian-vector products, and the auxiliary values of the gradient."""
 
     def product(direction: Array) -> tuple[Array, Array, tuple[Array | None, Array]]:
         return jax.jvp(gradient, (positions,), (direction,), has_aux=True)
 
-    slopes, products, rest = jax.vmap(product, in_axes=1, out_axes=(None, 1, None))(directions)
-    return slopes, products, rest
+    slopes, products, auxiliary = jax.vmap(product, in_axes=1, out_axes=(None, 1, None))(directions)
+    return slopes, products, auxiliary
 
 
 def _second_derivatives(
@@ -152,59 +153,98 @@ def _second_derivatives(
 
 
 def _energy_term(
-    term: Term, found: _Evaluated, graph: jraph.GraphsTuple, share: Array
+    term: Term, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
 ) -> tuple[Array, Array]:
     atoms = jnp.maximum(graph.n_node, 1).astype(share.dtype)
-    residual = (found.energies - graph.globals["energy"]) / atoms
+    residual = (evaluated.energies - graph.globals["energy"]) / atoms
     value = jnp.sum(share * rho(term, residual**2))
     return value, sums(jnp.abs(residual), share > 0)
 
 
 def _forces_term(
-    term: Term, found: _Evaluated, graph: jraph.GraphsTuple, share: Array
+    term: Term, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
 ) -> tuple[Array, Array]:
-    residual = found.gradient + graph.nodes["forces"]
-    weights = share[found.owner]
+    residual = evaluated.gradient + graph.nodes["forces"]
+    weights = share[evaluated.owner]
     value = jnp.sum(weights * rho(term, jnp.sum(residual**2, axis=-1)))
     return value, sums(jnp.mean(jnp.abs(residual), axis=-1), weights > 0)
 
 
 def _stress_term(
-    term: Term, found: _Evaluated, graph: jraph.GraphsTuple, share: Array
+    term: Term, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
 ) -> tuple[Array, Array]:
     volume = graph.globals["volume"]
     volume = jnp.where(volume > 0, volume, 1.0)[:, None, None]  # zero on padding
-    residual = found.virial / volume - graph.globals["stress"]
+    assert evaluated.virial is not None  # asked for by this term
+    residual = evaluated.virial / volume - graph.globals["stress"]
     value = jnp.sum(share * rho(term, jnp.sum(residual**2, axis=(1, 2))))
     return value, sums(jnp.mean(jnp.abs(residual), axis=(1, 2)), share > 0)
 
 
-def _hessian_term(
-    term: HessianTerm, found: _Evaluated, graph: jraph.GraphsTuple, share: Array
-) -> tuple[Array, Array]:
-    atoms = graph.n_node.astype(share.dtype)
-    graphs = len(atoms)
-    if term.estimator == "pairs":
-        squares = (found.samples - graph.globals["pairs"]) ** 2
-        per_graph = squares_norm = 9 * atoms * jnp.mean(squares, axis=1)
-    elif term.estimator == "probes":
-        residual = found.samples - graph.nodes["products"]
-        square = jnp.mean(jnp.sum(residual**2, axis=-1), axis=-1)
-        squares_norm = jax.ops.segment_sum(square, found.owner, graphs)
-        per_graph = squares_norm = squares_norm / jnp.maximum(atoms, 1)
-    else:
-        residual = found.samples - graph.nodes["products"]
+class Pairs:
+    """u·H·v of random pairs of atoms."""
+
+    def costs(
+        self, _term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
+    ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
+        squares = (evaluated.samples - graph.globals["pairs"]) ** 2
+        squares_norm = 9 * graph.n_node.astype(squares.dtype) * jnp.mean(squares, axis=1)
+        return squares_norm, squares_norm
+
+
+class Products:
+    """Hessian-vector products: a base of :class:`Columns` and :class:`Probes`."""
+
+    def residual(self, evaluated: Evaluated, graph: jraph.GraphsTuple) -> Array:
+        """Return ΔH times each direction."""
+        return evaluated.samples - graph.nodes["products"]
+
+
+class Probes(Products):
+    """H·z with random signs z."""
+
+    def costs(
+        self, _term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
+    ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
+        square = jnp.mean(jnp.sum(self.residual(evaluated, graph) ** 2, axis=-1), axis=-1)
+        summed = jax.ops.segment_sum(square, evaluated.owner, len(graph.n_node))
+        squares_norm = summed / jnp.maximum(graph.n_node.astype(square.dtype), 1)
+        return squares_norm, squares_norm
+
+
+class Columns(Products):
+    """Three columns of H that belong to a random atom."""
+
+    def costs(
+        self, term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple
+    ) -> tuple[Float[Array, " graphs"], Float[Array, " graphs"]]:
+        """Return the cost of each structure, and an estimate of ‖ΔH‖²/n for the metric."""
+        residual, graphs = self.residual(evaluated, graph), len(graph.n_node)
         split = residual.reshape(len(residual), -1, 3, 3)  # (nodes, samples, column, row)
         blocks = jnp.sum(split**2, axis=(2, 3))
-        columns = jax.ops.segment_sum(blocks, found.owner, graphs)
-        squares_norm = jnp.mean(columns, axis=1)
+        columns = jax.ops.segment_sum(blocks, evaluated.owner, graphs)
         if term.over == "block":
-            costs = jax.ops.segment_sum(rho(term, blocks), found.owner, graphs)
+            costs = jax.ops.segment_sum(rho(term, blocks), evaluated.owner, graphs)
         else:
             costs = rho(term, columns)
-        per_graph = jnp.mean(costs, axis=1)
+        return jnp.mean(costs, axis=1), jnp.mean(columns, axis=1)
+
+
+ESTIMATORS: dict[str, Columns | Probes | Pairs] = {
+    "columns": Columns(),
+    "probes": Probes(),
+    "pairs": Pairs(),
+}
+
+
+def _hessian_term(
+    term: HessianTerm, evaluated: Evaluated, graph: jraph.GraphsTuple, share: Array
+) -> tuple[Array, Array]:
+    costs, squares_norm = ESTIMATORS[term.estimator].costs(term, evaluated, graph)
     # the metric is ‖ΔH‖²/n whatever the loss
-    return jnp.sum(share * per_graph), sums(squares_norm, share > 0)
+    return jnp.sum(share * costs), sums(squares_norm, share > 0)
 
 
 def sums(values: Float[Array, " n"], counted: Array) -> Float[Array, "2"]:

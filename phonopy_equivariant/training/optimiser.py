@@ -24,9 +24,10 @@ class TrainState(NamedTuple):
 
 
 def transformation(config: OptimiserConfig) -> optax.GradientTransformation:
-    """Return what turns a gradient into a step, but for the learning rate.
+    """Return the transformation of a gradient into a step, without the learning rate.
 
-    Weights decay where they are matrices; scales, biases and energies of atoms are vectors.
+    Weight decay applies to arrays with two or more axes, not to scales, biases and energies of
+    atoms, which are vectors.
     """
     parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     parts.append(optax.scale_by_adam())

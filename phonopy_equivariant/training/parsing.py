@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 
 
 def build(kind: Any, value: Any, where: str) -> Any:
@@ -22,7 +21,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise PhonopyEquivariantError(f"{where}: must be a list.")
-        return tuple(build(arguments[0], some, f"{where}[{k}]") for k, some in enumerate(value))
+        return tuple(build(arguments[0], item, f"{where}[{k}]") for k, item in enumerate(value))
     if origin is Literal:
         if value not in arguments:
             choices = ", ".join(map(str, arguments))
@@ -43,14 +42,14 @@ def _build_dataclass(kind: type, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in value:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(hints)}."
+            near = nearest(key, hints)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(hints)}."
             raise PhonopyEquivariantError(f"unknown key {_join(where, key)!r}; {hint}")
     for field in dataclasses.fields(kind):
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and field.name not in value:
             raise PhonopyEquivariantError(f"the key {_join(where, field.name)!r} is missing.")
-    return kind(**{key: build(hints[key], some, _join(where, key)) for key, some in value.items()})
+    return kind(**{key: build(hints[key], item, _join(where, key)) for key, item in value.items()})
 
 
 def _build_scalar(kind: type, value: Any, where: str) -> Any:

@@ -60,10 +60,14 @@ def random_generator(seed: int, stream: int, epoch: int, place: int = 0) -> np.r
 
 
 def split(count: int, share: float, seed: int, stream: int) -> tuple[ndarray, ndarray]:
-    """Return indices for training and for validation, a share of all; at least one of each."""
+    """Return the indices of training and of validation records.
+
+    A ``share`` of all records, and at least one, goes to validation unless the share is zero; at
+    least one is left for training.
+    """
     order = random_generator(seed, stream, SPLIT).permutation(count)
-    held = min(max(1, round(share * count)), count - 1) if share else 0
-    return order[held:], order[:held]
+    num_validation = min(max(1, round(share * count)), count - 1) if share else 0
+    return order[num_validation:], order[:num_validation]
 
 
 class Samples:
@@ -87,6 +91,8 @@ class Samples:
     ----------
     counts
         How many records have data for each term of the set.
+    graphs
+        Of the records.
 
     """
 
@@ -100,30 +106,30 @@ class Samples:
         stream: int,
         devices: int = 1,
     ):
-        wanted = options.terms or loss.terms
-        table = np.array([[_has(record, name) for name in wanted] for record in records], bool)
-        table = table.reshape(-1, len(wanted))
-        self.counts = dict(zip(wanted, table.sum(axis=0).tolist(), strict=True))
+        term_names = options.terms or loss.terms
+        table = np.array([[_has(record, name) for name in term_names] for record in records], bool)
+        table = table.reshape(-1, len(term_names))
+        self.counts = dict(zip(term_names, table.sum(axis=0).tolist(), strict=True))
         self.loss = _usable(self.counts, loss, options)
         self.records = Selection(records, np.flatnonzero(table.any(axis=1)))
         self.weight = options.weight
         self._key, self._devices = (seed, stream), devices
-        self._graphs = Graphs(potential, self.records)
+        self.graphs = Graphs(potential, self.records)
         self._terms = [
-            name for name in self.loss.terms if name in GRAPH_TERMS and self._graphs.has[name].any()
+            name for name in self.loss.terms if name in GRAPH_TERMS and self.graphs.has[name].any()
         ]
         self._cells = Kept(lambda place: make_cell(potential, self.records[place].structure))
-        self._kept: tuple[int, list[list[ndarray]]] = (-1, [])
-        self.budget = budget(self._graphs.sizes, -(-options.batch_size // devices))
+        self._epoch_batches: tuple[int, list[list[ndarray]]] = (-1, [])
+        self.budget = budget(self.graphs.sizes, -(-options.batch_size // devices))
 
     def next(self, cursor: Cursor) -> tuple[list[Microbatch], Cursor]:
         """Return the batch at the cursor and the cursor after it."""
         batches = self._epoch(cursor.epoch)
-        chosen = batches[cursor.batch]
+        places = batches[cursor.batch]
         following = Cursor(cursor.epoch, cursor.batch + 1)
         if following.batch == len(batches):
             following = Cursor(cursor.epoch + 1, 0)
-        return list(self._microbatches([chosen], cursor.epoch, cursor.batch)), following
+        return list(self._microbatches([places], cursor.epoch, cursor.batch)), following
 
     def all(self) -> Iterator[Microbatch]:
         """Yield the whole set, for validation: means over the set, always the same samples."""
@@ -131,21 +137,21 @@ class Samples:
         return self._microbatches(packs, VALIDATION, 0)
 
     def _epoch(self, epoch: int) -> list[list[ndarray]]:
-        """Return the batches of an epoch; those of the last one asked for are kept."""
-        if self._kept[0] != epoch:
+        """Return the batches of an epoch; those of the epoch asked for last are kept."""
+        if self._epoch_batches[0] != epoch:
             order = random_generator(*self._key, epoch).permutation(len(self.records))
-            self._kept = epoch, self._grouped(order)
-        return self._kept[1]
+            self._epoch_batches = epoch, self._grouped(order)
+        return self._epoch_batches[1]
 
     def _grouped(self, order: ndarray) -> list[list[ndarray]]:
         """Return batches as lists of structures for each device."""
-        filled = fill(order.tolist(), self._graphs.sizes, self.budget)
+        filled = fill(order.tolist(), self.graphs.sizes, self.budget)
         return [filled[k : k + self._devices] for k in range(0, len(filled), self._devices)]
 
     def _microbatches(
         self, groups: list[list[ndarray]], epoch: int, place: int
     ) -> Iterator[Microbatch]:
-        """Yield what the losses of some batches take, their means running over all of them."""
+        """Yield microbatches of some batches; their losses are means over all these batches."""
         generator = random_generator(*self._key, epoch, 1 + place)
         if self._terms:
             yield from self._graph_batches(groups, generator)
@@ -172,8 +178,8 @@ class Samples:
 
     def _factors(self, places: ndarray) -> dict[str, float]:
         """Return the set's weight over how many structures, or atoms, have data for a term."""
-        atoms = self._graphs.sizes[places, 0]
-        counts = {name: self._graphs.has[name][places] for name in self._terms}
+        atoms = self.graphs.sizes[places, 0]
+        counts = {name: self.graphs.has[name][places] for name in self._terms}
         return {
             name: self.weight / max(float(np.sum(has * (atoms if name == "forces" else 1))), 1.0)
             for name, has in counts.items()
@@ -184,12 +190,12 @@ class Samples:
     ) -> jraph.GraphsTuple:
         """Return a structure, with random directions where Hessians are compared."""
         if loss.hessian is None:
-            return self._graphs[index]
+            return self.graphs[index]
         record = self.records[index]
         matrix = None
         if is_gamma(record) and record.force_constants is not None:
             matrix = record.force_constants.values[0].real
-        return with_samples(self._graphs[index], matrix, loss.hessian, generator)
+        return with_samples(self.graphs[index], matrix, loss.hessian, generator)
 
     def _lattice_batches(
         self, places: Sequence[int], generator: np.random.Generator
@@ -197,8 +203,8 @@ class Samples:
         """Yield cells with Φ(q) or frequencies, which need the Bloch response, one at a time."""
         for name in ("hessian", "spectrum"):
             term = getattr(self.loss, name)
-            chosen = [k for k in places if term and _lattice_data(self.records[k], name)]
-            for k in chosen:
+            with_data = [k for k in places if term and _lattice_data(self.records[k], name)]
+            for k in with_data:
                 data = _lattice_data(self.records[k], name)
                 q = _draw(generator, len(data.qpoints), term.qpoints)
                 target = (
@@ -206,7 +212,7 @@ class Samples:
                     if name == "hessian"
                     else {"eigenvalues": group_means(data.frequencies, term.degeneracy)}
                 )
-                share = {name: self.weight / len(chosen)}
+                share = {name: self.weight / len(with_data)}
                 batch = make_batch(
                     self._cells[k], data.qpoints, q, share, **target, multiple=self._devices
                 )
@@ -214,7 +220,7 @@ class Samples:
 
 
 def _lattice_data(record: Record, term: str) -> Any:
-    """Return what a term compares at wave vectors: no Hessian at Γ, which graphs have."""
+    """Return the data a term compares at wave vectors; a Hessian at Γ is in the graph instead."""
     if term == "spectrum":
         return record.spectrum
     return None if is_gamma(record) else record.force_constants
@@ -238,6 +244,6 @@ def _has(record: Record, term: str) -> bool:
     return getattr(record, "force_constants" if term == "hessian" else term) is not None
 
 
-def _draw(generator: np.random.Generator, count: int, wanted: int) -> ndarray:
-    chosen: ndarray = generator.choice(count, min(count, wanted), replace=False)
-    return chosen
+def _draw(generator: np.random.Generator, count: int, size: int) -> ndarray:
+    indices: ndarray = generator.choice(count, min(count, size), replace=False)
+    return indices

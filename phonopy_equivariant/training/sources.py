@@ -1,4 +1,4 @@
-"""The sets of a training: what is read, what is wrong with it, what is held out.
+"""Read the sets of a training, check their records, and draw the validation records.
 
 A file is read through once, record by record, and only what :class:`.Survey` and the fingerprint
 need is kept. Records of HDF5 are read again when they are used; all others stay in memory.
@@ -17,7 +17,7 @@ from numpy import ndarray
 from phonopy_equivariant.data import Record
 from phonopy_equivariant.data.checks import Problem, Survey
 from phonopy_equivariant.data.duplicates import Marks, shared_structures
-from phonopy_equivariant.data.files import open_records
+from phonopy_equivariant.data.formats import open_records
 from phonopy_equivariant.data.selection import Selection
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.training.config import SetConfig
@@ -33,16 +33,20 @@ class RecordSet(NamedTuple):
     """The records of one set."""
 
     training: Selection
-    held: Selection  # for validation
+    validation: Selection
     fingerprint: str  # SHA-256 of both, see :func:`fingerprint`
 
 
 class _Checked(NamedTuple):
-    """The usable records of a file, and what is known of each."""
+    """The usable records of a file, with the fingerprint and the mark of each."""
 
     records: Selection
     digests: ndarray  # (records, 32)
     marks: Marks
+
+    def in_order(self) -> _Checked:
+        """Return the same records in the order of the file, in which they are read fastest."""
+        return self.take(np.argsort(self.records.places))
 
     def take(self, places: ndarray) -> _Checked:
         return _Checked(
@@ -62,35 +66,41 @@ def read_set(
     Parameters
     ----------
     options
-        Of the set. With ``options: {unsound: skip}`` records that no model can use, or with
-        something wrong by themselves, are left out.
+        Options of the set. With ``options: {unsound: skip}`` a record is left out if no model can
+        use it or its own data are wrong.
     terms
-        Of the loss. Labels that no term of the set uses are not looked at.
+        Terms of the loss. Labels that no term of the set uses are not looked at.
     seed, stream
-        Key of the generator.
+        Key of the random generator that draws the validation records.
     report
-        Is told of each record that is left out, and of what is odd, in one line.
+        Called with one line for each record that is left out and each oddity of the data.
 
     Raises
     ------
     PhonopyEquivariantError
-        A file that cannot be read; a record that cannot be used, by file and index; or a set that
-        is inconsistent as a whole, unless ``check: warn``.
+        A file cannot be read; a record cannot be used (the message gives its file and index); or
+        the set is inconsistent as a whole, unless ``check: warn``.
 
     """
     labels = {"force_constants" if t == "hessian" else t for t in options.terms or terms}
-    found = _checked(options.path, options, labels, report)
+    checked = _checked(options.path, options, labels, report)
     if options.valid_path:
-        order = random_generator(seed, stream, SPLIT).permutation(len(found.records))
-        training, held = found.take(order), _checked(options.valid_path, options, labels, report)
+        order = random_generator(seed, stream, SPLIT).permutation(len(checked.records))
+        training, validation = (
+            checked.take(order),
+            _checked(options.valid_path, options, labels, report),
+        )
     else:
-        chosen, others = split(len(found.records), options.valid, seed, stream)
-        training, held = found.take(chosen), found.take(others)
+        training_indices, validation_indices = split(
+            len(checked.records), options.valid, seed, stream
+        )
+        training, validation = checked.take(training_indices), checked.take(validation_indices)
     if options.limit:
         training = training.take(np.arange(min(options.limit, len(training.records))))
-    _warn_of_copies(training, held, options.valid_path or options.path, report)
-    name = _combined(map(bytes, training.digests), map(bytes, held.digests))
-    return RecordSet(training.records, held.records, name)
+    training, validation = training.in_order(), validation.in_order()
+    _warn_of_copies(training, validation, options.valid_path or options.path, report)
+    name = _combined(map(bytes, training.digests), map(bytes, validation.digests))
+    return RecordSet(training.records, validation.records, name)
 
 
 def fingerprint(*parts: Iterable[Record]) -> str:
@@ -99,21 +109,21 @@ def fingerprint(*parts: Iterable[Record]) -> str:
 
 
 def _combined(*parts: Iterable[bytes]) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for part in parts:
-        found.update(b"part")
+        hasher.update(b"part")
         for digest in part:
-            found.update(digest)
-    return found.hexdigest()
+            hasher.update(digest)
+    return hasher.hexdigest()
 
 
 def _digest(record: Record) -> bytes:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name, value in _arrays(record).items():
         array = np.ascontiguousarray(value)
-        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        found.update(array.tobytes())
-    return found.digest()
+        hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hasher.update(array.tobytes())
+    return hasher.digest()
 
 
 def _arrays(record: Record) -> dict[str, Any]:
@@ -134,7 +144,7 @@ def _arrays(record: Record) -> dict[str, Any]:
 
 
 def _checked(path: str, options: SetConfig, labels: set[str], report: Report) -> _Checked:
-    """Read a file through and return what can be used of it."""
+    """Read a file through and return its usable records."""
     reading = dict(options.options)
     skip = _skips(path, reading.pop("unsound", "raise"))
     records = open_records(path, **reading)
@@ -185,18 +195,20 @@ def _judge_set(path: str, problems: Sequence[Problem], go_on: bool, report: Repo
         report(f"{path}: {problem.text}.")
 
 
-def _warn_of_copies(training: _Checked, held: _Checked, path: str, report: Report) -> None:
-    pairs = shared_structures(training.marks, held.marks)
-    if pairs:
-        one, two = training.records[pairs[0][0]].source, held.records[pairs[0][1]].source
+def _warn_of_copies(training: _Checked, validation: _Checked, path: str, report: Report) -> None:
+    copies = shared_structures(training.marks, validation.marks)
+    if copies:
+        worst = max(copies, key=lambda copy: bool(copy.difference))  # one with other labels first
+        one, two = training.records[worst.one].source, validation.records[worst.two].source
+        but = f" (but {worst.difference})" if worst.difference else ""
         report(
-            f"{path}: {len(pairs)} of {len(held.records)} structures held out are in the training "
-            f"data too, such as {two} and {one}: the validation loss does not test them; take "
-            "them out."
+            f"{path}: {len(copies)} of {len(validation.records)} structures held out are in the "
+            f"training data too, such as {two} and {one}{but}: the validation loss does not test "
+            "them; take them out."
         )
 
 
 def set_names(sets: Sequence[SetConfig]) -> list[str]:
-    """Return a name for every set, its file's without suffixes, numbered where they repeat."""
-    stems = [Path(some.path).name.split(".")[0] for some in sets]
+    """Return a name for every set: its file's name without suffixes, numbered if it repeats."""
+    stems = [Path(set_config.path).name.split(".")[0] for set_config in sets]
     return [f"{s}_{k + 1}" if stems.count(s) > 1 else s for k, s in enumerate(stems)]

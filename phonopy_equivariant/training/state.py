@@ -111,7 +111,7 @@ def load_origin(path: Path) -> Origin:
 
 
 def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress]:
-    """Return what :func:`save_state` wrote; ``template`` has the structure it must have.
+    """Return the state in a file of :func:`save_state`, with the structure of ``template``.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress]:
 
 @contextlib.contextmanager
 def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a state; whatever is wrong with it becomes one line."""
+    """Open a state; if it is damaged, raise an error of one line."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -137,14 +137,14 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError) as error:
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read as the state of this training; use --restart to begin anew."
+            f"{path}: cannot be read as the state of this training; use restart=True to begin anew."
         ) from error
 
 
 def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     header: dict[str, Any] = json.loads(archive.read(HEADER))
     if header["format"] != FORMAT:
-        raise PhonopyEquivariantError(f"{path}: written by another version; use --restart.")
+        raise PhonopyEquivariantError(f"{path}: written by another version; use restart=True.")
     return header
 
 
@@ -159,7 +159,7 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, like: Any) -> jax.Arr
     if array.shape != like.shape or array.dtype != like.dtype:
         raise PhonopyEquivariantError(
             f"{path}: {name} is {array.dtype} of shape {array.shape}, not the {like.dtype} of "
-            f"shape {like.shape} of this training; use another output folder or --restart."
+            f"shape {like.shape} of this training; use another output folder or restart=True."
         )
     with x64_mode():
         return jnp.asarray(array)

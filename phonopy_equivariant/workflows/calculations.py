@@ -46,16 +46,16 @@ _FILES_ONLY = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
 
 class Calculations(NamedTuple):
-    """Everything phonopy's script is asked for."""
+    """The calculations that phonopy's script runs, and what to tell the user about them."""
 
     options: list[str]  # of the first calculation
-    settings: tuple[PhonopySettings, ...]  # of all of them
-    remarks: tuple[str, ...]  # what was chosen for the user
-    warnings: tuple[str, ...]  # what phonopy drops
+    settings: tuple[PhonopySettings, ...]  # of every calculation
+    remarks: tuple[str, ...]  # choices made for the user
+    warnings: tuple[str, ...]  # calculations that phonopy drops
 
     @property
     def first(self) -> PhonopySettings:
-        """Settings of the first calculation: those that say which cells there are."""
+        """Settings of the first calculation, which decide the cells."""
         return self.settings[0]
 
     @property
@@ -65,12 +65,12 @@ class Calculations(NamedTuple):
 
 
 def plan_calculations(options: Sequence[str]) -> Calculations:
-    """Return what the options ask for, one calculation after the other.
+    """Return the calculations that the options ask for, in the order in which they run.
 
-    Where a calculation needs a mesh and none is given, it gets the one that phonopy's script takes
-    for ``--pdos auto``. Acoustic modes at Γ are left out of thermal properties unless the user
-    decides otherwise: analytic force constants give them zero frequency. Plots that no display can
-    show are saved.
+    A calculation that needs a mesh and has none gets the mesh that phonopy's script takes for
+    ``--pdos auto``. Acoustic modes at Γ are left out of thermal properties unless the user decides
+    otherwise, because analytic force constants give them zero frequency. Plots are saved if there
+    is no display to show them on.
 
     Raises
     ------
@@ -79,20 +79,28 @@ def plan_calculations(options: Sequence[str]) -> Calculations:
 
     """
     options, remarks = list(options), []
-    asked = {name for name, _ in _named(options)}
+    option_names = {name for name, _ in _named(options)}
     if "exclude_gamma_acoustic" not in phonopy_tags(options):
         options.append("--exclude-gamma-acoustic")
-    if "is_graph_plot" in asked and "is_graph_save" not in asked and not _shows_plots():
+    if (
+        "is_graph_plot" in option_names
+        and "is_graph_save" not in option_names
+        and not _shows_plots()
+    ):
         options.append("-s")
         remarks.append("There is no display to show plots on (-p): they are saved as PDF (-s).")
     parts, settings = _one_at_a_time(options), list[PhonopySettings]()
     for part in parts:
-        found = phonopy_settings(part)
-        if _needs_mesh(found) and found.mesh_numbers is None and found.run_mode in (None, "band"):
+        parsed = phonopy_settings(part)
+        if (
+            _needs_mesh(parsed)
+            and parsed.mesh_numbers is None
+            and parsed.run_mode in (None, "band")
+        ):
             part += ["--mesh", f"{DEFAULT_MESH:g}"]
-            found = phonopy_settings(part)
-        settings.append(found)
-    if "mesh_numbers" not in asked and any("--mesh" in part for part in parts):
+            parsed = phonopy_settings(part)
+        settings.append(parsed)
+    if "mesh_numbers" not in option_names and any("--mesh" in part for part in parts):
         remarks.append(f"No mesh is given: taking --mesh {DEFAULT_MESH:g}.")
     return Calculations(parts[0], tuple(settings), tuple(remarks), tuple(_dropped(options)))
 
@@ -104,19 +112,19 @@ def _named(options: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _one_at_a_time(options: Sequence[str]) -> list[list[str]]:
-    """Return the options of each calculation: the common ones, and its own."""
+    """Return the options of each calculation: the common options and its own."""
     named = _named(options)
-    asked = {name for name, _ in named}
+    option_names = {name for name, _ in named}
 
-    def only(wanted: Iterable[str]) -> list[str]:
-        kept = [group for name, group in named if name not in _SEPARATE or name in wanted]
-        return [word for group in kept for word in group]
+    def only(additional: Iterable[str]) -> list[str]:
+        groups = [group for name, group in named if name not in _SEPARATE or name in additional]
+        return [word for group in groups for word in group]
 
-    on_mesh = [_SAMPLING.union(names) for names in _ON_MESH if asked & set(names)]
-    by_themselves = [set(names) for names in _BY_THEMSELVES if asked & set(names)]
-    if not on_mesh and (asked & _SAMPLING or not by_themselves):
+    on_mesh = [_SAMPLING.union(names) for names in _ON_MESH if option_names & set(names)]
+    by_themselves = [set(names) for names in _BY_THEMSELVES if option_names & set(names)]
+    if not on_mesh and (option_names & _SAMPLING or not by_themselves):
         on_mesh = [_SAMPLING]
-    return [only(wanted) for wanted in (*on_mesh, *by_themselves)]
+    return [only(additional) for additional in (*on_mesh, *by_themselves)]
 
 
 def _needs_mesh(settings: PhonopySettings) -> bool:
@@ -131,16 +139,16 @@ def _needs_mesh(settings: PhonopySettings) -> bool:
 
 
 def _dropped(options: Sequence[str]) -> list[str]:
-    """Return what to say where a configuration file asks for more than phonopy takes."""
+    """Return a warning if a configuration file asks for more calculations than phonopy runs."""
     file = [word for name, group in _named(options) if name == "conf_filename" for word in group]
-    in_file, asked = (
+    in_file, requested_tags = (
         [tag for tag in _TAGS if str(tags.get(tag, ".false.")).lower() != ".false."]
         for tags in (phonopy_tags(file), phonopy_tags(options))
     )
-    if not in_file or len(asked) < 2:
+    if not in_file or len(requested_tags) < 2:
         return []
     return [
-        f"phonopy takes only one of {', '.join(map(str.upper, asked))}, because "
+        f"phonopy takes only one of {', '.join(map(str.upper, requested_tags))}, because "
         f"{', '.join(map(str.upper, in_file))} is in the file of --config; ask by options instead."
     ]
 

@@ -104,9 +104,9 @@ def _sign(one: int, two: int, out: int) -> float:
     """Return the sign of e3nn's Wigner symbol in torch relative to that in JAX."""
     from e3nn import o3
 
-    there = o3.wigner_3j(one, two, out).numpy()
-    here = np.asarray(e3nn.clebsch_gordan(one, two, out))
-    return float(np.sign(np.sum(there * here)))
+    in_torch = o3.wigner_3j(one, two, out).numpy()
+    in_jax = np.asarray(e3nn.clebsch_gordan(one, two, out))
+    return float(np.sign(np.sum(in_torch * in_jax)))
 
 
 def network_weights(ledger: Ledger, path: str) -> dict[str, ndarray]:
@@ -148,19 +148,20 @@ def normed_network_weights(ledger: Ledger, path: str, tables: list[ndarray]) -> 
 
 
 def activation_constant(
-    ledger: Ledger, module: Any, factor: float = 1.0, wanted: str | None = None
+    ledger: Ledger, module: Any, factor: float = 1.0, required: str | None = None
 ) -> tuple[str, float]:
     """Return the name of an activation and the constant that multiplies it.
 
-    Both are read off its values: a multiple of SiLU, tanh or the sigmoid, or refused.
-    ``module`` is a function or the path of an ``Activation``.
+    Its values tell both. An activation that is no multiple of SiLU, tanh or the sigmoid is
+    refused. ``module`` is a function or the path of an ``Activation``. If ``required`` is given,
+    only the activation of that name is accepted.
     """
     import torch
 
     label = module if isinstance(module, str) else "an activation"
     if isinstance(module, str):
-        whole = ledger.whole(module, ["Activation"])
-        (module,) = whole.acts
+        activation = ledger.whole(module, ["Activation"])
+        (module,) = activation.acts
     x = torch.linspace(-3.0, 3.0, 12, dtype=torch.float64)
     values = module(x).detach().numpy() * factor
     functions: dict[str, Callable[[Any], Any]] = {
@@ -170,9 +171,9 @@ def activation_constant(
     }
     for name, function in functions.items():
         ratio = values / function(x).numpy()
-        if np.ptp(ratio) < 1e-12 * abs(ratio[0]) and name == (wanted or name):
+        if np.ptp(ratio) < 1e-12 * abs(ratio[0]) and name == (required or name):
             return name, float(np.median(ratio))
-    raise PhonopyEquivariantError(f"{label} is no multiple of {wanted or 'silu or tanh'}.")
+    raise PhonopyEquivariantError(f"{label} is no multiple of {required or 'silu or tanh'}.")
 
 
 def _array(tensor: Any) -> ndarray:
@@ -192,4 +193,4 @@ def _channel_slices(irreps: Any) -> list[tuple[str, slice]]:
 
 
 def _count(slices: list[tuple[str, slice]], key: str) -> int:
-    return int(max(some.stop for name, some in slices if name == key))
+    return int(max(section.stop for name, section in slices if name == key))

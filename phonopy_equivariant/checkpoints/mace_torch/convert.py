@@ -1,8 +1,9 @@
 """Convert files of mace-torch, which are pickles: reading one runs whatever code is in it.
 
 A file is opened only if its SHA-256 is that of a published model in the registry, or if the
-caller says that it is to be trusted. Needs torch and mace-torch (the extra ``mace``); what is
-written needs neither. The converted potential is compared with the original before it is kept.
+caller says that it is to be trusted. The conversion needs torch and mace-torch (the extra
+``mace``); the checkpoint it writes needs neither. It compares the converted potential with the
+original before writing the checkpoint.
 """
 
 from __future__ import annotations
@@ -59,44 +60,44 @@ def convert_mace(
     output
         Ends in ``.npz``.
     head
-        Which head to take; needed where there are several.
+        The head to convert. A model with several heads needs it.
     trusted
-        Whether to open a file that the registry does not know.
+        Whether to open a file that the registry does not list.
     labels
         Free text to store, such as ``name`` and ``licence``.
 
     Raises
     ------
     PhonopyEquivariantError
-        torch or mace-torch are not installed, the file is not trusted, is not a model of
-        mace-torch or not of a supported kind, or the converted potential disagrees with it.
+        torch or mace-torch are not installed; the file is not trusted, not a model of mace-torch
+        or not of a supported kind; or the converted potential disagrees with the original.
 
     """
     digest = sha256_of(source)
-    known = known_file(digest)
-    if known is None and not trusted:
+    published = known_file(digest)
+    if published is None and not trusted:
         raise PhonopyEquivariantError(
             f"{source} is a pickle, opening it runs code in it, and its sha256 {digest} is not "
-            "that of a published model: give --trust if you trust where it comes from."
+            "that of a published model: give trust=True if you trust where it comes from."
         )
     model = _load(source)
     try:
         config, params = read_mace(model, head)
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{source}: {error}") from error
-    given = {"name": known.name if known else source.stem} | (labels or {})
-    if known:
-        given |= {"licence": known.licence, "theory": known.theory}
+    stored_labels = {"name": published.name if published else source.stem} | (labels or {})
+    if published:
+        stored_labels |= {"licence": published.licence, "theory": published.theory}
     if head:
-        given["head"] = head
-    potential = make_potential(config, params, name=given["name"])
+        stored_labels["head"] = head
+    potential = make_potential(config, params, name=stored_labels["name"])
     energy, forces = deviation(model, potential, head)
     if not max(energy, forces) < AGREEMENT:
         raise PhonopyEquivariantError(
             f"{source}: the converted potential differs from the original by {energy:.1g} eV/atom "
             f"and {forces:.1g} eV/Å on a random structure; nothing was written, please report it."
         )
-    path = save_checkpoint(potential, output, given | {"source_sha256": digest})
+    path = save_checkpoint(potential, output, stored_labels | {"source_sha256": digest})
     return Conversion(path, potential, energy, forces)
 
 

@@ -23,7 +23,7 @@ class Ledger:
         self._modules: dict[str, Any] = dict(model.named_modules())
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self._tensors: dict[str, Any] = dict(tensors)
-        self._taken: set[str] = set()
+        self._read: set[str] = set()
         self._whole: set[str] = set()
 
     def has(self, path: str) -> bool:
@@ -38,17 +38,17 @@ class Ledger:
         """Return a parameter or buffer, in double precision unless it has integers."""
         if path not in self._tensors:
             raise PhonopyEquivariantError(f"The model has no tensor {path}.")
-        self._taken.add(path)
+        self._read.add(path)
         array: ndarray = self._tensors[path].detach().cpu().numpy()
         return array.astype(float) if np.issubdtype(array.dtype, np.floating) else array
 
     def attribute(self, path: str, name: str, default: Any = None) -> Any:
         """Return a plain attribute of a module; older versions may lack it."""
-        self._taken.add(f"{path}.{name}")
+        self._read.add(f"{path}.{name}")
         return vars(self._modules[path]).get(name, default)
 
     def whole(self, path: str, kinds: Iterable[str]) -> Any:
-        """Return a module that the reader takes with all that is in it."""
+        """Return a module and count all its contents as read."""
         if path not in self._modules:
             raise PhonopyEquivariantError(f"The model has no module {path}.")
         if self.kind(path) not in kinds:
@@ -58,38 +58,39 @@ class Ledger:
         self._whole.add(path)
         return self._modules[path]
 
-    def close(self, known: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse what nobody has read.
+    def close(self, ignorable: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse a model with modules, attributes or tensors that the conversion has not read.
 
-        ``known`` gives the attributes of each class that have no effect on energies, or none
-        but for another value than the one given; ``...`` stands for any value.
+        ``ignorable`` lists, by class, the attributes that the conversion need not read. An
+        attribute has no effect on energies as long as it has the value given here; ``...`` stands
+        for any value.
         """
         import torch
 
-        own = vars(torch.nn.Module())
+        module_attributes = vars(torch.nn.Module())
         for path, module in self._modules.items():
             if self._is_inside(path):
                 continue
             kind = type(module).__name__
-            if kind not in known:
+            if kind not in ignorable:
                 raise PhonopyEquivariantError(
                     f"The module {path or 'model'} of class {kind} is not supported."
                 )
             for name, value in vars(module).items():
                 place = f"{path}.{name}"
-                if name in own or place in self._taken:
+                if name in module_attributes or place in self._read:
                     continue
-                if name not in known[kind]:
+                if name not in ignorable[kind]:
                     raise PhonopyEquivariantError(
                         f"The attribute {place.lstrip('.')}={value!r} of a {kind} is not known."
                     )
-                wanted = known[kind][name]
-                if wanted is not ... and value != wanted:
+                required = ignorable[kind][name]
+                if required is not ... and value != required:
                     raise PhonopyEquivariantError(
-                        f"{place.lstrip('.')}={value!r} is not supported, only {wanted!r}."
+                        f"{place.lstrip('.')}={value!r} is not supported, only {required!r}."
                     )
         for path in self._tensors:
-            if path not in self._taken and not self._is_inside(path):
+            if path not in self._read and not self._is_inside(path):
                 raise PhonopyEquivariantError(f"The tensor {path} is not known.")
 
     def _is_inside(self, path: str) -> bool:

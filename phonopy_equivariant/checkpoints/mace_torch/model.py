@@ -126,7 +126,7 @@ def _choose(heads: list[str], head: str | None) -> int:
         return 0
     if head is None:
         raise PhonopyEquivariantError(
-            f"The model has the heads {', '.join(heads)}: choose one with --head."
+            f"The model has the heads {', '.join(heads)}: choose one with head=."
         )
     if head not in heads:
         raise PhonopyEquivariantError(f"No head {head!r}: the model has {', '.join(heads)}.")
@@ -134,24 +134,24 @@ def _choose(heads: list[str], head: str | None) -> int:
 
 
 def _readout(source: Source, config: MACEConfig, layer: int) -> dict[str, ndarray]:
-    """Return the weights of one head: those of its own hidden channels."""
+    """Return the weights of one head. Each of several heads has its own hidden channels."""
     ledger, kind = source.ledger, config.readouts[layer]
     place = readout_places(source, config.num_interactions)[layer]
-    head, own = source.head, slice(None)
+    head, hidden = source.head, slice(None)
     if kind == "linear":
         return {"w0": linear_blocks(ledger, f"{place}.linear")["0e"][:, [head]]}
     if source.num_heads > 1:
-        own = slice(head * config.readout_width, (head + 1) * config.readout_width)
+        hidden = slice(head * config.readout_width, (head + 1) * config.readout_width)
     constant = activation_constant(ledger, f"{place}.non_linearity")[1]
-    first = linear_blocks(ledger, f"{place}.linear_1")["0e"][:, own]
-    last = linear_blocks(ledger, f"{place}.linear_2")["0e"][own, head : head + 1] * constant
+    first = linear_blocks(ledger, f"{place}.linear_1")["0e"][:, hidden]
+    last = linear_blocks(ledger, f"{place}.linear_2")["0e"][hidden, head : head + 1] * constant
     if not kind.endswith("-bias"):
         return {"w0": first, "w1": last}
-    middle = linear_blocks(ledger, f"{place}.linear_mid")["0e"][own, own] * constant
+    middle = linear_blocks(ledger, f"{place}.linear_mid")["0e"][hidden, hidden] * constant
     return {
         "w0": first,
         "w1": middle,
-        "b1": ledger.tensor(f"{place}.linear_mid.bias")[own],
+        "b1": ledger.tensor(f"{place}.linear_mid.bias")[hidden],
         "w2": last,
         "b2": ledger.tensor(f"{place}.linear_2.bias")[head : head + 1],
     }
@@ -230,7 +230,7 @@ def _networks(
 
 
 def _nonlinear(source: Source, shape: LayerShape, block: str, up: dict[str, ndarray]) -> Params:
-    """Return what only the nonlinear interaction has."""
+    """Return the weights that only the nonlinear interaction has."""
     ledger = source.ledger
     residual = linear_blocks(ledger, f"{block}.linear_res")
     update = linear_blocks(ledger, f"{block}.linear_2")

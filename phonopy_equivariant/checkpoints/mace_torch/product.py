@@ -21,13 +21,13 @@ OUTSIDE_BASIS = 1e-5
 def product_weights(ledger: Ledger, place: str, shape: LayerShape) -> dict[str, ndarray]:
     """Return the weights (species, basis, u) of each output, orders one after the other.
 
-    Full and reduced sets of coupling coefficients, whichever the model holds, are linear
-    combinations of the basis of :mod:`~phonopy_equivariant.models.symmetric_basis`.
+    A model holds full or reduced sets of coupling coefficients. Both are linear combinations of
+    the basis of :mod:`~phonopy_equivariant.models.symmetric_basis`.
 
     Raises
     ------
     PhonopyEquivariantError
-        Coefficients that are not equivariant.
+        The coefficients are not equivariant.
 
     """
     module = ledger.whole(place, ["SymmetricContraction"])
@@ -43,9 +43,9 @@ def product_weights(ledger: Ledger, place: str, shape: LayerShape) -> dict[str, 
         parts = []
         for order in range(1, top + 1):
             table = contraction.U_tensors(order).detach().cpu().numpy().astype(float)
-            own = weights[order - 1].detach().cpu().numpy().astype(float)
+            of_order = weights[order - 1].detach().cpu().numpy().astype(float)
             change = _change_of_basis(table, tuple(shape.targets), key, order, place)
-            parts.append(np.einsum("kp,zpu->zku", change, own))
+            parts.append(np.einsum("kp,zpu->zku", change, of_order))
         result[key] = np.concatenate(parts, axis=1)
     return result
 

@@ -87,15 +87,15 @@ def read_config(source: Source) -> MACEConfig:
 
 
 def _widths(source: Source, blocks: list[str], name: str) -> tuple[int, ...]:
-    """Return the widths of the hidden layers of networks, the same in all layers."""
-    found = {
+    """Return the widths of the hidden layers of a network, which all blocks must share."""
+    widths = {
         tuple(int(h) for h in source.ledger.model.get_submodule(f"{block}.{name}").hs[1:-1])
         for block in blocks
         if source.ledger.has(f"{block}.{name}")
     } - ({()} if name == "density_fn" else set())
-    if len(found) > 1:
+    if len(widths) > 1:
         raise PhonopyEquivariantError(f"Layers differ in the widths of {name}; not supported.")
-    return found.pop() if found else ()
+    return widths.pop() if widths else ()
 
 
 def _agnostic(source: Source, layers: int) -> bool:
@@ -153,7 +153,7 @@ def _radial_settings(source: Source) -> dict[str, Any]:
         settings |= {"pair_repulsion": True, "zbl_constants": (*coefficients, *screening)}
         radii.append(ledger.tensor(f"{place}.covalent_radii"))
     if radii:
-        if any(not np.array_equal(some, radii[0]) for some in radii):
+        if any(not np.array_equal(table, radii[0]) for table in radii):
             raise PhonopyEquivariantError("Transform and pair term differ in covalent radii.")
         settings["covalent_radii"] = tuple(float(x) for x in radii[0][numbers])
     return settings

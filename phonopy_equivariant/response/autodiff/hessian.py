@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
 from phonopy_equivariant.runtime.compilation import compiled
+from phonopy_equivariant.structure import StructureLike
 
 # Rows differentiated side by side: they share one evaluation of the forces.
 ROW_BATCH = 6
@@ -42,7 +43,7 @@ def hessian_rows(
 
 
 def structure_hessian_rows(
-    potential: Potential, structure: Any, atoms: Int[ndarray, " chosen"]
+    potential: Potential, structure: StructureLike, atoms: Int[ndarray, " chosen"]
 ) -> Float[ndarray, "chosen atoms 3 3"]:
     """Return the blocks ∂²E/∂x_i∂x_J for chosen atoms i and all atoms J, eV/Å².
 
@@ -69,15 +70,39 @@ def structure_hessian_rows(
     return potential.require_finite(rows_of_atoms)
 
 
-def hessian(potential: Potential, structure: Any) -> Float[ndarray, "atoms 3 atoms 3"]:
-    """Return the full Hessian in ASE's order (N, 3, N, 3), eV/Å²."""
+def hessian(
+    structure: StructureLike, potential: PotentialLike
+) -> Float[ndarray, "atoms 3 atoms 3"]:
+    """Return the Hessian of a molecule or a cell, ∂²E/∂x_i∂x_j.
+
+    In a periodic structure every periodic image of an atom moves with it: the Hessian is that of
+    modes at Γ.
+
+    Parameters
+    ----------
+    structure
+        A molecule or a cell.
+    potential
+        A potential, or the name of a model.
+
+    Returns
+    -------
+    ndarray, shape=(N, 3, N, 3), eV/Å², as in ``ase.vibrations.VibrationsData``
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        An element the potential does not know, overlapping atoms, or numbers that are not finite.
+
+    """
+    potential = as_potential(potential)
     graph = potential.graph(structure)
     rows = structure_hessian_rows(potential, structure, np.arange(int(graph.n_node[0])))
     return rows.transpose(0, 2, 1, 3)
 
 
 def directional_derivative(
-    potential: Potential, structure: Any, direction: Float[ndarray, "atoms 3"]
+    potential: Potential, structure: StructureLike, direction: Float[ndarray, "atoms 3"]
 ) -> Float[ndarray, "atoms 3"]:
     """Return the Hessian times a displacement of all atoms, eV/Å² times its unit.
 

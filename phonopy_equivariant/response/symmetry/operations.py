@@ -39,16 +39,22 @@ def search(structure: Structure, symprec: float) -> Operations:
     Raises
     ------
     PhonopyEquivariantError
-        spglib finds none; the structure is not periodic in three directions.
+        The distance is not positive; spglib finds no group; the structure is not periodic in
+        three directions.
 
     """
+    if not 0 < symprec < np.inf:  # spglib ends the process on nan
+        raise PhonopyEquivariantError(
+            f"The tolerance of the search for symmetry is {symprec:g} Å; give a positive distance "
+            "as symprec=."
+        )
     cell = to_phonopy(structure)
     try:
         found = Symmetry(cell, symprec).symmetry_operations
     except Exception as error:  # whatever spglib and phonopy raise
         raise PhonopyEquivariantError(
             f"The symmetry of the structure cannot be found within {symprec:g} Å; check it for "
-            "overlapping atoms, or choose another tolerance (symprec=, --tolerance)."
+            "overlapping atoms, or choose another symprec=."
         ) from error
     return operations(structure, found["rotations"], found["translations"])
 

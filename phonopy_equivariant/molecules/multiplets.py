@@ -96,7 +96,7 @@ def reduction(table: CharacterTable, multiplets: tuple[Multiplet, ...]) -> str:
 
 
 def _adapted(modes: NormalModes, projectors: ndarray) -> NormalModes:
-    """Return modes with those of nearly the same frequency combined into pure irreps."""
+    """Return modes of pure irreps: modes of nearly one frequency are combined to get them."""
     vectors = modes.vectors.reshape(len(modes.vectors), -1).copy()
     frequencies = modes.frequencies.copy()
     # one number per irrep: eigenvectors of this matrix among degenerate modes have a pure irrep

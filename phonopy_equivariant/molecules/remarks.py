@@ -1,14 +1,15 @@
-"""A molecule's vibrations as text: the table of multiplets, and what there is to remark."""
+"""A molecule's vibrations as text: a summary, and warnings."""
 
 from __future__ import annotations
 
 import numpy as np
 from ase.units import invcm
 
-from phonopy_equivariant.molecules.analysis import ZERO, MolecularVibrations, Thermochemistry
-from phonopy_equivariant.molecules.irreps import reduction
+from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
 from phonopy_equivariant.molecules.modes import WAVENUMBER
+from phonopy_equivariant.molecules.multiplets import reduction
 from phonopy_equivariant.molecules.structure import count_fragments
+from phonopy_equivariant.molecules.tables import ZERO
 
 # Above this force (eV/Å) the Hessian is not one of a stationary point.
 LARGE_FORCE = 1e-3
@@ -25,43 +26,8 @@ def group_text(group: str) -> str:
     return NAMES.get(group, group)
 
 
-def wavenumber_text(frequency: float) -> str:
-    """Return a frequency in cm⁻¹, an imaginary one with an i."""
-    return f"{abs(frequency):.2f}{'i' if frequency < -ZERO else ''}"
-
-
-def table_columns(result: MolecularVibrations) -> list[str]:
-    """Return the headings of the table of multiplets."""
-    columns = ["cm⁻¹", "DEG", "IRREP", "IR", "RAMAN", "AMU"]
-    columns += ["KM/MOL"] * (result.infrared is not None)
-    return columns + ["Å⁴/AMU", "DEPOL"] * (result.raman is not None)
-
-
-def table_rows(result: MolecularVibrations) -> list[list[str]]:
-    """Return a row for each multiplet; intensities are sums over its modes."""
-    rows = []
-    masses = result.modes.reduced_masses
-    for multiplet in result.multiplets:
-        chosen = list(multiplet.modes)
-        row = [
-            wavenumber_text(multiplet.frequency),
-            str(multiplet.degeneracy),
-            multiplet.irrep,
-            "yes" if multiplet.infrared else "-",
-            "yes" if multiplet.raman else "-",
-            f"{masses[chosen].mean():.3f}",
-        ]
-        if result.infrared is not None:
-            row.append(f"{result.infrared[chosen].sum():.3f}")
-        if result.raman is not None:
-            row.append(f"{result.raman.activities[chosen].sum():.3f}")
-            row.append(f"{result.raman.depolarization[chosen].mean():.3f}")
-        rows.append(row)
-    return rows
-
-
 def summary_lines(result: MolecularVibrations, gas: Thermochemistry) -> list[str]:
-    """Return what stands below the table."""
+    """Return the lines below the table of modes: symmetry, zero-point energy, thermochemistry."""
     symmetry = result.symmetry
     lines = [
         f"point group          {group_text(symmetry.group)}, "
@@ -105,54 +71,54 @@ def _negligible(result: MolecularVibrations, fragments: int) -> float:
 
 
 def remarks(result: MolecularVibrations, spin: float = 0.0) -> list[str]:
-    """Return what deserves a warning; ``spin`` is that of the thermochemistry."""
-    found = []
+    """Return the warnings on a result, a line each; ``spin`` is the thermochemistry's."""
+    lines = []
     moving = result.max_force is not None and result.max_force > LARGE_FORCE
     if moving:
-        found.append(
+        lines.append(
             f"forces of {result.max_force:.2g} eV/Å: not a stationary point of this potential; "
-            "use --relax."
+            "use relax=True."
         )
     fragments = count_fragments(result.atoms)
     if fragments > 1:
-        found.append(
+        lines.append(
             f"the structure falls into {fragments} fragments without bonds between them: modes "
             "near zero may be their relative motion, and ideal-gas numbers mean nothing."
         )
     imaginary = int((result.frequencies < -_negligible(result, fragments)).sum())
     if imaginary:
-        found.append(
+        lines.append(
             f"imaginary frequencies: {imaginary}; a saddle point, not a minimum; displace the "
             "atoms along such a mode and relax again. Thermochemistry leaves them out."
         )
     external = np.abs(result.modes.external).max()
     if external > _LARGE_EXTERNAL and not moving:
-        found.append(
+        lines.append(
             f"a translation or rotation has {external:.0f} cm⁻¹ before projection: the Hessian is "
             "not one of a stationary point, or is noisy."
         )
     electrons = int(result.atoms.numbers.sum() - round(result.atoms.get_initial_charges().sum()))
     if (electrons - round(2 * spin)) % 2:
-        found.append(
+        lines.append(
             f"{electrons} electrons do not go with spin {spin:g} (charges in the file count): "
-            "give --spin, 0.5 for a radical; the entropy contains k ln(2S + 1)."
+            "give spin=, 0.5 for a radical; the entropy contains k ln(2S + 1)."
         )
     if result.symmetrised:
-        found.append(
+        lines.append(
             f"the modes do not follow {group_text(result.symmetry.group)} exactly: frequencies and "
             f"irreps are those of the Hessian symmetrised in {group_text(result.followed)}, which "
             f"changes frequencies by up to {result.symmetrised:.2f} cm⁻¹; relax further."
         )
     elif result.followed != result.symmetry.group:
-        found.append(
+        lines.append(
             f"the modes do not follow {group_text(result.symmetry.group)}: irreps are those of "
-            f"{group_text(result.followed)}; relax further, lower --symmetry-tolerance, or check "
+            f"{group_text(result.followed)}; relax further, lower symmetry_tolerance=, or check "
             "that the Hessian belongs to this structure."
         )
     splitting = max((multiplet.splitting for multiplet in result.multiplets), default=0.0)
     if splitting > _LARGE_SPLITTING:
-        found.append(
+        lines.append(
             f"degenerate modes differ by up to {splitting:.1f} cm⁻¹: the Hessian is less symmetric "
-            f"than {group_text(result.symmetry.group)}; relax, or lower --symmetry-tolerance."
+            f"than {group_text(result.symmetry.group)}; relax, or lower symmetry_tolerance=."
         )
-    return found
+    return lines

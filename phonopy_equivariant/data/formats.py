@@ -12,7 +12,7 @@ from typing import Any
 
 from phonopy_equivariant.data.compressed import DAMAGED, open_text, plain_name
 from phonopy_equivariant.data.record import Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 
 # format -> module of this package with ``read(path, **options) -> Iterator[Record]``
 READERS = {
@@ -216,11 +216,11 @@ def data_names(path: str | os.PathLike[str], **options: Any) -> list[str]:
 def _prepared(
     path: str | os.PathLike[str], options: dict[str, Any]
 ) -> tuple[Path, Callable[..., Iterator[Record]]]:
-    """Return the file and the reader it needs; ``options`` keeps those of the reader."""
+    """Return the file and its reader; ``options`` loses ``format`` and keeps the reader's."""
     path = Path(path).expanduser()
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise PhonopyEquivariantError(f"{path} {what}; give an existing file.")
+        fault = "is a folder" if path.is_dir() else "does not exist"
+        raise PhonopyEquivariantError(f"{path} {fault}; give an existing file.")
     return path, _reader(options.pop("format", None) or detect_format(path), options)
 
 
@@ -229,9 +229,9 @@ def _intact(records: Iterator[Record], path: Path) -> Iterator[Record]:
     try:
         yield from counted
     except DAMAGED as error:
-        text = " ".join(str(error).split())[:120] or type(error).__name__
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read ({text}); the file is damaged or not what its name says."
+            f"{path}: cannot be read ({reason_of(error)}); the file is damaged or not what its "
+            "name says."
         ) from error
     if not counted.count:
         raise PhonopyEquivariantError(f"{path}: has no records; give a file with structures.")
@@ -264,10 +264,11 @@ def _reader(file_format: str, options: dict[str, Any]) -> Callable[..., Iterator
         )
     module = importlib.import_module(f"phonopy_equivariant.data.{READERS[file_format]}")
     read: Callable[..., Iterator[Record]] = module.read
-    known = list(inspect.signature(read).parameters)[1:]
+    option_names = list(inspect.signature(read).parameters)[1:]
     for name in options:
-        if name not in known:
+        if name not in option_names:
             raise PhonopyEquivariantError(
-                f"The format {file_format} takes no option {name!r}; it takes {', '.join(known)}."
+                f"The format {file_format} takes no option {name!r}; it takes "
+                f"{', '.join(option_names)}."
             )
     return read

@@ -1,0 +1,95 @@
+"""``phonopy-equivariant gruneisen``: mode Grüneisen parameters on a mesh and along the bands."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from phonopy_equivariant.cli.console import Console
+from phonopy_equivariant.cli.options import (
+    add_logging_options,
+    add_model_options,
+    add_relaxation_options,
+    add_structure_arguments,
+    parser_arguments,
+)
+
+_DESCRIPTION = """\
+Mode Grüneisen parameters -∂ln ω/∂ln V from third derivatives of the energy: no cells of other
+volumes, no supercell, atoms follow the strain. They are computed on a mesh, with their mean at some
+temperatures, and along the path of SeeK-path, with a plot of the bands coloured by them. A crystal
+under stress has other parameters: --relax first.
+"""
+
+_EXAMPLES = """\
+examples:
+  phonopy-equivariant gruneisen POSCAR --relax
+  phonopy-equivariant gruneisen NaCl.cif --relax --mesh 20 20 20 --band-points 101 -o NaCl_gruneisen
+
+files written (NAME: -o, default gruneisen), with the keys of phonopy's gruneisen.yaml:
+  NAME_mesh.yaml, NAME_bands.yaml, NAME_bands.png
+"""
+
+_SUFFIXES = ("_mesh.yaml", "_bands.yaml", "_bands.png")
+
+
+def add_command(commands: Any) -> None:
+    """Add the parser of ``gruneisen``."""
+    parser = commands.add_parser(
+        "gruneisen",
+        help="mode Grüneisen parameters: mesh, mean, bands coloured by them",
+        **parser_arguments(_DESCRIPTION, _EXAMPLES),
+    )
+    add_structure_arguments(parser)
+    add_model_options(parser)
+    group = parser.add_argument_group("crystal and output")
+    add_relaxation_options(group)
+    group.add_argument(
+        "--mesh",
+        type=int,
+        nargs=3,
+        default=(10, 10, 10),
+        metavar="N",
+        help="Γ-centred mesh; default: 10 10 10",
+    )
+    group.add_argument(
+        "--band-points",
+        type=int,
+        default=51,
+        metavar="N",
+        help="q of each segment of the path; default: %(default)s",
+    )
+    group.add_argument(
+        "-o",
+        "--output",
+        default="gruneisen",
+        metavar="NAME",
+        help="what the files are called; default: %(default)s",
+    )
+    add_logging_options(parser)
+    parser.set_defaults(function=_main)
+
+
+def _main(args: argparse.Namespace) -> int:
+    from phonopy_equivariant.cli.start import start_potential
+    from phonopy_equivariant.io.crystals import read_crystal
+    from phonopy_equivariant.io.outputs import check_output
+
+    console = Console(args.quiet, args.verbose, "gruneisen")
+    crystal = read_crystal(args.structure, args.index, console.say)
+    for suffix in _SUFFIXES:
+        check_output(args.output + suffix)
+    potential = start_potential(args, console, crystal.unitcell)
+    from phonopy_equivariant.workflows.gruneisen import gruneisen_of_crystal
+    from phonopy_equivariant.workflows.options import RelaxationOptions
+
+    relaxation = RelaxationOptions(args.fmax) if args.relax else None
+    mesh, bands = gruneisen_of_crystal(
+        crystal, potential, relaxation, args.mesh, args.band_points, console
+    )
+    mesh.write_yaml(args.output + "_mesh.yaml")
+    bands.write_yaml(args.output + "_bands.yaml")
+    bands.write_plot(args.output + "_bands.png")
+    console.table(mesh)
+    console.say(f"Files: {', '.join(args.output + suffix for suffix in _SUFFIXES)}")
+    return 0

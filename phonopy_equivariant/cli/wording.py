@@ -1,0 +1,51 @@
+"""Messages of the library in the words of the command: parameters become options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+# What stands for a parameter that a message of the library names, with the value if it has one.
+_OPTIONS = {
+    "relax=True": "--relax",
+    "exact=True": "--exact",
+    "exact=False": "no --exact",
+    "nac_params=None": "--nonac",
+    "is_symmetry=False": "--nosym",
+    "restart=True": "--restart",
+    "trust=True": "--trust",
+    "supercell=": "--dim ",
+    "symprec=": "--tolerance ",
+    "primitive_matrix=": "--pa ",
+    "tolerance=": "--exact-tolerance ",
+    "symmetry_tolerance=": "--symmetry-tolerance ",
+    "fmax=": "--fmax ",
+    "index=": "--index ",
+    "masses=": "--mass ",
+    "model=": "--model ",
+    "dtype=": "--dtype ",
+    "head=": "--head ",
+    "spin=": "--spin ",
+    "mesh=": "--mesh ",
+    "band_points=": "--band-points ",
+}
+# Where a command has another option for a parameter.
+_OF_COMMAND: dict[str, dict[str, str]] = {
+    "run": {"fmax=": "--relax-fmax "},
+    "fc": {"relax=True": "phonopy-equivariant relax", "exact=True": "run --exact"},
+    "relax": {"tolerance=": "--tolerance "},
+}
+
+
+def as_options(text: str, command: str = "") -> str:
+    """Return a message with the options of a command in place of parameters, values kept."""
+    options: Mapping[str, str] = _OPTIONS | _OF_COMMAND.get(command, {})
+    longest_first = sorted(options, key=len, reverse=True)
+    pattern = re.compile(
+        r"(?<![\w-])(" + "|".join(map(re.escape, longest_first)) + r")([\"']?)(-?\w*)\2"
+    )
+
+    def option(match: re.Match[str]) -> str:
+        return f"{options[match[1]]}{match[3]}" if match[3] else options[match[1]].rstrip()
+
+    return pattern.sub(option, text)
