@@ -28,6 +28,7 @@ from conftest import SMALL
 from phonopy.interface.phonopy_yaml import PhonopyYaml
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.potential import Potential
 
 QPOINTS = [[0.5, 0.5, 0.5], [0.1, 0.2, 0.3]]
 
@@ -252,3 +253,17 @@ def test_python_keeps_compiled_functions_by_itself(tmp_path: Path) -> None:
     assert kept(code, "on") > 0
     assert kept(code, "off", JAX_ENABLE_COMPILATION_CACHE="false") == 0
     assert kept("import jax; " + code, "late") == 0
+
+
+def test_models_prepare(tmp_path: Path, one_layer: Potential) -> None:
+    """Programs are compiled and kept; what is cleared is gone."""
+    pe.save_checkpoint(one_layer, tmp_path / "small.npz")
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
+    folder = tmp_path / "programs" / "phonopy_equivariant"
+    said = installed("models", "prepare", "small.npz", cwd=tmp_path, **cache).stdout
+    # start, geometry, and five for the only layer
+    assert ": 7 programs, " in said and len(list(folder.iterdir())) == 7
+    cleared = installed("models", "prepare", "--clear", cwd=tmp_path, **cache).stdout
+    assert cleared.startswith("removed 7 programs, ") and not list(folder.iterdir())
+    refused = command("models", "prepare", cwd=tmp_path, status=None)
+    assert refused.returncode and "--clear" in refused.stderr

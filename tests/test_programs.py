@@ -15,6 +15,7 @@ from phonopy_equivariant import potential as potential_module
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.potential import random_potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
+from phonopy_equivariant.response.bloch.rehearsal import rehearse
 from phonopy_equivariant.runtime import compilation, programs, source
 
 CONFIG = NequIPConfig(
@@ -193,7 +194,7 @@ def test_a_change_of_the_source_is_seen(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory maps are counted on Linux only")
 def test_kept_programs_that_come_back_after_clearing_are_counted(folder, monkeypatch):
-    """Memory maps stay below the limit however often programs come back from disk."""
+    """Programs are forgotten before memory maps run out, however often they come from disk."""
     sizes = range(3, 9)
     expected = [run(size) for size in sizes]  # all are filed now
     full = compilation.memory_maps()
@@ -202,9 +203,47 @@ def test_kept_programs_that_come_back_after_clearing_are_counted(folder, monkeyp
     assert full - empty > 3 * len(sizes)
     allowed = (full + empty) // 2
     monkeypatch.setattr(compilation, "maps_allowed", lambda: allowed / compilation._MAPS_SHARE)
-    for _ in range(2):
+    before = compilation.generation()
+    for _ in range(3):
         for size, values in zip(sizes, expected, strict=True):
             np.testing.assert_array_equal(run(size), values)
             assert calls == []  # from its file
-            # one program more: maps are counted before it runs for the first time
-            assert compilation.memory_maps() <= allowed + (full - empty) / len(sizes)
+    assert compilation.generation() >= before + 2
+    assert compilation.memory_maps() < full
+
+
+def test_the_files_used_longest_ago_go_first(tmp_path):
+    for age, name in enumerate("abcd"):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    programs.trim(tmp_path, limit=25)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    programs.trim(tmp_path / "none", limit=0)  # no folder, no error
+
+
+def test_a_program_that_is_used_stays_when_room_is_made(folder):
+    run(3)
+    run(4)
+    old, new = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
+    os.utime(old, (1e9, 1e9))
+    os.utime(new, (2e9, 2e9))
+    compilation.forget()
+    run(3)
+    run(4)
+    assert min(path.stat().st_mtime for path in folder.iterdir()) > 1.5e9
+    assert programs.stored().files == 2
+    assert programs.clear().files == 2
+    assert programs.stored() == (0, 0)
+
+
+def test_programs_begun_together_are_those_that_the_response_needs(folder):
+    """A rehearsal with zeros asks for the programs of a computation, and for no others."""
+    potential = random_potential(CONFIG)
+    compilation.forget()
+    begun = rehearse(potential)
+    for program in begun:
+        program.executable.result()
+    before = compilation.count_programs()
+    lattice_force_constants(potential, bulk("Si"), QPOINTS)
+    assert compilation.count_programs() == before
+    assert len(list(folder.iterdir())) == len({id(program) for program in begun}) == 12
