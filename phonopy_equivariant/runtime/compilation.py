@@ -138,7 +138,8 @@ class Compiled:
         lowered = self.jitted.trace(*args).lower()
 
         def compile_now() -> Callable[..., Any]:
-            with x64_mode(), _outside_of_caches():
+            outside = contextlib.nullcontext() if place is None else _outside_of_cache()
+            with x64_mode(), outside:
                 executable: Callable[..., Any] = lowered.compile()
             if place is not None:
                 programs.keep(place, executable)
@@ -192,7 +193,7 @@ def compiled(
     return decorate
 
 
-def _outside_of_caches() -> Any:
+def _outside_of_cache() -> Any:
     """Compile without JAX's persistent cache in this context.
 
     What comes from there lacks functions when it is written again (seen in jax 0.10.1), and what
