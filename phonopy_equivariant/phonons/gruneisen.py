@@ -250,12 +250,13 @@ def gruneisen_bands(
     if points < 2:
         raise PhonopyEquivariantError(f"points={points}: a segment has two points at least.")
     cell = to_phonopy(as_structure(structure))
-    segments, names, connections = get_band_qpoints_by_seekpath(cell, points)
+    paths, names, connections = get_band_qpoints_by_seekpath(cell, points)
+    segments = [np.array(path) for path in paths]
     result = gruneisen_parameters(structure, potential, np.concatenate(segments))
     count = len(segments)
     shape = (count, points, -1)
     return GruneisenBands(
-        tuple(np.array(segment) for segment in segments),
+        tuple(segments),
         tuple(_distances(cell, segments)),
         tuple(_pairs(names, connections)),
         tuple(result.frequencies.reshape(shape)),

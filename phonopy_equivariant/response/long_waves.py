@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 from ase.units import GPa
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
@@ -67,7 +67,7 @@ def long_wave_tensor(structure: StructureLike, potential: PotentialLike) -> Floa
 
 
 def _schur(
-    phi: Float[ndarray, "columns columns"], crystal: Structure, q: Float[ndarray, "3"]
+    phi: Complex[ndarray, "columns columns"], crystal: Structure, q: Float[ndarray, "3"]
 ) -> Float[ndarray, "3 3"]:
     """Return K(q), eV/Å², from Φ(q) in the lattice gauge."""
     fractions = crystal.positions @ np.linalg.inv(crystal.cell)
