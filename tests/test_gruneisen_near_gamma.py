@@ -84,7 +84,7 @@ def test_single_precision_gives_what_double_precision_gives() -> None:
     lengths = np.linalg.norm(qpoints, axis=1)
     for name, strain in (("NaCl", STRAIN), ("Na", np.eye(3) / 3)):
         found, expected = (
-            gruneisen_parameters(each, crystal(name), qpoints, strain=strain).parameters[:, :3]
+            gruneisen_parameters(crystal(name), each, qpoints, strain=strain).parameters[:, :3]
             for each in (single, cli_helpers.potential())
         )
         given = np.isfinite(found)

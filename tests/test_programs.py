@@ -107,6 +107,31 @@ def test_a_damaged_file_is_traced_again_and_replaced(folder, traced, damage):
     assert programs._read(path)
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes of POSIX")
+def test_what_others_may_have_written_is_not_read(folder, traced, monkeypatch):
+    """Whoever writes a program's file runs code: of another owner, or open to a group."""
+    potential = random_potential(CONFIG)
+    before = os.umask(0o002)  # of many systems: what is new may be written by the group
+    try:
+        potential.evaluate(bulk("Si"))
+    finally:
+        os.umask(before)
+    (path,) = folder.iterdir()
+    assert not (path.stat().st_mode | folder.stat().st_mode) & 0o022
+    assert programs._read(path)
+    for place in (path, folder):
+        mode = place.stat().st_mode
+        place.chmod(mode | 0o020)
+        assert programs._read(path) is None
+        place.chmod(mode)
+    uid = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: uid + 1)
+    assert (programs._read(path) is None) == (uid != 0)  # the administrator's are trusted
+    compilation.forget()
+    potential.evaluate(bulk("Si"))
+    assert traced() == (1 if uid == 0 else 2)
+
+
 def test_a_folder_that_cannot_be_made_is_no_error(folder, traced):
     folder.write_text("a file stands where the folder should be", "utf-8")
     assert np.isfinite(random_potential(CONFIG).evaluate(bulk("Si")).energy)

@@ -71,7 +71,7 @@ def add_command(commands: Any) -> None:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.cli.start import begin_response, start_potential
+    from phonopy_equivariant.cli.start import start_potential
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import check_output, keep_existing
     from phonopy_equivariant.io.supercells import parse_dim, select_supercell
@@ -89,8 +89,6 @@ def _main(args: argparse.Namespace) -> int:
     if matrix is not None:  # displacements of another supercell, before JAX starts
         select_supercell(crystal, matrix)
     potential = start_potential(args, console, crystal.unitcell)
-    if not args.force_sets:
-        begin_response(potential, console)
     from phonopy_equivariant.workflows.force_constants import force_constants_file, force_sets_file
     from phonopy_equivariant.workflows.options import PhononOptions
 

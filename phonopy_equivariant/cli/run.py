@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) -> int:
-    from phonopy_equivariant.cli.start import begin_response, start_potential
+    from phonopy_equivariant.cli.start import start_potential
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import PARAMS_FILE, check_output
     from phonopy_equivariant.io.supercells import parse_dim, select_supercell
@@ -158,7 +158,6 @@ def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) 
     if matrix is not None:  # memory, before JAX starts
         select_supercell(dataclasses.replace(crystal, dataset=None), matrix)
     potential = start_potential(args, console, crystal.unitcell)
-    begin_response(potential, console)
     from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
     from phonopy_equivariant.workflows.run import crystal_phonons, run_script
 

@@ -36,17 +36,6 @@ def start_potential(
     return potential
 
 
-def begin_response(potential: Potential, console: Console) -> None:
-    """Let the programs of the response compile while the crystal is looked at."""
-    from phonopy_equivariant.response.bloch.rehearsal import begin_programs
-
-    if begin_programs(potential):
-        console.say(
-            f"Compiling the programs of {potential.name}, once for all crystals; "
-            "phonopy-equivariant models prepare does it beforehand."
-        )
-
-
 def start_jax(device_option: str, console: Console) -> None:
     """Start JAX on the device of ``--device``, with its compilation cache.
 

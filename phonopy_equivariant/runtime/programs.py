@@ -5,8 +5,9 @@ takes longer than anything else once the programs are kept. Here the machine cod
 everything that it depends on: the function, the architecture, structure and shapes of all
 arguments, settings of the compiler, the processor, the versions of the packages and the source of
 this one, all of them as they were imported. A file is used only if its content has the hash that
-stands in front of it. It holds machine code, as JAX's own files do: whoever can write into the
-folder can run code in this process.
+stands in front of it. It holds machine code, as JAX's own files do, and JAX reads it as a pickle:
+whoever writes such a file runs code in this process. Files and folders that anybody but this user
+or the administrator may write to are therefore not read.
 
 The folder has a size limit: the files that were not used for the longest time go first.
 """
@@ -35,6 +36,7 @@ SIZE_LIMIT = 512 * 2**20
 _TRACED_BY = ("jax", "jaxlib", "haiku", "e3nn_jax", "jraph")
 _FOLDER = "phonopy_equivariant"
 _HASH = 32  # bytes of SHA-256
+_OTHERS_WRITE = 0o022  # group and others
 
 
 class Stored(NamedTuple):
@@ -179,6 +181,8 @@ def _versions() -> tuple[str, ...]:
 def _read(path: Path) -> bytes | None:
     """Return the content of a sound file, and note that it was used."""
     try:
+        if not _is_private(path):
+            return None
         raw = path.read_bytes()
     except OSError:
         return None
@@ -193,6 +197,23 @@ def _read(path: Path) -> bytes | None:
 def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _close_to_others(path.parent)
         write_atomically(path, hashlib.sha256(content).digest() + content)
+        _close_to_others(path)
     except (OSError, PhonopyEquivariantError):
         return
+
+
+def _is_private(path: Path) -> bool:
+    """Tell whether only this user or the administrator can have written a file."""
+    if not hasattr(os, "getuid"):  # Windows: user folders are private
+        return True
+    states = [os.stat(place) for place in (path, path.parent)]
+    return all(s.st_uid in (0, os.getuid()) and not s.st_mode & _OTHERS_WRITE for s in states)
+
+
+def _close_to_others(path: Path) -> None:
+    """Take the right to write from everybody else, whatever the umask of this process."""
+    mode = os.stat(path).st_mode
+    if mode & _OTHERS_WRITE:
+        os.chmod(path, mode & ~_OTHERS_WRITE)

@@ -14,7 +14,7 @@ from phonopy_equivariant.io.supercells import select_supercell, supercell_line
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.workflows.force_sets import compute_force_sets, write_force_sets
 from phonopy_equivariant.workflows.options import PhononOptions
-from phonopy_equivariant.workflows.phonons import compute_phonons
+from phonopy_equivariant.workflows.phonons import begin_response, compute_phonons
 from phonopy_equivariant.workflows.progress import Progress
 from phonopy_equivariant.workflows.run import CrystalPhonons, checked_modes, provenance
 
@@ -38,6 +38,7 @@ def force_constants_file(
         A crystal, a supercell or Born charges that cannot be used.
 
     """
+    begin_response(potential, progress)
     phonon = _built(crystal, options, progress)
     source = set_born_charges(phonon, crystal) if born and file_format == "yaml" else None
     if source:

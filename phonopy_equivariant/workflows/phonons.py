@@ -24,6 +24,7 @@ from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_m
 from phonopy_equivariant.phonons.force_constants import set_force_constants
 from phonopy_equivariant.phonons.report import ForceConstantsReport
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.bloch.rehearsal import begin_programs
 from phonopy_equivariant.structure import StructureLike
 from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
 from phonopy_equivariant.workflows.progress import Progress, Silent
@@ -103,6 +104,7 @@ def phonons(
     """
     crystal, potential = as_crystal(structure), as_potential(model)
     potential.graph(crystal.unitcell)  # elements and overlaps, before anything takes time
+    begin_programs(potential)
     matrix = None if supercell is None else supercell_matrix(supercell)
     relaxation = RelaxationOptions(symprec=max(symprec, SYMPREC)) if relax else None
     options = PhononOptions(matrix, relaxation, exact)
@@ -119,6 +121,15 @@ def phonons(
         phonon.nac_params = dict(charges)  # type: ignore[assignment]
     phonon.report = compute_phonons(phonon, potential, options, progress)
     return phonon
+
+
+def begin_response(potential: Potential, progress: Progress) -> None:
+    """Let the programs of the response compile while phonopy looks at the crystal."""
+    if begin_programs(potential):
+        progress.say(
+            f"Compiling the programs of {potential.name}, once for all crystals; "
+            "phonopy-equivariant models prepare does it beforehand."
+        )
 
 
 def prepared_crystal(

@@ -25,7 +25,11 @@ from phonopy_equivariant.phonons.stability import Stability, stability
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.workflows.calculations import DEFAULT_MESH, Calculations
 from phonopy_equivariant.workflows.options import PhononOptions
-from phonopy_equivariant.workflows.phonons import compute_phonons, prepared_crystal
+from phonopy_equivariant.workflows.phonons import (
+    begin_response,
+    compute_phonons,
+    prepared_crystal,
+)
 from phonopy_equivariant.workflows.progress import Progress
 from phonopy_equivariant.workflows.script import run_phonopy
 
@@ -79,6 +83,7 @@ def crystal_phonons(
         converge.
 
     """
+    begin_response(potential, progress)
     settings = plan.first
     if options.relaxation is not None and settings.primitive_matrix is None:
         # an unusable primitive cell, mass or charge is refused before the relaxation
