@@ -185,8 +185,20 @@ def force_constants(work: Path, scratch: Path, path: Path) -> None:
     grid = ", ".join(f"nq{i} = 4" for i in (1, 2, 3))
     text = "Si\n&inputph\n  prefix = 'si', outdir = '.', fildyn = 'si.dyn', tr2_ph = 1e-16\n"
     call("ph.x", f"{text}  ldisp = .true., {grid}\n/\n", scratch)
+    gamma = scratch / "si.dyn1"
+    gamma.write_text(without_charges(gamma.read_text()))
     call("q2r.x", "&input\n  fildyn = 'si.dyn', flfrc = 'si.fc'\n/\n", scratch)
     path.write_bytes((scratch / "si.fc").read_bytes())
+
+
+def without_charges(text: str) -> str:
+    """Return ph.x's file of the dynamical matrix at Γ without dielectric tensor and charges.
+
+    ph.x computes them for every insulator, and q2r.x then takes the dipole-dipole interaction out of
+    the force constants. Silicon has none: its charges are the error of the sum rule.
+    """
+    start, end = text.find("Dielectric Tensor:"), text.find("Diagonalizing the dynamical matrix")
+    return text if start < 0 else text[:start].rstrip(" ") + text[end:]
 
 
 def member_names(stage: str) -> list[str]:
