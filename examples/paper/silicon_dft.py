@@ -194,8 +194,8 @@ def force_constants(work: Path, scratch: Path, path: Path) -> None:
 def without_charges(text: str) -> str:
     """Return ph.x's file of the dynamical matrix at Γ without dielectric tensor and charges.
 
-    ph.x computes them for every insulator, and q2r.x then takes the dipole-dipole interaction out of
-    the force constants. Silicon has none: its charges are the error of the sum rule.
+    ph.x computes them for every insulator, and q2r.x then takes the dipole-dipole interaction out
+    of the force constants. Silicon has none: its charges are the error of the sum rule.
     """
     start, end = text.find("Dielectric Tensor:"), text.find("Diagonalizing the dynamical matrix")
     return text if start < 0 else text[:start].rstrip(" ") + text[end:]
