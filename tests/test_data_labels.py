@@ -10,12 +10,14 @@ import ase.db
 import ase.io
 import numpy as np
 import pytest
+import yaml
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
-from cli_helpers import assert_refused, command
+from cli_helpers import CONFIG, assert_refused, command
 from data_helpers import assert_same, emt_record, every_kind
 
+import phonopy_equivariant as pe
 from phonopy_equivariant import PhonopyEquivariantError
 from phonopy_equivariant.data import read_records, write_records
 from phonopy_equivariant.data.checks import Survey, check_records
@@ -324,3 +326,36 @@ def test_contradictory_case_through_the_command(shared: Path, tmp_path: Path) ->
         pytest.skip("the folder ../shared/cases is absent")
     result = command("dataset", "check", path, cwd=tmp_path, status=1)
     assert result.stdout.count("the same structure as") == 6
+
+
+def test_unknown_key_of_the_energy_through_the_command(shared: Path, tmp_path: Path) -> None:
+    """The energy is under a key that nobody knows: training on energies is refused, not dropped."""
+    path = shared / "cases" / "mlip-TotEnergy_is_no_known_key.xyz"
+    if not path.exists():
+        pytest.skip("the folder ../shared/cases is absent")
+    text = f"""
+output: run
+model: {{cutoff: 3.0, num_interactions: 1, hidden_irreps: 4x0e, l_max: 1}}
+sets: [{{path: {path}}}]
+loss: {{energy: {{}}, forces: {{}}}}
+steps: 2
+"""
+    (tmp_path / "train.yaml").write_text(text)
+    result = command("train", "train.yaml", cwd=tmp_path, status=1)
+    assert_refused(result, "energy")
+    assert not (tmp_path / "run" / "best.npz").exists()
+
+
+def test_benzene_a_little_off_its_symmetry_through_the_command(
+    shared: Path, tmp_path: Path
+) -> None:
+    """All 30 frequencies, whatever the forces that are left."""
+    path = shared / "cases" / "mlip-benzene_relaxed_by_bfgs_fmax0.01.xyz"
+    if not path.exists():
+        pytest.skip("the folder ../shared/cases is absent")
+    config = pe.NequIPConfig(**(CONFIG | {"species": (1, 6)}))
+    model = pe.save_checkpoint(pe.random_potential(config, seed=0), tmp_path / "model.npz")
+    command("molecule", path, "--model", model, cwd=tmp_path)
+    content = yaml.safe_load((tmp_path / "vibrations.yaml").read_text("utf-8"))
+    assert len(content["modes"]) == 30
+    assert all(np.isfinite(mode["frequency"]) for mode in content["modes"])
