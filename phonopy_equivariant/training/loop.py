@@ -42,13 +42,11 @@ from phonopy_equivariant.training.state import (
     Progress,
     load_origin,
     load_state,
+    require_same,
     save_state,
 )
 
 STATE, BEST, LAST = "state.npz", "best.npz", "last.npz"
-
-# Settings that may change between a run and its continuation.
-FREE = ("output", "steps", "checkpoint_every", "log_every", "tensorboard", "patience")
 
 
 class Report(NamedTuple):
@@ -152,7 +150,7 @@ class Trainer:
         self._origin = Origin(config.to_dict(), data, self._devices)
         resumed = (self._folder / STATE).exists() and not restart
         if resumed:
-            _check_same(load_origin(self._folder / STATE), self._origin, self._folder)
+            require_same(load_origin(self._folder / STATE), self._origin, self._folder)
         everything = Union([record_set.training for record_set in record_sets])
         held_out = Union([record_set.validation for record_set in record_sets])
         self._potential = initial_potential(config, everything, held_out)
@@ -374,28 +372,3 @@ def _columns(kind: str, sets: dict[str, Samples]) -> list[str]:
     return [
         f"{kind}/{name}/{term}" for name, samples in sets.items() for term in samples.loss.terms
     ]
-
-
-def _check_same(before: Origin, current: Origin, folder: Path) -> None:
-    """Refuse to continue a run whose settings, data or devices have changed.
-
-    A state without fingerprints of the data does not get this far, see :func:`load_origin`.
-    """
-    for key, value in current.config.items():
-        if key not in FREE and before.config.get(key) != value:
-            raise PhonopyEquivariantError(
-                f"{folder} holds a training with another {key}; set it back, choose another "
-                "output, or begin anew with restart=True."
-            )
-    for source, old, new in zip(current.config["sets"], before.data, current.data, strict=True):
-        if old != new:
-            raise PhonopyEquivariantError(
-                f"{folder} holds a training with other data: the records of {source['path']} have "
-                "changed; put them back, choose another output, or begin anew with restart=True."
-            )
-    if before.devices != current.devices:
-        raise PhonopyEquivariantError(
-            f"{folder} holds a training on {before.devices} devices, now there are "
-            f"{current.devices}; use as many, choose another output, or begin anew with "
-            "restart=True."
-        )

@@ -31,6 +31,9 @@ from phonopy_equivariant.training.samples import Cursor
 HEADER = "progress.json"
 FORMAT = 3  # 1 had no fingerprints of the data; 2 had others, of labels that no term uses too
 
+# Settings that may change between a run and its continuation.
+FREE = ("output", "steps", "checkpoint_every", "log_every", "tensorboard", "patience")
+
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
@@ -163,3 +166,34 @@ def _read(path: Path, archive: zipfile.ZipFile, name: str, like: Any) -> jax.Arr
         )
     with x64_mode():
         return jnp.asarray(array)
+
+
+def require_same(before: Origin, current: Origin, folder: Path) -> None:
+    """Refuse to continue a run whose settings, data or devices have changed.
+
+    A state without fingerprints of the data does not get this far, see :func:`load_origin`.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        With what differs and the remedies.
+
+    """
+    for key, value in current.config.items():
+        if key not in FREE and before.config.get(key) != value:
+            raise PhonopyEquivariantError(
+                f"{folder} holds a training with another {key}; set it back, choose another "
+                "output, or begin anew with restart=True."
+            )
+    for source, old, new in zip(current.config["sets"], before.data, current.data, strict=True):
+        if old != new:
+            raise PhonopyEquivariantError(
+                f"{folder} holds a training with other data: the records of {source['path']} have "
+                "changed; put them back, choose another output, or begin anew with restart=True."
+            )
+    if before.devices != current.devices:
+        raise PhonopyEquivariantError(
+            f"{folder} holds a training on {before.devices} devices, now there are "
+            f"{current.devices}; use as many, choose another output, or begin anew with "
+            "restart=True."
+        )
