@@ -21,6 +21,7 @@ something: OMP_NUM_THREADS=1.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -88,14 +89,18 @@ def force_constants(road: str, phonon: Any, potential: Any, mace: str | None) ->
     phonon.produce_force_constants()
 
 
-def mace_forces(model: str | None, cell: Any, _cached: dict[str, Any] = {}) -> np.ndarray:  # noqa: B006
-    """Return forces by mace-torch's calculator."""
+@functools.cache
+def mace_calculator(model: str | None) -> Any:
+    """Return mace-torch's calculator, made once."""
     from mace.calculators import MACECalculator
 
-    if "calculator" not in _cached:
-        _cached["calculator"] = MACECalculator(model, device="cpu", default_dtype="float64")
+    return MACECalculator(model, device="cpu", default_dtype="float64")
+
+
+def mace_forces(model: str | None, cell: Any) -> np.ndarray:
+    """Return forces by mace-torch's calculator."""
     atoms = Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, pbc=True)
-    atoms.calc = _cached["calculator"]
+    atoms.calc = mace_calculator(model)
     return np.asarray(atoms.get_forces())
 
 
