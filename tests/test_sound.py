@@ -83,5 +83,6 @@ def test_the_command(tmp_path: Path) -> None:
     relaxed = np.array(content["relaxed"])
     np.testing.assert_allclose(relaxed, relaxed.T, atol=1e-6)
     assert f"{content['bulk_modulus']:.2f} GPa" in done.stdout and "second road" in done.stdout
+    command(*words, "--fmax", 1e-3, cwd=tmp_path, status=2)  # and no --relax
     refused = command("elastic", "nowhere", "--model", model(), cwd=tmp_path, status=1)
     assert_refused(refused, "nowhere", "does not exist")

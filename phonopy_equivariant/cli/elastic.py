@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import Any
 
 from phonopy_equivariant.cli.console import Console
@@ -12,6 +13,7 @@ from phonopy_equivariant.cli.options import (
     add_relaxation_options,
     add_structure_arguments,
     parser_arguments,
+    relaxation_of,
 )
 
 _DESCRIPTION = """\
@@ -48,22 +50,17 @@ def add_command(commands: Any) -> None:
         help="file written; default: %(default)s",
     )
     add_logging_options(parser)
-    parser.set_defaults(function=_main)
+    parser.set_defaults(function=functools.partial(_main, parser))
 
 
-def _main(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.cli.start import start_potential
-    from phonopy_equivariant.io.crystals import read_crystal
-    from phonopy_equivariant.io.outputs import check_output
+def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    from phonopy_equivariant.cli.start import start_crystal
 
+    relaxation = relaxation_of(parser, args)
     console = Console(args.quiet, args.verbose, "elastic")
-    crystal = read_crystal(args.structure, args.index, console.say)
-    check_output(args.output)
-    potential = start_potential(args, console, crystal.unitcell)
+    crystal, potential = start_crystal(args, console, [args.output])
     from phonopy_equivariant.workflows.elastic import elastic_properties
-    from phonopy_equivariant.workflows.options import RelaxationOptions
 
-    relaxation = RelaxationOptions(args.fmax) if args.relax else None
     result = elastic_properties(crystal, potential, relaxation, console)
     result.tensor.write_yaml(args.output)
     console.report("Elastic tensor", result.lines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import Any
 
 from phonopy_equivariant.cli.console import Console
@@ -12,6 +13,7 @@ from phonopy_equivariant.cli.options import (
     add_relaxation_options,
     add_structure_arguments,
     parser_arguments,
+    relaxation_of,
 )
 
 _DESCRIPTION = """\
@@ -67,29 +69,24 @@ def add_command(commands: Any) -> None:
         help="what the files are called; default: %(default)s",
     )
     add_logging_options(parser)
-    parser.set_defaults(function=_main)
+    parser.set_defaults(function=functools.partial(_main, parser))
 
 
-def _main(args: argparse.Namespace) -> int:
-    from phonopy_equivariant.cli.start import start_potential
-    from phonopy_equivariant.io.crystals import read_crystal
-    from phonopy_equivariant.io.outputs import check_output
+def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    from phonopy_equivariant.cli.start import start_crystal
 
+    relaxation = relaxation_of(parser, args)
     console = Console(args.quiet, args.verbose, "gruneisen")
-    crystal = read_crystal(args.structure, args.index, console.say)
-    for suffix in _SUFFIXES:
-        check_output(args.output + suffix)
-    potential = start_potential(args, console, crystal.unitcell)
+    files = [args.output + suffix for suffix in _SUFFIXES]
+    crystal, potential = start_crystal(args, console, files)
     from phonopy_equivariant.workflows.gruneisen import gruneisen_of_crystal
-    from phonopy_equivariant.workflows.options import RelaxationOptions
 
-    relaxation = RelaxationOptions(args.fmax) if args.relax else None
     mesh, bands = gruneisen_of_crystal(
         crystal, potential, relaxation, args.mesh, args.band_points, console
     )
-    mesh.write_yaml(args.output + "_mesh.yaml")
-    bands.write_yaml(args.output + "_bands.yaml")
-    bands.write_plot(args.output + "_bands.png")
+    mesh.write_yaml(files[0])
+    bands.write_yaml(files[1])
+    bands.write_plot(files[2])
     console.table(mesh)
-    console.say(f"Files: {', '.join(args.output + suffix for suffix in _SUFFIXES)}")
+    console.say(f"Files: {', '.join(files)}")
     return 0

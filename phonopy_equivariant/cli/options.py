@@ -106,10 +106,19 @@ def add_relaxation_options(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--fmax",
         type=finite_number,
-        default=defaults.FMAX,
         metavar="F",
-        help="largest force after the relaxation in eV/Å; default: %(default)g",
+        help=f"largest force after the relaxation in eV/Å; default: {defaults.FMAX:g}",
     )
+
+
+def relaxation_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Any:
+    """Return the options of the relaxation asked for, or None; contradictory words are an error."""
+    from phonopy_equivariant.workflows.options import RelaxationOptions
+
+    if args.fmax is not None and not args.relax:
+        parser.error("contradictory options: --fmax without --relax; add --relax")
+    fmax = defaults.FMAX if args.fmax is None else args.fmax
+    return RelaxationOptions(fmax) if args.relax else None
 
 
 def add_structure_arguments(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant.cli.console import Console
@@ -10,6 +11,7 @@ from phonopy_equivariant.cli.failures import no_device
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 if TYPE_CHECKING:
+    from phonopy_equivariant.io.crystals import Crystal
     from phonopy_equivariant.potential import Potential
     from phonopy_equivariant.structure import StructureLike
 
@@ -34,6 +36,19 @@ def start_potential(
     )
     potential.graph(structure)  # elements and overlaps, before anything compiles
     return potential
+
+
+def start_crystal(
+    args: argparse.Namespace, console: Console, outputs: Sequence[str]
+) -> tuple[Crystal, Potential]:
+    """Return the crystal and the potential of a command once its files can be written."""
+    from phonopy_equivariant.io.crystals import read_crystal
+    from phonopy_equivariant.io.outputs import check_output
+
+    crystal = read_crystal(args.structure, args.index, console.say)
+    for path in outputs:
+        check_output(path)
+    return crystal, start_potential(args, console, crystal.unitcell)
 
 
 def start_jax(device_option: str, console: Console) -> None:

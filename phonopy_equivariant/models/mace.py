@@ -196,6 +196,7 @@ def _pair_term(config: MACEConfig) -> Callable[[Params, Array, Array, Array], Ar
 
 def _layer(config: MACEConfig, shape: LayerShape, readout_kind: str) -> Layer:
     """Return one interaction with its product basis and readout."""
+    # long because haiku makes the modules of a layer once, in a scope that all its functions share
     num_species = len(config.species)
     layout, nonlinear = shape.layout, shape.kind == "nonlinear"
     sent_widths = {key: mul for key, mul in layout.inputs.items() if key != DENSITY}
