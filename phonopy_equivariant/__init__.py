@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from phonopy_equivariant.structure import Structure, StructureLike
     from phonopy_equivariant.training.config import TrainingConfig
     from phonopy_equivariant.training.loop import TrainingResult, train
+    from phonopy_equivariant.workflows.evaluation import PhononEvaluation, evaluate
+    from phonopy_equivariant.workflows.options import EvaluationOptions
     from phonopy_equivariant.workflows.phonons import AnalyticPhonopy, phonons
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "ElasticTensor",
     "EquivariantCalculator",
     "Evaluation",
+    "EvaluationOptions",
     "ExactReport",
     "Familiarity",
     "ForceConstantsReport",
@@ -71,6 +74,7 @@ __all__ = [
     "MACEConfig",
     "MolecularVibrations",
     "NequIPConfig",
+    "PhononEvaluation",
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
@@ -85,6 +89,7 @@ __all__ = [
     "dynamical_matrices",
     "elastic_tensor",
     "enable_compilation_cache",
+    "evaluate",
     "fit_familiarity",
     "force_constants",
     "gamma_modes",
@@ -111,6 +116,7 @@ _HOME = {
     "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
+    "EvaluationOptions": "workflows.options",
     "ExactReport": "phonons.exact",
     "Familiarity": "features",
     "ForceConstantsReport": "phonons.report",
@@ -121,6 +127,7 @@ _HOME = {
     "MACEConfig": "models.mace_config",
     "MolecularVibrations": "molecules.analysis",
     "NequIPConfig": "models.config",
+    "PhononEvaluation": "workflows.evaluation",
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "calculators.mlp",
     "Potential": "potential",
@@ -134,6 +141,7 @@ _HOME = {
     "dynamical_matrices": "response.dynamical_matrix",
     "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",
+    "evaluate": "workflows.evaluation",
     "fit_familiarity": "familiarity",
     "force_constants": "phonons.force_constants",
     "gamma_modes": "phonons.gamma_modes",

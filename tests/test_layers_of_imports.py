@@ -25,7 +25,7 @@ ROOMS = [
     "calculators",
     "phonons",
     "io",
-    "molecules data",
+    "molecules data evaluation",
     "training",
     "workflows",
     "cli",

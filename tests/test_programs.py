@@ -184,6 +184,21 @@ def test_programs_of_imported_source_are_not_filed_under_newer_source(folder, mo
     assert len(list(folder.iterdir())) == 1
 
 
+def test_what_jax_has_in_its_own_cache_is_not_kept(folder, monkeypatch):
+    """Programs from there lack functions when they are written again."""
+    potential = random_potential(CONFIG)
+    with monkeypatch.context() as changed:
+        path = next(path for path in source._AT_IMPORT if path.endswith("graph.py"))
+        changed.setattr(source, "_AT_IMPORT", source._AT_IMPORT | {path: (0, 0, 0)})
+        first = lattice_force_constants(potential, bulk("Si"), QPOINTS)  # cached by JAX
+    assert not folder.exists()
+    for _ in range(2):  # kept, and read
+        compilation.forget()
+        again = lattice_force_constants(potential, bulk("Si"), QPOINTS)
+        np.testing.assert_array_equal(again, first)
+    assert list(folder.iterdir())
+
+
 def test_a_change_of_the_source_is_seen(tmp_path, monkeypatch):
     path = tmp_path / "room" / "module.py"
     path.parent.mkdir()

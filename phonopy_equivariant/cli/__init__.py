@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.elastic import add_command as add_elastic
+from phonopy_equivariant.cli.evaluate import add_command as add_evaluate
 from phonopy_equivariant.cli.failures import exit_status, process_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
 from phonopy_equivariant.cli.gruneisen import add_command as add_gruneisen
@@ -43,6 +44,7 @@ examples:
   phonopy-equivariant elastic POSCAR --relax
   phonopy-equivariant gruneisen POSCAR --relax
   phonopy-equivariant molecule CH4.xyz --relax
+  phonopy-equivariant evaluate dft/ --model nequix-mp-1-pft nequix-oam-1-pft
   phonopy-equivariant train nacl.yaml
   phonopy-equivariant dataset info train.extxyz
   phonopy-equivariant models list
@@ -88,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
         *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_molecule),
-        *(add_train, add_dataset, add_models),
+        *(add_evaluate, add_train, add_dataset, add_models),
     )
     for add_command in adders:
         add_command(commands)

@@ -70,7 +70,7 @@ class Compiled:
         self._function = function
         self._static = tuple(static_argnums)
         self._keep = keep
-        self._jitted: Any = None
+        self._jitted: dict[str, Any] = {}  # by name
         self._programs: dict[Any, Begun] = {}
         self._lock = threading.RLock()
         self.begun = 0  # programs loaded or compiled
@@ -116,12 +116,16 @@ class Compiled:
     @property
     def jitted(self) -> Any:
         """The function ``jax.jit`` made, for ``lower`` and the like inside 64-bit mode."""
-        if self._jitted is None:
+        return self._jit(self._function.__name__)
+
+    def _jit(self, name: str) -> Any:
+        """Return the function ``jax.jit`` made under a name, which keys of JAX's cache contain."""
+        if name not in self._jitted:
             enable_at_first_use()
-            self._jitted = jax.jit(
-                self._counted(), static_argnums=self._static, compiler_options=_options()
+            self._jitted[name] = jax.jit(
+                self._counted(name), static_argnums=self._static, compiler_options=_options()
             )
-        return self._jitted
+        return self._jitted[name]
 
     def forget(self) -> None:
         """Forget all programs; those on disk stay there."""
@@ -135,7 +139,13 @@ class Compiled:
             _spare_memory_maps()
             future.set_result(executable)
             return Begun(executable.out_info, future)
-        lowered = self.jitted.trace(*args).lower()
+        # Kept programs have a name that none in JAX's cache has: what comes from there lacks
+        # functions when it is written again (seen in jax 0.10.1). A program that cannot be kept,
+        # as the source has changed since, is cached by JAX under the other name.
+        name = self._function.__name__
+        lowered = (
+            self._jit(name if place is None else f"kept_{name.strip('_')}").trace(*args).lower()
+        )
 
         def compile_now() -> Callable[..., Any]:
             outside = contextlib.nullcontext() if place is None else _outside_of_cache()
@@ -152,7 +162,7 @@ class Compiled:
             future = workers.submit(compile_now)
         return Begun(lowered.out_info, future)
 
-    def _counted(self) -> Callable[..., Any]:
+    def _counted(self, name: str) -> Callable[..., Any]:
         """Return the function for JAX to trace; JAX's caches are the only ones of its traces."""
 
         @functools.wraps(self._function)
@@ -160,8 +170,7 @@ class Compiled:
             self.traced += 1
             return self._function(*args)
 
-        if self._keep:  # a name that no program in JAX's cache has
-            function.__name__ = f"kept_{self._function.__name__.strip('_')}"
+        function.__name__ = name
         return function
 
     def _arrays(self, args: Sequence[Any]) -> tuple[Any, ...]:
@@ -194,11 +203,7 @@ def compiled(
 
 
 def _outside_of_cache() -> Any:
-    """Compile without JAX's persistent cache in this context.
-
-    What comes from there lacks functions when it is written again (seen in jax 0.10.1), and what
-    is kept here need not be kept twice.
-    """
+    """Write nothing into JAX's persistent cache in this context: what is kept is not kept twice."""
     return private.persistent_cache_min_compile_time_secs(math.inf)
 
 

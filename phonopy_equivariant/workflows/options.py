@@ -69,3 +69,26 @@ class MoleculeOptions:
     temperature: float = defaults.TEMPERATURE
     pressure: float = defaults.PRESSURE
     spin: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """How potentials are compared with reference phonons.
+
+    Parameters
+    ----------
+    mesh
+        phonopy's mesh for frequencies, density of states and thermal properties.
+    temperature
+        Of the thermal properties, K.
+    relaxation
+        How the model relaxes the crystal first; None: phonons at the reference's structure.
+    bands
+        Whether bands are computed, for figures.
+
+    """
+
+    mesh: tuple[int, int, int] = (11, 11, 11)
+    temperature: float = 300.0
+    relaxation: RelaxationOptions | None = None
+    bands: bool = False

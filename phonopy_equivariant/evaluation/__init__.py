@@ -1,0 +1,1 @@
+"""Phonons of a potential judged against reference phonons."""

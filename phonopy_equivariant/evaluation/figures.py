@@ -1,0 +1,122 @@
+"""Figures of an evaluation, as SVG to stand inside a page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from phonopy_equivariant.evaluation.metrics import Bands, Comparison
+
+_PARITY = (
+    ("highest", "highest frequency, THz"),
+    ("mean", "mean frequency, THz"),
+    ("free_energy", "F, kJ/mol atoms"),
+    ("entropy", "S, J/K/mol atoms"),
+    ("heat_capacity", "Cv, J/K/mol atoms"),
+    ("lowest", "lowest frequency, THz"),
+)
+_EXTENSIVE = ("free_energy", "entropy", "heat_capacity")
+_TERTILES = ("#2a9d8f", "#e9c46a", "#e76f51")
+_REFERENCE, _MODEL = "#222222", "#d62828"
+
+
+def parity_figure(comparisons: Sequence[Comparison]) -> str:
+    """Return model against reference for frequencies and thermal properties."""
+    models = list(dict.fromkeys(comparison.model for comparison in comparisons))
+    figure, axes = _subplots(2, 3, (11.0, 7.0))
+    for axis, (key, label) in zip(axes.ravel(), _PARITY, strict=True):
+        every: list[float] = []
+        for model in models:
+            of_model = [c for c in comparisons if c.model == model]
+            per = [c.atoms if key in _EXTENSIVE else 1 for c in of_model]
+            x = [getattr(c.reference, key) / n for c, n in zip(of_model, per, strict=True)]
+            y = [getattr(c.predicted, key) / n for c, n in zip(of_model, per, strict=True)]
+            axis.scatter(x, y, s=14, alpha=0.7, label=model)
+            every += [*x, *y]
+        ends = [min(every), max(every)]
+        axis.plot(ends, ends, color="grey", linewidth=0.8, zorder=0)
+        axis.set(xlabel=f"reference: {label}", ylabel="model")
+    axes[0, 0].legend(fontsize=8)
+    return _svg(figure)
+
+
+def error_histogram(comparisons: Sequence[Comparison]) -> str:
+    """Return the histogram of errors of D(q), tertiles of the crystals shaded."""
+    errors = np.array([100 * comparison.matrix_error for comparison in comparisons])
+    figure, axes = _subplots(1, 1, (7.0, 3.0))
+    axis = axes[0, 0]
+    ends = np.quantile(errors, [0, 1 / 3, 2 / 3, 1])
+    for color, low, high in zip(_TERTILES, ends[:-1], ends[1:], strict=True):
+        axis.axvspan(low, high, color=color, alpha=0.25, linewidth=0)
+    axis.hist(errors, bins=min(30, max(5, len(errors))), color="#444444", rwidth=0.9)
+    axis.set(xlabel="error of D(q), %", ylabel="crystals")
+    return _svg(figure)
+
+
+def tertile_examples(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return the crystal in the middle of each tertile of errors, of those that have bands."""
+    ordered = sorted((c for c in comparisons if c.bands), key=lambda x: x.matrix_error)
+    places = [int(len(ordered) * (2 * third + 1) / 6) for third in range(3)]
+    return [ordered[place] for place in dict.fromkeys(places)] if ordered else []
+
+
+def band_figure(comparison: Comparison) -> str:
+    """Return bands and density of states, reference and model."""
+    bands = comparison.bands
+    assert bands is not None
+    figure, axes = _subplots(1, 2, (9.0, 4.0), widths=(4, 1), sharey=True)
+    axis, beside = axes[0]
+    for distances, reference, predicted in zip(
+        bands.distances, bands.reference, bands.predicted, strict=True
+    ):
+        lines = axis.plot(distances, reference, color=_REFERENCE, linewidth=1.0)
+        dashed = axis.plot(distances, predicted, color=_MODEL, linewidth=1.0, linestyle="--")
+    ticks = _ticks(bands)
+    for place, _ in ticks:
+        axis.axvline(place, color="grey", linewidth=0.5)
+    axis.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
+    axis.set(ylabel="frequency, THz", xlim=(bands.distances[0][0], bands.distances[-1][-1]))
+    axis.axhline(0, color="grey", linewidth=0.5)
+    axis.legend([lines[0], dashed[0]], ["reference", comparison.model], fontsize=8)
+    beside.plot(comparison.reference.dos, comparison.grid, color=_REFERENCE, linewidth=1.0)
+    beside.plot(comparison.predicted.dos, comparison.grid, color=_MODEL, linestyle="--")
+    beside.set(xlabel="DOS", xlim=(0, None))
+    return _svg(figure)
+
+
+def _ticks(bands: Bands) -> list[tuple[float, str]]:
+    """Return place and label of the ends of segments, joined where the path jumps."""
+    labels = iter(bands.labels)
+    ticks = [(float(bands.distances[0][0]), next(labels))]
+    for index, (distances, connected) in enumerate(
+        zip(bands.distances, bands.connections, strict=True)
+    ):
+        label = next(labels)
+        if not connected and index + 1 < len(bands.distances):
+            label = f"{label}|{next(labels)}"
+        ticks.append((float(distances[-1]), label))
+    return ticks
+
+
+def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
+    # a figure of its own: pyplot's state and back end are the user's
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasSVG(figure)
+    widths = options.pop("widths", None)
+    grid = {"width_ratios": widths} if widths else None
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid, **options)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """Return a figure as an SVG element."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
