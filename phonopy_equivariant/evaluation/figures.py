@@ -1,4 +1,4 @@
-"""Figures of an evaluation, as SVG to stand inside a page."""
+"""Figures of an evaluation, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TERTILES = ("#2a9d8f", "#e9c46a", "#e76f51")
 _REFERENCE, _MODEL = "#222222", "#d62828"
 
 
-def parity_figure(comparisons: Sequence[Comparison]) -> str:
+def parity_figure(comparisons: Sequence[Comparison]) -> Any:
     """Return model against reference for frequencies and thermal properties."""
     models = list(dict.fromkeys(comparison.model for comparison in comparisons))
     figure, axes = _subplots(2, 3, (11.0, 7.0))
@@ -40,10 +40,10 @@ def parity_figure(comparisons: Sequence[Comparison]) -> str:
         axis.plot(ends, ends, color="grey", linewidth=0.8, zorder=0)
         axis.set(xlabel=f"reference: {label}", ylabel="model")
     axes[0, 0].legend(fontsize=8)
-    return _svg(figure)
+    return figure
 
 
-def error_histogram(comparisons: Sequence[Comparison]) -> str:
+def error_histogram(comparisons: Sequence[Comparison]) -> Any:
     """Return the histogram of errors of D(q), tertiles of the crystals shaded."""
     errors = np.array([100 * comparison.matrix_error for comparison in comparisons])
     figure, axes = _subplots(1, 1, (7.0, 3.0))
@@ -53,7 +53,7 @@ def error_histogram(comparisons: Sequence[Comparison]) -> str:
         axis.axvspan(low, high, color=color, alpha=0.25, linewidth=0)
     axis.hist(errors, bins=min(30, max(5, len(errors))), color="#444444", rwidth=0.9)
     axis.set(xlabel="error of D(q), %", ylabel="crystals")
-    return _svg(figure)
+    return figure
 
 
 def tertile_examples(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -63,8 +63,8 @@ def tertile_examples(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [ordered[place] for place in dict.fromkeys(places)] if ordered else []
 
 
-def band_figure(comparison: Comparison) -> str:
-    """Return bands and density of states, reference and model."""
+def band_figure(comparison: Comparison) -> Any:
+    """Return bands and density of states, reference and model, as a figure of matplotlib."""
     bands = comparison.bands
     assert bands is not None
     figure, axes = _subplots(1, 2, (9.0, 4.0), widths=(4, 1), sharey=True)
@@ -84,7 +84,7 @@ def band_figure(comparison: Comparison) -> str:
     beside.plot(comparison.reference.dos, comparison.grid, color=_REFERENCE, linewidth=1.0)
     beside.plot(comparison.predicted.dos, comparison.grid, color=_MODEL, linestyle="--")
     beside.set(xlabel="DOS", xlim=(0, None))
-    return _svg(figure)
+    return figure
 
 
 def _ticks(bands: Bands) -> list[tuple[float, str]]:
@@ -114,8 +114,8 @@ def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
-    """Return a figure as an SVG element."""
+def svg(figure: Any) -> str:
+    """Return a figure as an SVG element, to stand inside a page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Any
 
 from phonopy_equivariant.evaluation.figures import (
     band_figure,
     error_histogram,
     parity_figure,
+    svg,
     tertile_examples,
 )
 from phonopy_equivariant.evaluation.metrics import MATRIX_QPOINTS, Comparison
@@ -103,5 +105,5 @@ def table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), kind: str
     return f"<table class='{kind}'>{head}<tbody>\n{body}\n</tbody></table>"
 
 
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"
+def _figure(figure: Any, caption: str) -> str:
+    return f"<figure>{svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>"
