@@ -119,7 +119,9 @@ def test_forces_of_the_working_folder_are_not_taken(folder, tmp_path, monkeypatc
     bare.mkdir()
     phonon.save(bare / "phonopy_disp.yaml", settings={"force_constants": False})
     shutil.copy(folder / "scaled" / "phonopy_params.yaml", tmp_path)
-    phonopy.file_IO.write_FORCE_CONSTANTS(constants, tmp_path / "FORCE_CONSTANTS")
+    phonopy.file_IO.write_FORCE_CONSTANTS(
+        constants, tmp_path / "FORCE_CONSTANTS", p2s_map=phonon.primitive.p2s_map
+    )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PhonopyEquivariantError, match="neither forces nor force constants"):
         read_reference(bare / "phonopy_disp.yaml")
