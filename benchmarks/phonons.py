@@ -1,7 +1,7 @@
 """Force constants of eight crystals by four roads, timed in one run on one machine.
 
     python benchmarks/phonons.py MODEL.nqx [--dtype float32] [--only Si,NaCl] [--skip d] [--whole]
-        [--upstream PYTHON]
+        [--upstream PYTHON] [--before PYTHON]
 
 (a) this package's Bloch response; (b) phonopy finite displacements with upstream's Nequix ASE
 calculator; (c) phonopy finite displacements with this package's own forces, the strongest
@@ -9,6 +9,9 @@ opponent; (d) upstream's Hessian of the supercell, from the time of a few of its
 the same time; ``--whole`` computes all). Upstream runs in an environment of its own
 (``--upstream``, a Python with nequix, jax and phonopy) as a child process; without it (b) and
 (d) are left out and the table says so.
+
+``--before`` names a Python with another version of this package, whose (a) is timed in between, in
+a process of its own.
 
 Every timed call sees a structure that the process has not seen: a strain of 1e-4 is added each
 time. First calls, which compile, are reported apart. Times are wall times, the best of the
@@ -164,6 +167,14 @@ def upstream(python: str, model: Path, phonon: Phonopy, task: str) -> dict:
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
+def before(name: str, options: argparse.Namespace) -> dict:
+    """Return the timings of (a) by another version of the package."""
+    command = [options.before, __file__, options.model, "--dtype", options.dtype, "--only", name]
+    command += ["--repeats", str(options.repeats), "--child"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
 def row(name: str, atoms: Atoms, potential: pe.Potential, options: argparse.Namespace) -> dict:
     """Return all timings of one crystal."""
     phonon = phonon_of(atoms, 0.0)
@@ -175,6 +186,8 @@ def row(name: str, atoms: Atoms, potential: pe.Potential, options: argparse.Name
         "a": timed(bloch(potential), atoms, options.repeats),
         "c": timed(own_displacements(potential), atoms, min(options.repeats, 2)),
     }
+    if options.before:
+        found["before"] = before(name, options)
     exact = found["a"]["fc"]
     found["deviation c"] = float(np.abs(found["c"]["fc"] - exact).max())
     for task in "bd":
@@ -188,19 +201,27 @@ def row(name: str, atoms: Atoms, potential: pe.Potential, options: argparse.Name
 def main() -> None:
     """Print the table, one crystal at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", help="a name or a file")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--only", default="")
     parser.add_argument("--skip", default="", help="roads to leave out: letters among b, d")
     parser.add_argument("--upstream", default="", help="Python of an environment with nequix")
+    parser.add_argument("--before", default="", help="Python with another version of the package")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--whole", action="store_true", help="(d) with all rows of the Hessian")
     parser.add_argument("--repeats", type=int, default=4)
     options = parser.parse_args()
     potential = pe.load_potential(str(options.model), dtype=options.dtype)
     chosen = options.only.split(",") if options.only else list(crystals())
+    if options.child:
+        times = timed(bloch(potential), crystals()[chosen[0]], options.repeats)
+        print(json.dumps({key: times[key] for key in ("first", "best")}))
+        return
     print(
         "| crystal | prim/super | displ. | (a) s | (a) first | (b) s | (c) s | (c) first | (d) s "
-        "| b/a | c/a | d/a | max dev. a-c eV/Å² | peak GiB |\n|" + "---|" * 14
+        "| b/a | c/a | d/a | max dev. a-c eV/Å² | peak GiB | (a) before s | a/before |\n|"
+        + "---|"
+        * 16
     )
     ratios: dict[str, list[float]] = {"b": [], "c": [], "d": []}
     for name in chosen:
@@ -212,6 +233,8 @@ def main() -> None:
             cells.append("-" if best is None else f"{best / base:.1f}")
             if best is not None:
                 ratios[task].append(best / base)
+        earlier = found.get("before", {}).get("best")
+        compared = "- | -" if earlier is None else f"{earlier:.4f} | {base / earlier:.2f}"
         seconds = {
             task: f"{found[task]['best']:.3f}" if "best" in found.get(task, {}) else "-"
             for task in "bcd"
@@ -220,7 +243,7 @@ def main() -> None:
             f"| {name} | {found['prim']}/{found['super']} | {found['displacements']} "
             f"| {base:.4f} | {found['a']['first']:.1f} | {seconds['b']} | {seconds['c']} "
             f"| {found['c']['first']:.1f} | {seconds['d']} | {' | '.join(cells)} "
-            f"| {found['deviation c']:.1e} | {found['memory']:.2f} |",
+            f"| {found['deviation c']:.1e} | {found['memory']:.2f} | {compared} |",
             flush=True,
         )
     for task, values in ratios.items():
