@@ -27,7 +27,9 @@ ARCHITECTURES = {
 
 def architecture_of(config: ModelConfig) -> str:
     """Return the name of a configuration's architecture."""
-    return next(name for name, some in ARCHITECTURES.items() if type(config) is some.config)
+    return next(
+        name for name, architecture in ARCHITECTURES.items() if type(config) is architecture.config
+    )
 
 
 def build_model(config: ModelConfig) -> LayeredModel:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import e3nn_jax as e3nn
 from ase.data import covalent_radii
 
-from phonopy_equivariant.models.config import ModelConfig, known_species
+from phonopy_equivariant.models.config import ModelConfig, are_species
 
 INTERACTIONS = ("plain", "residual", "density", "density-residual", "nonlinear")
 READOUTS = ("none", "linear", "silu", "tanh", "silu-bias", "tanh-bias")
@@ -111,7 +111,7 @@ class MACEConfig(ModelConfig):
         """Fill in defaults, one value for each layer, and refuse values out of range."""
         self._check_types()
         object.__setattr__(self, "species", tuple(sorted(int(z) for z in self.species)))
-        self._check({"species": known_species(self.species)})
+        self._check({"species": are_species(self.species)})
         irreps = self._parse_irreps("hidden_irreps")
         defaults = {
             "hidden_irreps": str(irreps),
