@@ -12,7 +12,7 @@ from ase import units
 from numpy import ndarray
 
 from phonopy_equivariant.data.record import ForceConstantsData, Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import Structure
 
 ENERGY_UNITS = {
@@ -65,7 +65,7 @@ def read(
     arrays = _load(path)
     energy = _unit(path, arrays, "e_unit", energy_unit, "kcal/mol", ENERGY_UNITS)
     length = _unit(path, arrays, "r_unit", length_unit, "Ang", LENGTH_UNITS)
-    numbers, positions = _first(arrays, _NUMBERS), _first(arrays, _POSITIONS)
+    numbers, positions = _first_present(arrays, _NUMBERS), _first_present(arrays, _POSITIONS)
     if numbers is None or positions is None:
         raise PhonopyEquivariantError(
             f"{path}: no atomic numbers (z, nuclear_charges) or positions (R, coords) among "
@@ -77,11 +77,13 @@ def read(
     count = len(positions)
     expected = {
         "positions": (positions, (count, atoms, 3)),
-        "energies": (_first(arrays, _ENERGIES), (count,)),
-        "forces": (_first(arrays, _FORCES), (count, atoms, 3)),
-        "hessians": (_first(arrays, _HESSIANS), (count, columns, columns)),
+        "energies": (_first_present(arrays, _ENERGIES), (count,)),
+        "forces": (_first_present(arrays, _FORCES), (count, atoms, 3)),
+        "hessians": (_first_present(arrays, _HESSIANS), (count, columns, columns)),
     }
-    shaped = {name: _shaped(path, name, *pair) for name, pair in expected.items()}
+    shaped = {
+        name: _shaped(path, name, *array_and_shape) for name, array_and_shape in expected.items()
+    }
     cell = arrays["lattice"].T * length if "lattice" in arrays else np.zeros((3, 3))
     theory = level if level is not None else str(arrays.get("theory", ""))
     for k in range(count):
@@ -104,16 +106,15 @@ def _load(path: Path) -> dict[str, ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             # arrays of Python objects would need pickle; only those are left out
             arrays = [name for name in archive.files if f"{name}.npy" in archive.zip.namelist()]
-            names = [name for name in arrays if _is_plain(archive, name)]
+            names = [name for name in arrays if _is_numeric(archive, name)]
             return {name: archive[name] for name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read as .npz ({' '.join(str(error).split())[:120]}); "
-            "download it again."
+            f"{path}: cannot be read as .npz ({reason_of(error)}); download it again."
         ) from error
 
 
-def _is_plain(archive: Any, name: str) -> bool:
+def _is_numeric(archive: Any, name: str) -> bool:
     with archive.zip.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         reader = (
@@ -140,7 +141,7 @@ def _unit(
     return table[word.lower()]
 
 
-def _first(arrays: Mapping[str, ndarray], names: tuple[str, ...]) -> ndarray | None:
+def _first_present(arrays: Mapping[str, ndarray], names: tuple[str, ...]) -> ndarray | None:
     return next((arrays[name] for name in names if name in arrays), None)
 
 
