@@ -126,7 +126,7 @@ def repeated_primitive(phonon: Phonopy) -> Structure:
     return as_structure(phonon.supercell)._replace(positions=positions)
 
 
-def found_operations(phonon: Phonopy) -> Operations:
+def phonopy_operations(phonon: Phonopy) -> Operations:
     """Return the space group that phonopy found for the primitive cell within its tolerance."""
     symmetry = phonon.primitive_symmetry.symmetry_operations
     return operations(
@@ -139,7 +139,7 @@ def primitive_operations(phonon: Phonopy) -> Operations:
 
     Only these may relate forces or force constants: see :mod:`.response.symmetry.operations`.
     """
-    return obeyed(found_operations(phonon))
+    return obeyed(phonopy_operations(phonon))
 
 
 def masses_break_symmetry(phonon: Phonopy) -> bool:
@@ -149,7 +149,7 @@ def masses_break_symmetry(phonon: Phonopy) -> bool:
     of another crystal, unless it is told to use no symmetry.
     """
     masses = phonon.primitive.masses
-    return not np.allclose(masses[found_operations(phonon).image], masses)
+    return not np.allclose(masses[phonopy_operations(phonon).image], masses)
 
 
 def kinds_of_atoms(cell: PhonopyAtoms) -> Int[ndarray, " atoms"]:

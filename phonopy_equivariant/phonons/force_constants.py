@@ -15,8 +15,8 @@ from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity, compare
 from phonopy_equivariant.phonons.cells import (
-    found_operations,
     masses_break_symmetry,
+    phonopy_operations,
     primitive_operations,
     repeat_deviation,
     repeated_primitive,
@@ -156,7 +156,7 @@ def familiarity_at(
 
 def symmetry_report(phonon: Phonopy) -> SymmetryReport:
     """Return how well the structure obeys the symmetry that phonopy found."""
-    space_group = found_operations(phonon)
+    space_group = phonopy_operations(phonon)
     return SymmetryReport(
         used=len(primitive_operations(phonon).rotations),
         operations=len(space_group.rotations),
