@@ -10,7 +10,6 @@ from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols, covalent_radii
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -193,11 +192,11 @@ def check_distances(atoms: StructureLike) -> None:
 
 
 def _record(
-    numbers: ArrayLike,
-    positions: ArrayLike,
-    cell: ArrayLike,
-    pbc: ArrayLike,
-    masses: ArrayLike | None,
+    numbers: ndarray,
+    positions: ndarray,
+    cell: ndarray,
+    pbc: ndarray | tuple[bool, ...],
+    masses: ndarray | None,
 ) -> Structure:
     return Structure(
         np.array(numbers, dtype=int),

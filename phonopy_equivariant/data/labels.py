@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from ase import Atoms
 from numpy import ndarray
-from numpy.typing import ArrayLike
 
 from phonopy_equivariant.data.record import ForceConstantsData, Record, Spectrum
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -139,7 +138,7 @@ def atoms_values(atoms: Atoms) -> dict[str, Any]:
     )
 
 
-def full_stress(values: ArrayLike) -> ndarray:
+def full_stress(values: ndarray | Sequence[Any]) -> ndarray:
     """Return 3×3 from 3×3, nine numbers, or six in ASE's order xx, yy, zz, yz, xz, xy.
 
     Raises

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import units
@@ -72,33 +71,38 @@ def read(
             f"{', '.join(arrays) or 'no arrays'}."
         )
     numbers = numbers.astype(int)
-    atoms, columns = len(numbers), 3 * len(numbers)
-    positions = positions.reshape(-1, atoms, 3) if positions.size % columns == 0 else positions
-    count = len(positions)
-    expected = {
-        "positions": (positions, (count, atoms, 3)),
-        "energies": (_first_present(arrays, _ENERGIES), (count,)),
-        "forces": (_first_present(arrays, _FORCES), (count, atoms, 3)),
-        "hessians": (_first_present(arrays, _HESSIANS), (count, columns, columns)),
-    }
-    shaped = {
-        name: _shaped(path, name, *array_and_shape) for name, array_and_shape in expected.items()
-    }
+    atoms = len(numbers)
+    if positions.size % (3 * atoms) == 0:
+        positions = positions.reshape(-1, atoms, 3)
+    energies, forces, hessians = _labels(path, arrays, positions, atoms)
     cell = arrays["lattice"].T * length if "lattice" in arrays else np.zeros((3, 3))
     theory = level if level is not None else str(arrays.get("theory", ""))
-    for k in range(count):
-        hessian = None if shaped["hessians"] is None else shaped["hessians"][k]
-        energies, forces = shaped["energies"], shaped["forces"]
+    for k in range(len(positions)):
         yield Record(
             Structure(numbers, positions[k] * length, cell, np.full(3, bool(cell.any()))),
             energy=None if energies is None else float(energies[k]) * energy,
             forces=None if forces is None else forces[k] * (energy / length),
             force_constants=None
-            if hessian is None
-            else ForceConstantsData(np.zeros((1, 3)), hessian[None] * (energy / length**2) + 0j),
+            if hessians is None
+            else ForceConstantsData(
+                np.zeros((1, 3)), hessians[k][None] * (energy / length**2) + 0j
+            ),
             level=theory,
             source=f"{path}:{k}",
         )
+
+
+def _labels(
+    path: Path, arrays: Mapping[str, ndarray], positions: ndarray, atoms: int
+) -> tuple[ndarray | None, ndarray | None, ndarray | None]:
+    """Return energies, forces and Hessians in their shapes; an array of another size raises."""
+    count, columns = len(positions), 3 * atoms
+    _shaped(path, "positions", positions, (count, atoms, 3))
+    return (
+        _shaped(path, "energies", _first_present(arrays, _ENERGIES), (count,)),
+        _shaped(path, "forces", _first_present(arrays, _FORCES), (count, atoms, 3)),
+        _shaped(path, "hessians", _first_present(arrays, _HESSIANS), (count, columns, columns)),
+    )
 
 
 def _load(path: Path) -> dict[str, ndarray]:
@@ -106,7 +110,7 @@ def _load(path: Path) -> dict[str, ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             # arrays of Python objects would need pickle; only those are left out
             arrays = [name for name in archive.files if f"{name}.npy" in archive.zip.namelist()]
-            names = [name for name in arrays if _is_numeric(archive, name)]
+            names = [name for name in arrays if _is_numeric(archive.zip, name)]
             return {name: archive[name] for name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PhonopyEquivariantError(
@@ -114,8 +118,8 @@ def _load(path: Path) -> dict[str, ndarray]:
         ) from error
 
 
-def _is_numeric(archive: Any, name: str) -> bool:
-    with archive.zip.open(f"{name}.npy") as file:
+def _is_numeric(archive: zipfile.ZipFile, name: str) -> bool:
+    with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         reader = (
             np.lib.format.read_array_header_1_0

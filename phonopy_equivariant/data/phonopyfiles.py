@@ -89,12 +89,7 @@ def read(
     if constants is None and produce_force_constants and dataset is not None:
         with _phonopy_errors(path, crystal):
             constants = _produced(phonon, dataset)
-    contents = {"forces": dataset, "force_constants": constants}
-    if all(contents[name] is None for name in contents if kind in ("all", name)):
-        raise PhonopyEquivariantError(
-            f"{path}: has no {kind.replace('all', 'forces or force_constants')}; run the "
-            "calculations first, or choose another kind."
-        )
+    _require_kind(path, kind, dataset is not None, constants is not None)
     count = 0
     if dataset is not None and kind != "force_constants":
         for record in _supercells(phonon, dataset, level, str(path)):
@@ -106,6 +101,19 @@ def read(
             force_constants=commensurate_force_constants(phonon, constants),
             level=level,
             source=f"{path}:{count}",
+        )
+
+
+def _require_kind(path: Path, kind: str, has_forces: bool, has_constants: bool) -> None:
+    present = {
+        "forces": has_forces,
+        "force_constants": has_constants,
+        "all": has_forces or has_constants,
+    }
+    if not present[kind]:
+        raise PhonopyEquivariantError(
+            f"{path}: has no {kind.replace('all', 'forces or force_constants')}; run the "
+            "calculations first, or choose another kind."
         )
 
 

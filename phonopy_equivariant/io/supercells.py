@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
-from numpy.typing import ArrayLike
 from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import get_primitive_matrix_with_auto
 from phonopy.structure.symmetry import Symmetry
@@ -44,7 +43,7 @@ def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
     return supercell_matrix(numbers)
 
 
-def supercell_matrix(numbers: ArrayLike) -> Int[ndarray, "3 3"]:
+def supercell_matrix(numbers: object) -> Int[ndarray, "3 3"]:
     """Return the supercell matrix of one number, three numbers or nine numbers.
 
     Raises

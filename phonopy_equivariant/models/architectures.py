@@ -16,7 +16,7 @@ class Architecture(NamedTuple):
     """How a kind of model is configured and built."""
 
     config: type[ModelConfig]
-    build: Callable[[Any], LayeredModel]
+    build: Callable[[Any], LayeredModel]  # of configurations of its own class alone
 
 
 ARCHITECTURES = {

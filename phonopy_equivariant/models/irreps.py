@@ -161,6 +161,18 @@ def harmonics(direction: Float[Array, "edges 3"], l_max: int) -> Float[Array, "e
     ).array
 
 
+def zero_features(channels: dict[str, int]) -> Features:
+    """Return features of one atom that are zero, ``{irrep: (1, 2l+1, u)}``."""
+    return {key: jnp.zeros((1, dimension(key), width)) for key, width in channels.items()}
+
+
+def zero_sums(layout: LayerLayout) -> Features:
+    """Return sums over the neighbours of one atom that are zero, ``{input irrep: (1, a, u)}``."""
+    return {
+        key: jnp.zeros((1, layout.num_components(key), layout.inputs[key])) for key in layout.groups
+    }
+
+
 def angular_factors(layout: LayerLayout, sphericals: Float[Array, "edges harmonics"]) -> Features:
     """Return G[a, b] of every edge, ``{input irrep: (edges, a, b)}``; linear in the harmonics."""
     constants = {

@@ -30,6 +30,8 @@ from phonopy_equivariant.models.irreps import (
     dimension,
     gather_outputs,
     paths_between,
+    zero_features,
+    zero_sums,
 )
 from phonopy_equivariant.models.layered import Channelwise, Layer, LayeredModel, Params
 from phonopy_equivariant.models.mace_config import MACEConfig
@@ -257,28 +259,16 @@ def _layer(config: MACEConfig, shape: LayerShape, readout_kind: str) -> Layer:
 
         def touch_all() -> None:
             species = jnp.zeros(1, int)
-            features = {key: jnp.zeros((1, dimension(key), u)) for key, u in shape.features.items()}
+            features = zero_features(shape.features)
             message(features, species)
             columns = config.num_radial_basis + _has_factor(config)
             radial_functions(jnp.zeros((1, columns)), species, species)
-            sums = {
-                key: jnp.zeros((1, layout.num_components(key), layout.inputs[key]))
-                for key in layout.groups
-            }
-            updated = activate(mix(sums, features, species), species)
+            updated = activate(mix(zero_sums(layout), features, species), species)
             if readout_kind != "none":
                 readout(updated, species)
 
-        return touch_all, (
-            message,
-            radial_functions,
-            mix,
-            activate,
-            readout,
-            before,
-            product,
-            after,
-        )
+        pure = (message, radial_functions, mix, activate, readout, before, product, after)
+        return touch_all, pure
 
     init, applied = transform(functions)
     message, radial_functions, mix, activate, readout, before, product, after = applied

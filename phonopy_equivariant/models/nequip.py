@@ -17,6 +17,8 @@ from phonopy_equivariant.models.irreps import (
     dimension,
     gather_outputs,
     layer_layouts,
+    zero_features,
+    zero_sums,
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
 from phonopy_equivariant.models.networks import IrrepsLinear, RadialNetwork
@@ -101,7 +103,6 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
 
 def _layer(config: NequIPConfig, layout: LayerLayout, has_readout: bool) -> Layer:
     """Return one interaction: h <- gate(norm(y)), y = linear(A) + skip(h)."""
-    # long because haiku makes the modules of a layer once, in a scope that all its functions share
     num_gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
     widths = layout.outputs | {"0e": layout.outputs["0e"] + num_gates}
 
@@ -135,16 +136,10 @@ def _layer(config: NequIPConfig, layout: LayerLayout, has_readout: bool) -> Laye
 
         def touch_all() -> None:
             species = jnp.zeros(1, int)
-            features = {
-                key: jnp.zeros((1, dimension(key), width)) for key, width in layout.inputs.items()
-            }
+            features = zero_features(layout.inputs)
             up(features, species)
             network(jnp.zeros((1, config.num_radial_basis)))
-            sums = {
-                key: jnp.zeros((1, layout.num_components(key), layout.inputs[key]))
-                for key in layout.groups
-            }
-            updated = activate(mix(sums, features, species), species)
+            updated = activate(mix(zero_sums(layout), features, species), species)
             if has_readout:
                 readout(updated, species)
 

@@ -12,12 +12,12 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray
+from numpy.lib.npyio import NpzFile
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
@@ -207,14 +207,14 @@ def _array(path: Path, key: str, shape: tuple[int, ...], atoms: Atoms) -> ndarra
     return values
 
 
-def _archive(path: Path) -> Any:
+def _archive(path: Path) -> NpzFile:
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise PhonopyEquivariantError(
             f"{path}: is no npz archive of plain arrays; write it with numpy.savez."
         ) from error
-    if not hasattr(archive, "files"):
+    if not isinstance(archive, NpzFile):
         raise PhonopyEquivariantError(f"{path}: is a single array; write it with numpy.savez.")
     return archive
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.physical_units import get_calculator_physical_units
@@ -148,8 +148,12 @@ def masses_break_symmetry(phonon: Phonopy) -> bool:
     phonopy finds its group without masses. Its mesh, group velocities and irreps then are those
     of another crystal, unless it is told to use no symmetry.
     """
-    masses = phonon.primitive.masses
-    return not np.allclose(masses[phonopy_operations(phonon).image], masses)
+    return exchanges_masses(phonopy_operations(phonon), phonon.primitive.masses)
+
+
+def exchanges_masses(symmetry: Operations, masses: Float[ndarray, " atoms"]) -> bool:
+    """Tell whether operations exchange atoms of different masses."""
+    return not np.allclose(masses[symmetry.image], masses)
 
 
 def kinds_of_atoms(cell: PhonopyAtoms) -> Int[ndarray, " atoms"]:
