@@ -17,7 +17,7 @@ from jaxtyping import Array
 from numpy import ndarray
 
 # A weight, or its shape alone.
-Leaf = ndarray | jax.ShapeDtypeStruct
+Leaf = ndarray | np.float64 | jax.ShapeDtypeStruct
 # The weights of haiku modules, {module: {weight: leaf}}.
 Weights = dict[str, dict[str, Leaf]]
 # (shape, spread, mean) -> a leaf of the parameters: normal numbers of this spread about the mean
@@ -28,7 +28,7 @@ def normal_numbers(seed: int) -> Draw:
     """Return a function that draws weights (float64) with NumPy; equal seeds draw equal ones."""
     generator = np.random.default_rng(seed)
 
-    def draw(shape: tuple[int, ...], spread: float, mean: float) -> ndarray:
+    def draw(shape: tuple[int, ...], spread: float, mean: float) -> ndarray | np.float64:
         return mean + spread * generator.standard_normal(shape)
 
     return draw
