@@ -4,9 +4,20 @@
 FMAX = 1e-4  # eV/Å
 SYMPREC = 1e-4  # Å, within which symmetry is recognised and made exact
 
+# Phonons
+PHONOPY_SYMPREC = 1e-5  # Å, phonopy's own tolerance of its search for symmetry
+GRUNEISEN_MESH = (10, 10, 10)
+BAND_POINTS = 51  # q of each segment of a path
+
 # Molecules
 MOLECULE_FMAX = 1e-7  # eV/Å
 SYMMETRY_TOLERANCE = 0.01  # Å
 TEMPERATURE = 298.15  # K
 PRESSURE = 101325.0  # Pa
 LINE_WIDTH = 10.0  # cm⁻¹
+
+# Training data; force limit, split and widths are those of Fang et al., arXiv:2403.11347
+MAX_FORCE = 5.0  # eV/Å
+TRAINING_FRACTION = 0.97
+PERTURBED_POSITIONS = 0.1  # Å
+PERTURBED_CELL = 0.05  # Å

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class PhonopyEquivariantError(ValueError):
@@ -22,3 +22,28 @@ def reason_of(error: BaseException, length: int = 120) -> str:
 def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return which of the names a mistyped one may stand for."""
     return next(iter(difflib.get_close_matches(str(name), list(names), n=1, cutoff=cutoff)), None)
+
+
+def require_known_keys(
+    keys: Iterable[object], names: Collection[str], subject: str = "", path: str = ""
+) -> None:
+    """Refuse a key that is none of the names.
+
+    Parameters
+    ----------
+    keys, names
+        Keys of a mapping, and those it may have.
+    subject, path
+        The beginning of the message, and what stands before the key in it: ``"sets[0]."``.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        With the nearest name, or with all names.
+
+    """
+    for key in keys:
+        if key not in names:
+            near = nearest(key, names)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(names)}."
+            raise PhonopyEquivariantError(f"{subject}unknown key {path + str(key)!r}; {hint}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -70,6 +69,7 @@ def _features(
     potential: Potential, structures: Iterable[StructureLike]
 ) -> Iterator[tuple[ndarray, ndarray]]:
     """Yield features and species of each structure, by size, so that each program compiles once."""
+    # graphs are built twice, as those of a large set would not fit into memory together
 
     def size(structure: Structure) -> tuple[int, int]:
         graph = potential.graph(structure)
@@ -85,8 +85,8 @@ def _moments(
 ) -> tuple[ndarray, ndarray, ndarray]:
     """Return counts, means and whitening matrix."""
     counts = np.zeros(len(potential.species))
-    sums: Any = 0.0
-    squares: Any = 0.0
+    sums: float | ndarray = 0.0
+    squares: float | ndarray = 0.0
     for features, species in _features(potential, training):
         one_hot = np.eye(len(counts))[species]
         counts += one_hot.sum(axis=0)

@@ -26,7 +26,7 @@ from phonopy_equivariant.models.layered import LayeredModel, Params, site_output
 from phonopy_equivariant.models.weights import normal_numbers
 from phonopy_equivariant.results import one_line
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
-from phonopy_equivariant.structure import StructureLike, as_structure
+from phonopy_equivariant.structure import Structure, StructureLike, as_structure
 
 DTYPES = ("float64", "float32")
 
@@ -116,16 +116,11 @@ class Potential:
 
     def graph(self, structure: StructureLike) -> jraph.GraphsTuple:
         """Return the unpadded graph of an ASE, phonopy or own structure."""
-        structure = as_structure(structure)
-        return build_graph(structure, self.cutoff, self.species_index(structure.numbers))
+        return self._checked_graph(as_structure(structure))
 
     def evaluate(self, structure: StructureLike) -> Evaluation:
         """Return energy, forces and stress of an ASE, phonopy or own structure."""
-        structure = as_structure(structure)
-        result = self.evaluate_graph(self.graph(structure))
-        if structure.pbc.all():
-            return result
-        return result._replace(stress=np.zeros((3, 3)))
+        return self._evaluate_checked(as_structure(structure))
 
     def familiarity(self, structure: StructureLike) -> Familiarity:
         """Return how far a structure is from those the potential was trained on.
@@ -145,7 +140,18 @@ class Potential:
             )
         structure = as_structure(structure)
         species = self.species_index(structure.numbers)
-        return compare(self.reference, self.evaluate(structure).features, species)
+        return compare(self.reference, self._evaluate_checked(structure).features, species)
+
+    def _checked_graph(self, structure: Structure) -> jraph.GraphsTuple:
+        """Return the unpadded graph of a checked structure."""
+        return build_graph(structure, self.cutoff, self.species_index(structure.numbers))
+
+    def _evaluate_checked(self, structure: Structure) -> Evaluation:
+        """Return energy, forces and stress of a checked structure."""
+        evaluation = self.evaluate_graph(self._checked_graph(structure))
+        if structure.pbc.all():
+            return evaluation
+        return evaluation._replace(stress=np.zeros((3, 3)))
 
     def evaluate_graph(
         self, graph: jraph.GraphsTuple, n_node: int | None = None, n_edge: int | None = None

@@ -154,8 +154,8 @@ def inscribed_radius(cell: Float[ndarray, "3 3"]) -> float:
 
 def neighbours(structure: Structure, cutoff: float) -> tuple[ndarray, ndarray, ndarray, ndarray]:
     """Return each unordered pair closer than ``cutoff`` (Å) once: i, j, S, |x_j + S·L - x_i|."""
-    pairs = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
-    i, j, shifts, distances = pairs.compute(
+    neighbour_list = vesin.NeighborList(cutoff=cutoff, full_list=False, n_threads=1)
+    i, j, shifts, distances = neighbour_list.compute(
         structure.positions, _complete_cell(structure), structure.pbc, "ijSd"
     )
     return i.astype(int), j.astype(int), shifts.astype(int), distances
@@ -191,7 +191,13 @@ def check_distances(atoms: StructureLike) -> None:
         )
 
 
-def _record(numbers: Any, positions: Any, cell: Any, pbc: Any, masses: Any) -> Structure:
+def _record(
+    numbers: ndarray,
+    positions: ndarray,
+    cell: ndarray,
+    pbc: ndarray | tuple[bool, ...],
+    masses: ndarray | None,
+) -> Structure:
     return Structure(
         np.array(numbers, dtype=int),
         np.array(positions, dtype=float).reshape(-1, 3),

@@ -252,7 +252,7 @@ def test_images_are_the_same_place_and_contradict_across_sets(seed: int) -> None
         for record in members:
             survey.add(record)
     copies = shared_structures(surveys[0].marks, surveys[1].marks)
-    assert [(copy.one, copy.two) for copy in copies] == [(2, 1), (2, 2)]
+    assert [(copy.first, copy.second) for copy in copies] == [(2, 1), (2, 2)]
     assert not copies[0].difference
     assert copies[1].difference == "its energy differs by 0.1 eV/atom"
     # with one atom moved by less than a lattice vector it is another one

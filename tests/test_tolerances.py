@@ -19,7 +19,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.phonons.cells import (
-    found_operations,
+    phonopy_operations,
     primitive_operations,
     supercell_images,
     supercell_of_primitive,
@@ -229,4 +229,4 @@ def test_operations_of_phonopy_are_used_where_they_are_exact() -> None:
     for name, count in (("silicon", 48), ("rutile", 16), ("quartz", 6)):
         phonon = phonopy_of(CRYSTALS[name], 1e-2)
         assert len(primitive_operations(phonon).rotations) == count
-        assert found_operations(phonon).deviation.max() < 1e-13
+        assert phonopy_operations(phonon).deviation.max() < 1e-13

@@ -15,7 +15,7 @@ from training_helpers import TINY, rock_salt, tiny_potential, write_set
 
 from phonopy_equivariant.data import read_records, write_records
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.training.batches import _BESIDE, Kept
+from phonopy_equivariant.training.batches import _BESIDE, ValueCache
 from phonopy_equivariant.training.config import TrainingConfig, make_config
 from phonopy_equivariant.training.loop import Trainer, train
 from phonopy_equivariant.training.sources import fingerprint
@@ -72,7 +72,7 @@ def test_what_there_is_no_room_for_is_made_again() -> None:
         made.append(place)
         return np.full(10, float(place))
 
-    kept = Kept(make, room=2 * (80 + _BESIDE))
+    kept = ValueCache(make, room=2 * (80 + _BESIDE))
     for _ in range(2):
         for place in range(4):
             np.testing.assert_array_equal(kept[place], np.full(10, float(place)))

@@ -76,12 +76,12 @@ class EquivariantCalculator(Calculator):
         fits = count[0] < self._sizes[0] and count[1] <= self._sizes[1]
         if not fits or self._sizes[0] > 2 * sizes[0] or self._sizes[1] > 2 * sizes[1]:
             self._sizes = sizes
-        result = self.potential.evaluate_graph(graph, *self._sizes)
-        self.results["energy"] = self.results["free_energy"] = result.energy
-        self.results["energies"] = result.energies
-        self.results["forces"] = result.forces
+        evaluation = self.potential.evaluate_graph(graph, *self._sizes)
+        self.results["energy"] = self.results["free_energy"] = evaluation.energy
+        self.results["energies"] = evaluation.energies
+        self.results["forces"] = evaluation.forces
         if self.atoms.pbc.all():
-            self.results["stress"] = voigt(result.stress)
+            self.results["stress"] = voigt(evaluation.stress)
 
 
 def voigt(stress: ndarray) -> ndarray:

@@ -42,14 +42,14 @@ class PhonopyMLP:
             opposite to ASE's.
 
         """
-        results = [self.potential.evaluate(cell) for cell in supercells]
+        evaluations = [self.potential.evaluate(cell) for cell in supercells]
         voigt = ([0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0])
         stresses = [
-            -result.stress[voigt] * abs(np.linalg.det(cell.cell))
-            for result, cell in zip(results, supercells, strict=True)
+            -evaluation.stress[voigt] * abs(np.linalg.det(cell.cell))
+            for evaluation, cell in zip(evaluations, supercells, strict=True)
         ]
         return (
-            np.array([result.energy for result in results]),
-            np.array([result.forces for result in results]),
+            np.array([evaluation.energy for evaluation in evaluations]),
+            np.array([evaluation.forces for evaluation in evaluations]),
             np.array(stresses),
         )

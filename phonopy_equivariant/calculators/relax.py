@@ -108,7 +108,7 @@ def relax(
     atoms = as_atoms(structure)
     _check(atoms, potential)
     relaxed = _relaxed(atoms, potential, fmax, cell, symprec, max_steps, callback)
-    return _as_given(structure, relaxed)
+    return _like_input(structure, relaxed)
 
 
 def _relaxed(
@@ -123,7 +123,7 @@ def _relaxed(
     relaxed = symmetrise(atoms, symprec, cell)
     constraints = honoured_constraints(relaxed)
     relaxed.set_constraint()
-    symmetry = _kept_symmetry(relaxed, constraints, symprec, fmax)
+    symmetry = _constrained_symmetry(relaxed, constraints, symprec, fmax)
     relaxed.calc = EquivariantCalculator(potential)
     relaxed.set_constraint([AllowAlone(constraints), KeepOperations(symmetry)])
     target: Any = FrechetCellFilter(relaxed) if cell else relaxed
@@ -131,24 +131,24 @@ def _relaxed(
         if callback is not None:
             optimizer.attach(lambda: callback(_state(optimizer.nsteps, relaxed)))
         converged = optimizer.run(fmax=fmax, steps=max_steps)
-    last = _state(optimizer.nsteps, relaxed)
+    final = _state(optimizer.nsteps, relaxed)
     relaxed.calc = None
     relaxed.set_constraint(atoms.copy().constraints)
     if not converged:
         raise PhonopyEquivariantError(
             f"The relaxation did not reach {fmax:g} eV/Å in {max_steps} steps (force "
-            f"{last.max_force:.1e} eV/Å, stress {last.max_stress:.2f} GPa): raise the threshold "
+            f"{final.max_force:.1e} eV/Å, stress {final.max_stress:.2f} GPa): raise the threshold "
             '(fmax=), start from a better structure, or use dtype="float64".'
         )
     # symmetry that the relaxation gains on top is welcome, whatever the number of its group
-    if _again(relaxed, symmetry).deviation.max() > symprec:
+    if _remeasured(relaxed, symmetry).deviation.max() > symprec:
         raise PhonopyEquivariantError(
             "The relaxation lost the space group; start from a structure with more digits."
         )
     return relaxed
 
 
-def _as_given(structure: Cell, relaxed: Atoms) -> Cell:
+def _like_input(structure: Cell, relaxed: Atoms) -> Cell:
     """Return relaxed atoms as the kind of structure that was given."""
     if isinstance(structure, Atoms):
         return relaxed  # type: ignore[return-value]
@@ -188,7 +188,7 @@ def distance(first: Atoms, second: Atoms) -> float:
     return float(np.linalg.norm(moves, axis=1).max())
 
 
-def _kept_symmetry(
+def _constrained_symmetry(
     atoms: Atoms, constraints: Sequence[FixConstraint], symprec: float, fmax: float
 ) -> Operations:
     """Return the group to relax in.
@@ -200,7 +200,7 @@ def _kept_symmetry(
     return operations_that_keep(symmetry, allowed_motions(atoms, constraints))
 
 
-def _again(atoms: Atoms, symmetry: Operations) -> Operations:
+def _remeasured(atoms: Atoms, symmetry: Operations) -> Operations:
     """Return the operations as the atoms, moved meanwhile, obey them now."""
     return measured(as_structure(atoms), symmetry.rotations, symmetry.image, symmetry.translation)
 

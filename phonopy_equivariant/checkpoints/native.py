@@ -19,15 +19,17 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import yaml
+from jaxtyping import Array
 from numpy import ndarray
 
+from phonopy_equivariant.checkpoints.archive import named_leaves, read_array, write_array
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import FeatureReference
 from phonopy_equivariant.files import write_atomically
@@ -36,6 +38,7 @@ from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.models.weights import shapes_only
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.results import plain
 
 FORMAT_VERSION = 1
 HEADER = "model.yaml"
@@ -122,10 +125,10 @@ def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
     header = {
         "format": FORMAT_VERSION,
         "architecture": architecture_of(potential.config),
-        "config": {key: _plain(value) for key, value in potential.config.to_dict().items()},
+        "config": plain(potential.config.to_dict()),
         "labels": {str(key): str(value) for key, value in labels.items()},
     }
-    arrays = dict(_flatten(potential.params))
+    arrays: dict[str, Array | ndarray] = dict(named_leaves(potential.params))
     if potential.reference is not None:
         counts, means, whitening, threshold, quantile = potential.reference
         header[FAMILIARITY] = {
@@ -146,21 +149,8 @@ def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
                     f"The weights {key} are not finite numbers; the potential is not worth saving "
                     "(a training that diverged?)."
                 )
-            member = io.BytesIO()
-            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), member.getvalue())
+            write_array(archive, key, array)
     return buffer.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    """Return a NumPy scalar as Python's, which YAML can write."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _flatten(params: Params) -> Iterator[tuple[str, Any]]:
-    """Yield ("layers/0/up/0e", array) for each array, in JAX's order."""
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
 
 
 def _read_header(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> _Header:
@@ -211,17 +201,17 @@ def _parse_header(header: dict[str, Any], architecture: str) -> _Header:
 def _read_arrays(
     path: str | os.PathLike[str], archive: zipfile.ZipFile, header: _Header
 ) -> Checkpoint:
-    shapes = {key: leaf.shape for key, leaf in _flatten(header.template)}
+    shapes = {key: leaf.shape for key, leaf in named_leaves(header.template)}
     parameters = list(shapes)
     if header.features:
         species, width = len(header.config.species), header.features
         reference_shapes = ((species,), (species, width), (width, width))
         named = zip(_REFERENCE, reference_shapes, strict=True)
         shapes |= {f"{FAMILIARITY}/{name}": shape for name, shape in named}
-    stored = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
+    members = {name.removesuffix(".npy") for name in archive.namelist()} - {HEADER}
     for problem, names in (
-        ("lacks", shapes.keys() - stored),
-        ("has a surplus", stored - shapes.keys()),
+        ("lacks", shapes.keys() - members),
+        ("has a surplus", members - shapes.keys()),
     ):
         if names:
             raise PhonopyEquivariantError(
@@ -242,8 +232,7 @@ def _read_array(
     path: str | os.PathLike[str], archive: zipfile.ZipFile, key: str, shape: tuple[int, ...]
 ) -> ndarray:
     try:
-        with archive.open(f"{key}.npy") as member:
-            array: ndarray = np.lib.format.read_array(member, allow_pickle=False)
+        array = read_array(archive, key)
     except (ValueError, EOFError, MemoryError) as error:
         raise PhonopyEquivariantError(
             f"{path}: the array {key} is damaged; write or fetch the file again."

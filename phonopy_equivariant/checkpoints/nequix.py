@@ -8,6 +8,7 @@ back: the free-atom energies; for each layer the radial network, ``linear_1``, `
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,7 +103,12 @@ def _read_params(path: Path, file: BinaryIO, config: NequIPConfig) -> Params:
     return {"global": shared, "layers": layers}
 
 
-def _layer(read: Any, linear: Any, config: NequIPConfig, layout: LayerLayout) -> dict[str, Any]:
+def _layer(
+    read: Callable[..., ndarray],
+    linear: Callable[..., ndarray],
+    config: NequIPConfig,
+    layout: LayerLayout,
+) -> Params:
     widths = [config.num_radial_basis, *[config.radial_width] * config.radial_depth]
     radial = {f"w{d}": read(a, b) for d, (a, b) in enumerate(zip(widths, widths[1:], strict=False))}
     columns = _column_order(layout)

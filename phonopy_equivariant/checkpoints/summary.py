@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ase.data import chemical_symbols
 
@@ -20,6 +20,7 @@ from phonopy_equivariant.checkpoints.load import resolve
 if TYPE_CHECKING:  # brings JAX, which a card does without
     from phonopy_equivariant.features import Familiarity
     from phonopy_equivariant.potential import Potential
+    from phonopy_equivariant.structure import StructureLike
 
 
 def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
@@ -37,7 +38,7 @@ def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
 
 
 def familiarity_remarks(
-    potential: Potential, structure: Any, familiarity: Familiarity | None = None
+    potential: Potential, structure: StructureLike, familiarity: Familiarity | None = None
 ) -> list[str]:
     """Return a warning if a structure is far from the training structures, else an empty list.
 
@@ -51,8 +52,8 @@ def familiarity_remarks(
     if not familiarity.is_far:
         return []
     symbols = {chemical_symbols[z] for z in as_structure(structure).numbers}
-    small = [card.name for card in list_models() if card.bundled]
-    alternatives = models_covering(symbols, but=(potential.name, *small))
+    bundled = [card.name for card in list_models() if card.bundled]
+    alternatives = models_covering(symbols, but=(potential.name, *bundled))
     hint = f", e.g. model={alternatives[0]}" if alternatives else ""
     return [
         f"this structure is far from what {potential.name} was trained on (distance "

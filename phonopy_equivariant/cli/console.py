@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from phonopy_equivariant.cli.wording import as_options
 
@@ -105,7 +105,7 @@ class Console:
         yield from track(items, title, console=self._error, transient=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a plain table on standard output, as wide as it needs to be."""
     table = [list(columns), *[[str(cell) for cell in row] for row in rows]]
     widths = [max(len(row[k]) for row in table) for k in range(len(columns))]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Callable
-from typing import Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.options import (
+    Commands,
     add_logging_options,
     add_model_options,
     finite_number,
@@ -36,7 +37,7 @@ examples:
 """
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``dataset``."""
     parser = commands.add_parser(
         "dataset",
@@ -44,19 +45,19 @@ def add_command(commands: Any) -> None:
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    for add in (_add_info, _add_check, _add_convert, _add_filter, _add_split, _add_perturb):
-        add(actions)
+    for add_action in (_add_info, _add_check, _add_convert, _add_filter, _add_split, _add_perturb):
+        add_action(actions)
 
 
-def _action(actions: Any, name: str, text: str, description: str) -> argparse.ArgumentParser:
+def _action(actions: Commands, name: str, text: str, description: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=text, **parser_arguments(description, "")
     )
-    parser.set_defaults(function=_later(name))
+    parser.set_defaults(function=_on_demand(name))
     return parser
 
 
-def _later(name: str) -> Callable[[argparse.Namespace], int]:
+def _on_demand(name: str) -> Callable[[argparse.Namespace], int]:
     """Return a function that imports what an action needs when it is called."""
 
     def call(args: argparse.Namespace) -> int:
@@ -67,7 +68,7 @@ def _later(name: str) -> Callable[[argparse.Namespace], int]:
     return call
 
 
-def _add_info(actions: Any) -> None:
+def _add_info(actions: Commands) -> None:
     parser = _action(actions, "info", "what a set contains", "Say what each file contains.")
     parser.add_argument(
         "--cutoff",
@@ -79,7 +80,7 @@ def _add_info(actions: Any) -> None:
     _add_reading(parser)
 
 
-def _add_check(actions: Any) -> None:
+def _add_check(actions: Commands) -> None:
     parser = _action(
         actions,
         "check",
@@ -108,7 +109,7 @@ def _add_check(actions: Any) -> None:
     _add_reading(parser)
 
 
-def _add_convert(actions: Any) -> None:
+def _add_convert(actions: Commands) -> None:
     parser = _action(
         actions, "convert", "read any format, write one", "Write all records of FILES to one file."
     )
@@ -116,7 +117,7 @@ def _add_convert(actions: Any) -> None:
     _add_reading(parser)
 
 
-def _add_filter(actions: Any) -> None:
+def _add_filter(actions: Commands) -> None:
     parser = _action(
         actions,
         "filter",
@@ -128,9 +129,9 @@ def _add_filter(actions: Any) -> None:
     parser.add_argument(
         "--max-force",
         type=finite_number,
-        default=5.0,
+        default=defaults.MAX_FORCE,
         metavar="F",
-        help="largest force on an atom, eV/Å; default: 5 (inf: none)",
+        help="largest force on an atom, eV/Å; default: %(default)g (inf: none)",
     )
     parser.add_argument("--elements", nargs="+", default=(), metavar="EL", help="no others")
     parser.add_argument("--max-atoms", type=int, metavar="N", help="largest number of atoms")
@@ -144,7 +145,7 @@ def _add_filter(actions: Any) -> None:
     _add_reading(parser)
 
 
-def _add_split(actions: Any) -> None:
+def _add_split(actions: Commands) -> None:
     parser = _action(
         actions,
         "split",
@@ -156,9 +157,9 @@ def _add_split(actions: Any) -> None:
     parser.add_argument(
         "--fraction",
         type=finite_number,
-        default=0.97,
+        default=defaults.TRAINING_FRACTION,
         metavar="X",
-        help="for training; default: 0.97",
+        help="for training; default: %(default)g",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
@@ -169,7 +170,7 @@ def _add_split(actions: Any) -> None:
     _add_reading(parser)
 
 
-def _add_perturb(actions: Any) -> None:
+def _add_perturb(actions: Commands) -> None:
     parser = _action(
         actions,
         "perturb",
@@ -198,12 +199,17 @@ def _add_perturb(actions: Any) -> None:
         help="perturbed structures, for each --dim, as many as you can label; default: 100, about "
         "what a potential of one crystal needed from nothing (docs/training.md)",
     )
-    parser.add_argument(
-        "--positions", type=finite_number, default=0.1, metavar="S", help="width, Å; default: 0.1"
-    )
-    parser.add_argument(
-        "--cell", type=finite_number, default=0.05, metavar="S", help="width, Å; default: 0.05"
-    )
+    for option, width in (
+        ("--positions", defaults.PERTURBED_POSITIONS),
+        ("--cell", defaults.PERTURBED_CELL),
+    ):
+        parser.add_argument(
+            option,
+            type=finite_number,
+            default=width,
+            metavar="S",
+            help="width, Å; default: %(default)g",
+        )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--label",

@@ -26,7 +26,7 @@ _READING = (
     *("format", "level", "energy_key", "forces_key", "stress_key", "cell", "kind"),
     *("produce_force_constants", "selection", "energy", "energy_unit", "length_unit"),
 )
-_EVERY = 200  # records between two updates of what is shown
+_UPDATE_EVERY = 200  # records between two updates of what is shown
 
 
 def info(args: argparse.Namespace) -> int:
@@ -77,12 +77,12 @@ def check(args: argparse.Namespace) -> int:
                 f"{name}: the set as a whole is inconsistent, so nothing was written; "
                 "convert its units first."
             )
-        bad = {problem.place for problem in problems}
-        sound.append(_without(records, bad))
+        problem_places = {problem.place for problem in problems}
+        sound.append(_without(records, problem_places))
         console.say(f"{name}: {len(records)} records, {len(problems)} problems")
     if args.output:
         count = write_records(itertools.chain.from_iterable(sound), args.output)
-        _written(console, count, args.output)
+        _say_written(console, count, args.output)
         return 0
     return 1 if num_problems else 0
 
@@ -97,7 +97,7 @@ def _survey(
     from phonopy_equivariant.data.checks import Survey
 
     survey = Survey(require)
-    for record in _shown(iter(records), update):
+    for record in _counted(iter(records), update):
         survey.add(record)
     return survey
 
@@ -107,19 +107,19 @@ def _repeated(surveys: Sequence[Survey]) -> Iterator[Problem]:
     from phonopy_equivariant.data.checks import Problem
     from phonopy_equivariant.data.duplicates import shared_structures
 
-    *before, last = surveys
-    for survey in before:
-        for one, two, difference in shared_structures(survey.marks, last.marks):
-            text = f"the same structure as {survey.sources[one]}"
+    *earlier, latest = surveys
+    for survey in earlier:
+        for first, second, difference in shared_structures(survey.marks, latest.marks):
+            text = f"the same structure as {survey.sources[first]}"
             text += f", but {difference}" if difference else ": in training and validation?"
-            yield Problem(last.sources[two], text, two)
+            yield Problem(latest.sources[second], text, second)
 
 
 def convert(args: argparse.Namespace) -> int:
     """Write all records to one file."""
     console = Console(args.quiet, args.verbose)
     count = write_records(_records(args, console, args.files), args.output)
-    _written(console, count, args.output)
+    _say_written(console, count, args.output)
     return 0
 
 
@@ -129,17 +129,17 @@ def filter(args: argparse.Namespace) -> int:
 
     console = Console(args.quiet, args.verbose)
     options = Filter(args.max_force, tuple(args.elements), args.max_atoms, tuple(args.labels))
-    gone: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
 
     def report(record: Record, reason: str) -> None:
-        gone[reason.split(" of ")[0]] += 1
+        reasons[reason.split(" of ")[0]] += 1
         console.detail(f"{record.source}: {reason}")
 
     records = filter_records(_records(args, console, args.files), options, report)
     count = write_records(records, args.output)
-    for reason, number in gone.most_common():
+    for reason, number in reasons.most_common():
         console.say(f"{number} records left out: {reason}")
-    _written(console, count, args.output)
+    _say_written(console, count, args.output)
     return 0
 
 
@@ -159,18 +159,18 @@ def split(args: argparse.Namespace) -> int:
         if args.split_file is None
         else read_split(args.split_file, count)
     )
-    names = {part: _part_name(args.output, part) for part in parts}
-    for name in names.values():
-        check_output(name)
+    paths = {part: _part_name(args.output, part) for part in parts}
+    for path in paths.values():
+        check_output(path)
     for part, indices in parts.items():
         members = set(indices)
         source = _records(args, console, args.files) if streamed else in_memory
         records = (record for k, record in enumerate(source) if k in members)
-        _written(console, write_records(records, names[part]), str(names[part]))
-    listed = _part_name(Path(args.output).name.partition(".")[0] + ".yaml", "split")
-    listed = Path(args.output).expanduser().with_name(listed.name)
-    write_split(parts, listed)
-    console.say(f"The split is in {listed}.")
+        _say_written(console, write_records(records, paths[part]), str(paths[part]))
+    name = _part_name(Path(args.output).name.partition(".")[0] + ".yaml", "split").name
+    split_file = Path(args.output).expanduser().with_name(name)
+    write_split(parts, split_file)
+    console.say(f"The split is in {split_file}.")
     return 0
 
 
@@ -195,14 +195,14 @@ def perturb(args: argparse.Namespace) -> int:
         from phonopy_equivariant.cli.start import start_potential
 
         potential = start_potential(args, console, structure)
-    parts = [
+    perturbed_copies = [
         perturbed_records(structure, option, count, potential, f"{args.structure} {option.repeat}")
         for option, count in zip(options, args.count, strict=True)
     ]
     with console.stage(f"Perturbing {args.structure}") as update:
-        records = _shown(itertools.chain.from_iterable(parts), update, every=1)
+        records = _counted(itertools.chain.from_iterable(perturbed_copies), update, every=1)
         count = write_records(records, args.output)
-    _written(console, count, args.output)
+    _say_written(console, count, args.output)
     return 0
 
 
@@ -212,7 +212,7 @@ def _records(args: argparse.Namespace, console: Console, files: list[str]) -> It
     for name in files:
         with console.stage(f"Reading {name}") as update:
             records = iter_records(name, unsound=mode, report=console.warn, **options)
-            yield from _shown(records, _prefixed(update, f"Reading {name}: "))
+            yield from _counted(records, _prefixed(update, f"Reading {name}: "))
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -225,8 +225,8 @@ def _prefixed(update: Callable[[str], None], prefix: str) -> Callable[[str], Non
     return lambda text: update(prefix + text)
 
 
-def _shown(
-    records: Iterator[Record], update: Callable[[str], None], every: int = _EVERY
+def _counted(
+    records: Iterator[Record], update: Callable[[str], None], every: int = _UPDATE_EVERY
 ) -> Iterator[Record]:
     for count, record in enumerate(records, 1):
         if count % every == 0:
@@ -284,5 +284,5 @@ def _part_name(output: str, part: str) -> Path:
     return path.with_name(f"{stem}_{part}{dot}{suffix}")
 
 
-def _written(console: Console, count: int, output: str) -> None:
+def _say_written(console: Console, count: int, output: str) -> None:
     console.say(f"{count} records are in {output}.")

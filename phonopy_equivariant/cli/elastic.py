@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import functools
-from typing import Any
 
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    Commands,
     add_logging_options,
     add_model_options,
     add_relaxation_options,
@@ -31,7 +31,7 @@ The relaxed tensor is checked against the one that follows from sound waves, D(q
 """
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``elastic``."""
     parser = commands.add_parser(
         "elastic",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    Commands,
     add_dim_option,
     add_logging_options,
     add_model_options,
@@ -41,7 +41,7 @@ _FILES = {
 }
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``fc``."""
     parser = commands.add_parser(
         "fc",

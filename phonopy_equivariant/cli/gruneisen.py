@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-from typing import Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    Commands,
     add_logging_options,
     add_model_options,
     add_relaxation_options,
@@ -35,7 +36,7 @@ files written (NAME: -o, default gruneisen), with the keys of phonopy's gruneise
 _SUFFIXES = ("_mesh.yaml", "_bands.yaml", "_bands.png")
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``gruneisen``."""
     parser = commands.add_parser(
         "gruneisen",
@@ -50,14 +51,14 @@ def add_command(commands: Any) -> None:
         "--mesh",
         type=int,
         nargs=3,
-        default=(10, 10, 10),
+        default=defaults.GRUNEISEN_MESH,
         metavar="N",
-        help="Γ-centred mesh; default: 10 10 10",
+        help=f"Γ-centred mesh; default: {' '.join(map(str, defaults.GRUNEISEN_MESH))}",
     )
     group.add_argument(
         "--band-points",
         type=int,
-        default=51,
+        default=defaults.BAND_POINTS,
         metavar="N",
         help="q of each segment of the path; default: %(default)s",
     )

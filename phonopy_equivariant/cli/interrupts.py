@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 _DELAY = 0.05  # s
 
@@ -31,7 +31,7 @@ def signals_caught() -> Iterator[None]:
         return
     handler, hook = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
     if hasattr(signal, "setitimer"):
-        sys.unraisablehook = _again
+        sys.unraisablehook = _raise_later
     try:
         yield
     finally:
@@ -55,11 +55,11 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _again(lost: Any) -> None:
-    if not issubclass(lost.exc_type, (KeyboardInterrupt, Terminated)):
-        sys.__unraisablehook__(lost)
+def _raise_later(ignored: sys.UnraisableHookArgs) -> None:
+    if not issubclass(ignored.exc_type, (KeyboardInterrupt, Terminated)):
+        sys.__unraisablehook__(ignored)
         return
-    kind = lost.exc_type
+    kind = ignored.exc_type
 
     def raise_again(_signal: int, _frame: FrameType | None) -> None:
         raise kind

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from phonopy_equivariant.cli.options import parser_arguments
+from phonopy_equivariant.cli.options import Commands, parser_arguments
 
 if TYPE_CHECKING:
     from phonopy_equivariant.cli.console import Console
@@ -28,7 +28,7 @@ the variable PHONOPY_EQUIVARIANT_MODELS names (NAME.nqx) are taken first.
 """
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``models``."""
     parser = commands.add_parser(
         "models",
@@ -67,7 +67,7 @@ examples:
 """
 
 
-def _add_prepare(actions: Any) -> None:
+def _add_prepare(actions: Commands) -> None:
     action = actions.add_parser(
         "prepare",
         help="compile a model's programs before they are needed, or remove all",
@@ -99,11 +99,11 @@ def _prepare(args: argparse.Namespace) -> int:
         removed = programs.clear()
         print(f"removed {removed.files} programs, {removed.size / 1e6:.1f} MB")
     for name in args.name:
-        _prepare_one(name, args.dtype, console)
+        _prepare_model(name, args.dtype, console)
     return 0
 
 
-def _prepare_one(name: str, dtype: str, console: Console) -> None:
+def _prepare_model(name: str, dtype: str, console: Console) -> None:
     import time
 
     from phonopy_equivariant.checkpoints.load import load_potential
@@ -111,14 +111,14 @@ def _prepare_one(name: str, dtype: str, console: Console) -> None:
     from phonopy_equivariant.runtime import programs
 
     potential = load_potential(name, dtype=dtype)
-    before, start = programs.stored(), time.perf_counter()
+    kept_before, start = programs.stored(), time.perf_counter()
     begun = rehearse(potential)
     for program in console.track(f"Compiling the programs of {potential.name}", begun):
         program.executable.result()
-    seconds, after = time.perf_counter() - start, programs.stored()
+    seconds, kept = time.perf_counter() - start, programs.stored()
     print(
         f"{potential.name}: {len(begun)} programs, {seconds:.1f} s, "
-        f"{(after.size - before.size) / 1e6:.1f} MB more in {programs.folder()}"
+        f"{(kept.size - kept_before.size) / 1e6:.1f} MB more in {programs.folder()}"
     )
 
 
@@ -139,7 +139,7 @@ examples:
 """
 
 
-def _add_import(actions: Any) -> None:
+def _add_import(actions: Commands) -> None:
     action = actions.add_parser(
         "import",
         help="convert a model of mace-torch",
@@ -161,7 +161,7 @@ def _import(args: argparse.Namespace) -> int:
 
     from phonopy_equivariant.checkpoints.mace_torch.convert import (
         convert_mace,
-        known_file,
+        published_model,
         sha256_of,
     )
 
@@ -169,14 +169,15 @@ def _import(args: argparse.Namespace) -> int:
     if output.suffix != ".npz":
         output = output.with_name(output.name + ".npz")
     trusted = args.trust
-    if not trusted and sys.stdin.isatty() and known_file(sha256_of(source)) is None:
+    if not trusted and sys.stdin.isatty() and published_model(sha256_of(source)) is None:
         print(f"{source} is a pickle: opening it runs code in it, and it is no published model.")
         trusted = input("Do you trust where it comes from? [y/N] ").strip().lower() in ("y", "yes")
-    result = convert_mace(source, output, args.head, trusted)
+    conversion = convert_mace(source, output, args.head, trusted)
+    potential = conversion.potential
     print(
-        f"{result.path}: {len(result.potential.species)} elements, cutoff "
-        f"{result.potential.cutoff:g} Å, {result.potential.num_interactions} layers; deviation "
-        f"from mace-torch {result.energy_deviation:.0e} eV/atom, {result.force_deviation:.0e} eV/Å"
+        f"{conversion.path}: {len(potential.species)} elements, cutoff {potential.cutoff:g} Å, "
+        f"{potential.num_interactions} layers; deviation from mace-torch "
+        f"{conversion.energy_deviation:.0e} eV/atom, {conversion.force_deviation:.0e} eV/Å"
     )
     return 0
 
@@ -224,7 +225,7 @@ def _remove(args: argparse.Namespace) -> int:
     for name in args.name:
         removed = remove(name)
         print(f"{name}: {'removed' if removed else 'was not in the cache folder'}")
-        left = local_path(name)
-        if left is not None:
-            print(f"{name}: {left} is yours (from {MODELS_VARIABLE}) and stays")
+        users_file = local_path(name)
+        if users_file is not None:
+            print(f"{name}: {users_file} is yours (from {MODELS_VARIABLE}) and stays")
     return 0

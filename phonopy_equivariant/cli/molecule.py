@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    Commands,
     add_logging_options,
     add_model_options,
     add_structure_arguments,
@@ -50,7 +51,7 @@ displacement], polarizability_derivatives (N, 3, 3, 3) in Å² [atom, α, α, di
 """
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``molecule``."""
     parser = commands.add_parser(
         "molecule",

@@ -6,10 +6,18 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from phonopy_equivariant import defaults
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.workflows.options import RelaxationOptions
+
+    # What parsers of commands, or of actions of a command, are added to.
+    Commands: TypeAlias = argparse._SubParsersAction["Parser"]
+else:
+    Commands = argparse._SubParsersAction
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -37,10 +45,10 @@ def dim_last(words: Sequence[str]) -> list[str]:
     if words.count("--dim") != 1:
         return words
     first = words.index("--dim")
-    last = first + 2  # whatever follows first is meant as its value
-    while last < len(words) and _are_numbers(words[last]):
-        last += 1
-    return words[:first] + words[last:] + words[first:last]
+    end = first + 2  # whatever follows first is meant as its value
+    while end < len(words) and _are_numbers(words[end]):
+        end += 1
+    return words[:first] + words[end:] + words[first:end]
 
 
 def _are_numbers(word: str) -> bool:
@@ -111,7 +119,9 @@ def add_relaxation_options(group: argparse._ActionsContainer) -> None:
     )
 
 
-def relaxation_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Any:
+def relaxation_of(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> RelaxationOptions | None:
     """Return the options of the relaxation asked for, or None; contradictory words are an error."""
     from phonopy_equivariant.workflows.options import RelaxationOptions
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    Commands,
     add_logging_options,
     add_model_options,
     add_structure_arguments,
@@ -31,7 +31,7 @@ POSCAR keeps all digits; .extxyz and .cif keep fewer, and with them less of the 
 """
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``relax``."""
     parser = commands.add_parser(
         "relax",

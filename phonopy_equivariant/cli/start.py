@@ -66,16 +66,16 @@ def start_jax(device_option: str, console: Console) -> None:
     import jax
 
     config: Any = jax.config
-    before = config.jax_platforms
+    platforms = config.jax_platforms
     if device_option != "auto":  # stronger than JAX_PLATFORMS
         config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device_option])
     try:
         device = jax.devices()[0]
     except (RuntimeError, AssertionError) as error:  # jax 0.10 asserts where no plug-in is
-        config.update("jax_platforms", before)
+        config.update("jax_platforms", platforms)
         raise PhonopyEquivariantError(no_device(device_option)) from error
     if device_option not in ("auto", device.platform):
-        config.update("jax_platforms", before)
+        config.update("jax_platforms", platforms)
         raise PhonopyEquivariantError(
             f"--device {device_option}: JAX has already started on {device.platform} in this "
             "process; run the command in a process of its own."

@@ -35,8 +35,8 @@ def surroundings_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for stream, old in zip(streams, errors, strict=True):
-            stream.reconfigure(errors=old)
+        for stream, handler in zip(streams, errors, strict=True):
+            stream.reconfigure(errors=handler)
         for name in absent:
             setattr(sys, name, None)
         for name in os.environ.keys() - environment.keys():
@@ -55,17 +55,17 @@ def plain(character: str) -> str:
     """
     if character in _SYMBOLS:
         return _SYMBOLS[character]
-    result = ""
-    for part in unicodedata.normalize("NFKD", character):
-        name = unicodedata.name(part, "")
-        if part.isascii():
-            result += part
+    text = ""
+    for component in unicodedata.normalize("NFKD", character):
+        name = unicodedata.name(component, "")
+        if component.isascii():
+            text += component
         elif name.startswith("GREEK "):
             letter = name.split()[-1]
-            result += letter.capitalize() if "CAPITAL" in name else letter.lower()
-        elif not unicodedata.combining(part):
-            result += _SYMBOLS.get(part, "?")
-    return result
+            text += letter.capitalize() if "CAPITAL" in name else letter.lower()
+        elif not unicodedata.combining(component):
+            text += _SYMBOLS.get(component, "?")
+    return text
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

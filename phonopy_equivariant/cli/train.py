@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    Commands,
     add_device_option,
     add_logging_options,
     parser_arguments,
@@ -51,7 +52,7 @@ and config.yaml. All keys: docs/training.md.
 _SHOWN = ("forces", "hessian", "spectrum")
 
 
-def add_command(commands: Any) -> None:
+def add_command(commands: Commands) -> None:
     """Add the parser of ``train``."""
     parser = commands.add_parser(
         "train",
@@ -133,10 +134,10 @@ def _watched(console: Console, start: int, steps: int) -> Iterator[Callable[[Rep
 def _summary(values: dict[str, float]) -> str:
     """Return the losses of a row and the errors that tell most, validation where there is one."""
     kind = "valid" if "valid_loss" in values else "train"
-    parts = [f"loss {values['train_loss']:.4g}"]
+    texts = [f"loss {values['train_loss']:.4g}"]
     if kind == "valid":
-        parts.append(f"valid {values['valid_loss']:.4g}")
+        texts.append(f"valid {values['valid_loss']:.4g}")
     for key, value in values.items():
         if key.startswith(f"{kind}/") and key.endswith(_SHOWN):
-            parts.append(f"{key.split('/', 1)[1]} {value:.4g}")
-    return ", ".join(parts)
+            texts.append(f"{key.split('/', 1)[1]} {value:.4g}")
+    return ", ".join(texts)

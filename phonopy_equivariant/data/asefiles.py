@@ -15,6 +15,7 @@ from ase import Atoms
 from phonopy_equivariant.data.labels import Frame, Keys, atoms_values, labelled_records
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.io.foreign import guarded
 from phonopy_equivariant.structure import unchecked_structure
 
 # ASE's formats that execute nothing; others can be converted to extended XYZ with ASE.
@@ -66,16 +67,14 @@ def frames(path: Path, selection: str = "") -> Iterator[Frame]:
         A file or configuration that cannot be read.
 
     """
-    source = f"{path}:0"
+
+    def refusal(error: Exception, index: int) -> PhonopyEquivariantError:
+        return _refusal(f"{path}:{index}", error)
+
     images = _rows(path, selection) if path.suffix in (".db", ".json") else _images(path)
-    try:
-        for index, (atoms, values) in enumerate(images):
-            source = f"{path}:{index}"
-            yield Frame(unchecked_structure(atoms), atoms_values(atoms) | values, source)
-    except GeneratorExit:
-        raise
-    except Exception as error:  # ASE's readers raise anything on garbage
-        raise _refusal(source, error) from error
+    for index, (atoms, values) in enumerate(guarded(images, refusal)):
+        source = f"{path}:{index}"
+        yield Frame(unchecked_structure(atoms), atoms_values(atoms) | values, source)
 
 
 def _images(path: Path) -> Iterator[tuple[Atoms, dict[str, Any]]]:

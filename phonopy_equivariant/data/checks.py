@@ -22,7 +22,7 @@ MAX_FORCE = 1000.0
 # How far a stress may be from symmetric, relative to its largest component.
 MAX_SKEW = 0.05
 # Å: where overlapping atoms are looked for. With their own 0.3 Å a cell list has thousands of bins.
-_NEAR = 2.0
+_OVERLAP_SEARCH = 2.0
 # eV/Å³ (160 GPa); beyond, a whole set of stresses is in GPa or kbar rather than under pressure.
 MAX_STRESS = 1.0
 # eV/atom off the fit by composition: other units or another reference.
@@ -76,7 +76,7 @@ def overlap(record: Record) -> str:
     from phonopy_equivariant.graph import neighbour_pairs
 
     try:
-        neighbour_pairs(record.structure, _NEAR)
+        neighbour_pairs(record.structure, _OVERLAP_SEARCH)
     except PhonopyEquivariantError as error:
         return str(error).partition(":")[0]
     return ""
@@ -151,7 +151,7 @@ class Survey:
         self._labels, self._owed = array("b"), array("b")
         self._stresses, self._places = array("d"), array("q")
         self._energies, self._work, self._marks = EnergyTable(), WorkTable(), MarkTable()
-        self._first = ""
+        self._first_source = ""
 
     def add(self, record: Record) -> None:
         """Take in the next record."""
@@ -167,7 +167,7 @@ class Survey:
             self._add_sound(record, place)
 
     def _add_sound(self, record: Record, place: int) -> None:
-        self._first = self._first or record.source
+        self._first_source = self._first_source or record.source
         self._work.add(record)
         if record.stress is not None:
             self._stresses.append(np.abs(record.stress).max())
@@ -184,8 +184,8 @@ class Survey:
         """Return what is wrong with the records so far: one by one, then as a set."""
         single = [*self._single, *self._missing(), *self._contradictions()]
         single.sort(key=lambda problem: problem.place or 0)
-        whole = [Problem(self._first, text, None) for text in self._work.inconsistencies()]
-        return [*single, *whole, *self._of_stresses(), *self._deviations()]
+        of_set = [Problem(self._first_source, text, None) for text in self._work.inconsistencies()]
+        return [*single, *of_set, *self._of_stresses(), *self._deviations()]
 
     def _missing(self) -> Iterator[Problem]:
         missing: dict[int, list[str]] = defaultdict(list)
@@ -200,8 +200,11 @@ class Survey:
             yield Problem(self.sources[place], f"no {' and no '.join(names)}", place)
 
     def _contradictions(self) -> Iterator[Problem]:
-        for place, (twin, how) in self._marks.contradictions().items():
-            text = f"the same structure as {self.sources[twin]}, but {how}: one of them is wrong"
+        for place, (twin, difference) in self._marks.contradictions().items():
+            text = (
+                f"the same structure as {self.sources[twin]}, but {difference}: one of them is "
+                "wrong"
+            )
             yield Problem(self.sources[place], text, place)
 
     def _of_stresses(self) -> Iterator[Problem]:
@@ -211,7 +214,7 @@ class Survey:
                 f"the stress is {median:.3g} eV/Å³ in most records, more than in any experiment: "
                 "perhaps GPa, kbar, or a virial in eV"
             )
-            yield Problem(self._first, text, None)
+            yield Problem(self._first_source, text, None)
 
     def _deviations(self) -> Iterator[Problem]:
         if len(self._energies) < 5:

@@ -26,7 +26,7 @@ MAX_STRAIN = 0.1
 # A slope within this factor of 1 is no proof of anything: real pairs are anharmonic.
 TOLERANCE = 1.75
 # Where the fit leaves more of the squared energy differences than this, it says nothing.
-MAX_REST = 0.36
+MAX_RESIDUAL = 0.36
 # Standard error of a slope, relative to it, beyond which it says nothing.
 MAX_ERROR = 0.1
 # Mean curvature per displaced coordinate, eV/Å²; diamond, the stiffest crystal, has less than 60.
@@ -49,7 +49,7 @@ class WorkTable:
     """
 
     def __init__(self) -> None:
-        self._last: OrderedDict[object, Record] = OrderedDict()
+        self._latest: OrderedDict[object, Record] = OrderedDict()
         self._rows: dict[object, list[tuple[float, ...]]] = defaultdict(list)
         self._count = 0
 
@@ -58,11 +58,11 @@ class WorkTable:
         if record.forces is None or self._count >= MAX_ROWS:
             return
         key = (record.structure.numbers.tobytes(), record.structure.pbc.tobytes(), record.level)
-        before = self._last.pop(key, None)
-        self._last[key] = record
-        if len(self._last) > MAX_PAIRS:
-            self._last.popitem(last=False)
-        row = None if before is None else _pair_row(before, record)
+        previous = self._latest.pop(key, None)
+        self._latest[key] = record
+        if len(self._latest) > MAX_PAIRS:
+            self._latest.popitem(last=False)
+        row = None if previous is None else _pair_row(previous, record)
         if row is not None:
             self._rows[key].append(row)
             self._count += 1
@@ -91,28 +91,30 @@ class WorkTable:
         return problems
 
 
-def _pair_row(one: Record, two: Record) -> tuple[float, ...] | None:
+def _pair_row(record_1: Record, record_2: Record) -> tuple[float, ...] | None:
     """Return ΔE, work, V σ:ε, mean curvature, atoms, and whether there are energies."""
-    assert one.forces is not None and two.forces is not None
-    first, second = one.structure, two.structure
-    forces_two = two.forces
+    assert record_1.forces is not None and record_2.forces is not None
+    structure_1, structure_2 = record_1.structure, record_2.structure
+    forces_2 = record_2.forces
     strain = 0.0
-    if not first.pbc.any():
-        moves, forces_two = _aligned(one, two)
-    elif first.pbc.all():
-        inverse = np.linalg.inv(first.cell)
-        deformation = inverse @ second.cell
-        mean = (first.cell + second.cell) / 2
-        fractions = second.positions @ np.linalg.inv(second.cell) - first.positions @ inverse
-        moves = (fractions - np.rint(fractions)) @ mean
+    if not structure_1.pbc.any():
+        moves, forces_2 = _aligned(record_1, record_2)
+    elif structure_1.pbc.all():
+        inverse = np.linalg.inv(structure_1.cell)
+        deformation = inverse @ structure_2.cell
+        mean_cell = (structure_1.cell + structure_2.cell) / 2
+        fractions = structure_2.positions @ np.linalg.inv(structure_2.cell)
+        fractions = fractions - structure_1.positions @ inverse
+        moves = (fractions - np.rint(fractions)) @ mean_cell
         epsilon = (deformation + deformation.T) / 2 - np.eye(3)
         if np.abs(epsilon).max() > MAX_STRAIN:
             return None
         if np.abs(epsilon).max() > 1e-6:
-            if one.stress is None or two.stress is None:
+            if record_1.stress is None or record_2.stress is None:
                 return None
-            volume = (first.volume + second.volume) / 2
-            strain = float(volume * np.sum((one.stress + two.stress) / 2 * epsilon))
+            volume = (structure_1.volume + structure_2.volume) / 2
+            stress = (record_1.stress + record_2.stress) / 2
+            strain = float(volume * np.sum(stress * epsilon))
     else:
         return None
     square = float(np.sum(moves**2))
@@ -120,24 +122,24 @@ def _pair_row(one: Record, two: Record) -> tuple[float, ...] | None:
         return None
     if square < 1e-8 and strain == 0.0:
         return None
-    work = -float(np.sum((one.forces + forces_two) / 2 * moves))
-    change = -float(np.sum((forces_two - one.forces) * moves))
-    has_energy = one.energy is not None and two.energy is not None
-    energy = two.energy - one.energy if has_energy else 0.0  # type: ignore[operator]
+    work = -float(np.sum((record_1.forces + forces_2) / 2 * moves))
+    change = -float(np.sum((forces_2 - record_1.forces) * moves))
+    has_energy = record_1.energy is not None and record_2.energy is not None
+    energy = record_2.energy - record_1.energy if has_energy else 0.0  # type: ignore[operator]
     curvature = change / square if square > 1e-6 and strain == 0.0 else np.nan
-    return energy, work, strain, curvature, float(len(first.numbers)), float(has_energy)
+    return energy, work, strain, curvature, float(len(structure_1.numbers)), float(has_energy)
 
 
-def _aligned(one: Record, two: Record) -> tuple[ndarray, ndarray]:
+def _aligned(record_1: Record, record_2: Record) -> tuple[ndarray, ndarray]:
     """Turn the second molecule onto the first; return displacements and the turned forces."""
-    assert two.forces is not None
+    assert record_2.forces is not None
     target, moving = (
         record.structure.positions - record.structure.positions.mean(axis=0)
-        for record in (one, two)
+        for record in (record_1, record_2)
     )
-    left, _, right = np.linalg.svd(moving.T @ target)  # Kabsch, doi:10.1107/S0567739476001873
-    turn = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
-    return moving @ turn - target, two.forces @ turn
+    u, _, vt = np.linalg.svd(moving.T @ target)  # Kabsch, doi:10.1107/S0567739476001873
+    turn = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    return moving @ turn - target, record_2.forces @ turn
 
 
 def _slopes(energy: ndarray, work: ndarray, strain: ndarray) -> tuple[float | None, float | None]:
@@ -154,7 +156,7 @@ def _slopes(energy: ndarray, work: ndarray, strain: ndarray) -> tuple[float | No
     scaled = columns[:, used] / scale
     solution, _, rank, _ = np.linalg.lstsq(scaled, energy, rcond=1e-6)
     squared_residual = np.sum((energy - scaled @ solution) ** 2)
-    if rank < len(used) or squared_residual > MAX_REST * np.sum(energy**2):
+    if rank < len(used) or squared_residual > MAX_RESIDUAL * np.sum(energy**2):
         return None, None
     variance = squared_residual / max(len(energy) - len(used), 1)
     errors = np.sqrt(np.diag(np.linalg.inv(scaled.T @ scaled)) * variance)
@@ -176,9 +178,11 @@ def _energy_problem(slope: float, atoms: float) -> list[str]:
     guesses["forces are per bohr, energies in the same unit"] = 1 / units.Bohr
     guesses["energies are divided by the number of atoms"] = 1 / atoms
     guesses["forces have the wrong sign: they are gradients"] = 1.0
-    near = {text: abs(np.log(size / factor)) for text, factor in guesses.items()}
-    best = min(near, key=lambda text: near[text])
-    cause = f"perhaps {best}" if near[best] < np.log(1.25) else "units or structures do not match"
+    distances = {text: abs(np.log(size / factor)) for text, factor in guesses.items()}
+    best = min(distances, key=lambda text: distances[text])
+    cause = (
+        f"perhaps {best}" if distances[best] < np.log(1.25) else "units or structures do not match"
+    )
     if sign < 0 and "sign" not in cause:
         cause += ", and forces have the wrong sign"
     return [
@@ -192,9 +196,9 @@ def _stress_problem(slope: float) -> list[str]:
     if sign > 0 and 1 / TOLERANCE < size < TOLERANCE:
         return []
     guesses = {"GPa": units.GPa, "kbar": 0.1 * units.GPa, "eV/Å³": 1.0}
-    near = {name: abs(np.log(size / factor)) for name, factor in guesses.items()}
-    best = min(near, key=lambda name: near[name])
-    unit = f"perhaps in {best}" if near[best] < np.log(1.5) else "in an unknown unit"
+    distances = {name: abs(np.log(size / factor)) for name, factor in guesses.items()}
+    best = min(distances, key=lambda name: distances[name])
+    unit = f"perhaps in {best}" if distances[best] < np.log(1.5) else "in an unknown unit"
     turned = ", with the opposite sign (VASP's)" if sign < 0 else ""
     return [
         f"energies change by {slope:.3g} times what the stress says, which should be 1: the "

@@ -21,7 +21,7 @@ from numpy import ndarray
 from phonopy_equivariant.data.record import Record
 
 # Å: a file with eight decimals leaves 1e-7 in the projection of a hundred atoms.
-_SAME = 1e-6
+_EQUAL = 1e-6
 # What is kept of labels, how many numbers of each, and by how much those of one structure may
 # differ, as convergence makes them: eV/atom; projections of eV/Å and of eV/Å³.
 _TOLERANCES = {
@@ -48,8 +48,8 @@ class Marks(NamedTuple):
 class Copy(NamedTuple):
     """A structure that two sets have."""
 
-    one: int  # its place in the first set
-    two: int  # and in the second
+    first: int  # its place in the first set
+    second: int  # and in the second
     difference: str  # of their labels; empty where they agree
 
 
@@ -96,27 +96,27 @@ class MarkTable:
         return dict(sorted(contradictions.items()))
 
 
-def shared_structures(one: Marks, two: Marks) -> list[Copy]:
+def shared_structures(first: Marks, second: Marks) -> list[Copy]:
     """Return the structures that two sets share; each of the second set appears once."""
-    merged = Marks(*(np.concatenate(pair) for pair in zip(one, two, strict=True)))
-    border = len(one.kinds)
+    merged = Marks(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+    border = len(first.kinds)
     copies = []
     for group in _groups(merged):
-        first = int(group[0])
-        if first < border <= group[-1]:
+        place = int(group[0])
+        if place < border <= group[-1]:
             copies += [
-                Copy(first, int(k) - border, _difference(merged, first, int(k)))
+                Copy(place, int(k) - border, _difference(merged, place, int(k)))
                 for k in group
                 if k >= border
             ]
-    return sorted(copies, key=lambda copy: copy.two)
+    return sorted(copies, key=lambda copy: copy.second)
 
 
-def _difference(marks: Marks, one: int, two: int) -> str:
+def _difference(marks: Marks, first: int, second: int) -> str:
     """Return how the labels of two records of one structure differ; "" if they agree."""
-    if marks.levels[one] != marks.levels[two]:
+    if marks.levels[first] != marks.levels[second]:
         return ""
-    off = np.abs(marks.labels[one] - marks.labels[two])
+    off = np.abs(marks.labels[first] - marks.labels[second])
     for text, columns, tolerance in _columns():
         if off[columns].max() > tolerance:  # NaN, a label that one of them lacks, is not
             return text.format(off[columns].max())
@@ -146,13 +146,13 @@ def _groups(marks: Marks) -> Iterator[ndarray]:
     """Yield the places, ascending, of structures that are equal."""
     order = np.lexsort((marks.projections[:, 0], marks.kinds))
     first, kinds = marks.projections[order, 0], marks.kinds[order]
-    apart = (np.diff(kinds) != 0) | (np.diff(first) > _SAME)
+    apart = (np.diff(kinds) != 0) | (np.diff(first) > _EQUAL)
     for run in np.split(order, 1 + np.flatnonzero(apart)):
         while len(run) > 1:
             away = np.abs(marks.projections[run] - marks.projections[run[0]]).max(axis=1)
-            if np.count_nonzero(away < _SAME) > 1:
-                yield np.sort(run[away < _SAME])
-            run = run[away >= _SAME]
+            if np.count_nonzero(away < _EQUAL) > 1:
+                yield np.sort(run[away < _EQUAL])
+            run = run[away >= _EQUAL]
 
 
 def _far_apart(

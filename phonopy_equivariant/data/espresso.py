@@ -58,12 +58,12 @@ def read(path: Path, level: str = "") -> Iterator[Record]:
     """
     try:
         with open_text(path) as file:
-            first = file.readline()
-            if first.lstrip().startswith("<"):
+            first_line = file.readline()
+            if first_line.lstrip().startswith("<"):
                 raise PhonopyEquivariantError(
                     "is XML; run ph.x with a fildyn that does not end in .xml, or q2r.x."
                 )
-            if "dynamical matrix file" in first.lower():
+            if "dynamical matrix file" in first_line.lower():
                 file.readline()
                 header, constants = _dynamical_matrices(file)
             else:

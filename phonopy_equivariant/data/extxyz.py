@@ -45,7 +45,7 @@ from phonopy_equivariant.structure import unchecked_structure
 # Words of the comment line, and names of columns, as ASE wants them.
 _STRUCTURAL = {"lattice": "Lattice", "properties": "Properties", "pbc": "pbc"}
 _COLUMNS = {"species": "species", "pos": "pos", "z": "Z", "mass": "masses", "masses": "masses"}
-_PLAIN = "species:S:1:pos:R:3"
+_PLAIN_COLUMNS = "species:S:1:pos:R:3"
 # ASE refuses these with other than nine numbers; under another name they are numbers like others.
 _NINE = re.compile(r"(?<!\S)(stress|virial)(?=\s*=)")
 
@@ -105,7 +105,7 @@ def write(records: Iterable[Record], file: io.TextIOBase) -> None:
     for record in records:
         structure = record.structure
         columns = [structure.positions]
-        properties = _PLAIN
+        properties = _PLAIN_COLUMNS
         if structure.masses is not None:
             columns.append(structure.masses[:, None])
             properties += ":masses:R:1"
@@ -119,13 +119,13 @@ def write(records: Iterable[Record], file: io.TextIOBase) -> None:
 
 def _next_frame(file: io.TextIOBase) -> str:
     """Return the lines of one configuration: ASE, given the file, would seek in it."""
-    first = file.readline()
-    while first and not first.strip():  # empty lines between configurations, and at the end
-        first = file.readline()
-    if not first:
+    count_line = file.readline()
+    while count_line and not count_line.strip():  # empty lines between configurations
+        count_line = file.readline()
+    if not count_line:
         return ""
-    count = int(first)
-    lines = [first, *itertools.islice(file, count + 1)]
+    count = int(count_line)
+    lines = [count_line, *itertools.islice(file, count + 1)]
     if len(lines) < count + 2:
         raise PhonopyEquivariantError(
             f"the file ends after {max(0, len(lines) - 2)} of {count} atoms; it is cut short."
@@ -138,7 +138,7 @@ def _read_frame(text: str) -> tuple[Atoms, dict[str, Any]]:
 
     ASE sees the lattice and the columns only: of labels it would refuse some and change others.
     """
-    first, comment, *rows = text.rstrip("\n").split("\n")
+    count_line, comment, *rows = text.rstrip("\n").split("\n")
     values: dict[str, Any] = {}
     parsed = key_val_str_to_dict(_NINE.sub(r"\1__", comment)) if comment.strip() else {}
     for name, value in parsed.items():
@@ -148,7 +148,7 @@ def _read_frame(text: str) -> tuple[Atoms, dict[str, Any]]:
     layout = {name: values.pop(name) for name in _STRUCTURAL.values() if name in values}
     if "Lattice" in layout:
         layout["Lattice"] = np.reshape(np.array(layout["Lattice"], float), (3, 3), order="F")
-    layout["Properties"] = _columns(str(layout.get("Properties", _PLAIN)))
+    layout["Properties"] = _columns(str(layout.get("Properties", _PLAIN_COLUMNS)))
     width = sum(int(count) for count in layout["Properties"].split(":")[2::3])
     if rows and len(rows[0].split()) != width:
         raise PhonopyEquivariantError(
@@ -156,7 +156,7 @@ def _read_frame(text: str) -> tuple[Atoms, dict[str, Any]]:
             f"{layout['Properties']} names {width}; name every column there."
         )
     # without a word in the comment line ASE would not ask for the layout
-    frame = "\n".join([first, "layout", *rows])
+    frame = "\n".join([count_line, "layout", *rows])
     reader = read_xyz(io.StringIO(frame), slice(None), properties_parser=lambda _: dict(layout))
     return next(reader), values
 

@@ -31,9 +31,10 @@ from typing import Any, overload
 import h5py
 import numpy as np
 from numpy import ndarray
+from numpy.typing import DTypeLike
 
 from phonopy_equivariant.data.record import ForceConstantsData, Record, Spectrum
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import Structure
 
 FORMAT = "phonopy_equivariant records"
@@ -75,7 +76,7 @@ class RecordFile(Sequence[Record]):
             self._file = h5py.File(path, "r")
         except OSError as error:
             raise PhonopyEquivariantError(
-                f"{path}: cannot be opened as HDF5 ({' '.join(str(error).split())[:120]})."
+                f"{path}: cannot be opened as HDF5 ({reason_of(error)})."
             ) from error
         self._check()
         file = self._file
@@ -133,9 +134,9 @@ class RecordFile(Sequence[Record]):
 
     def at(self, places: Iterable[int]) -> Iterator[Record]:
         """Yield the records at places; neighbours in ascending order are read together."""
-        for _, near in itertools.groupby(places, lambda place: place // _BLOCK):
+        for _, in_block in itertools.groupby(places, lambda place: place // _BLOCK):
             run: list[int] = []
-            for place in near:
+            for place in in_block:
                 if run and place <= run[-1]:
                     yield from self._block(run)
                     run = []
@@ -165,13 +166,28 @@ class RecordFile(Sequence[Record]):
                 energy=float(self._energies[k]) if has[0] else None,
                 forces=array["forces"] if has[1] else None,
                 stress=per_record["stress"][k - start].copy() if has[2] else None,
-                force_constants=self._second_order("force_constants", k),
-                spectrum=self._second_order("spectrum", k),
+                force_constants=self._force_constants(k),
+                spectrum=self._spectrum(k),
                 level=self._levels[self._level_of[k]],
                 source=f"{self.path}:{k}",
             )
 
-    def _second_order(self, name: str, record: int) -> Any:
+    def _force_constants(self, record: int) -> ForceConstantsData | None:
+        arrays = self._second_order("force_constants", record)
+        if arrays is None:
+            return None
+        qpoints, values, columns = arrays
+        return ForceConstantsData(qpoints, values.reshape(len(qpoints), columns, columns))
+
+    def _spectrum(self, record: int) -> Spectrum | None:
+        arrays = self._second_order("spectrum", record)
+        if arrays is None:
+            return None
+        qpoints, values, columns = arrays
+        return Spectrum(qpoints, values.reshape(len(qpoints), columns))
+
+    def _second_order(self, name: str, record: int) -> tuple[ndarray, ndarray, int] | None:
+        """Return q, flat values and the number of coordinates, if the record has such data."""
         places = self._places[name]
         k = int(np.searchsorted(places, record))
         if k == len(places) or places[k] != record:
@@ -181,10 +197,7 @@ class RecordFile(Sequence[Record]):
         qpoints = group["qpoints"][first:last]
         start, stop = group["offsets"][k : k + 2]
         columns = 3 * int(self._offsets[record + 1] - self._offsets[record])
-        values = group["values"][start:stop]
-        if name == "spectrum":
-            return Spectrum(qpoints, values.reshape(len(qpoints), columns))
-        return ForceConstantsData(qpoints, values.reshape(len(qpoints), columns, columns))
+        return qpoints, group["values"][start:stop], columns
 
 
 def write(records: Iterable[Record], path: Path) -> None:
@@ -225,7 +238,7 @@ def _create(file: h5py.File) -> None:
             _append(group[offsets], np.zeros(1, np.int64))
 
 
-def _dataset(group: Any, name: str, kind: Any, *row_shape: int) -> Any:
+def _dataset(group: h5py.Group, name: str, kind: DTypeLike, *row_shape: int) -> h5py.Dataset:
     # the matrices of one record have thousands of elements
     chunk = 16 * _BLOCK if name == "values" else _BLOCK
     return group.create_dataset(
@@ -238,10 +251,10 @@ def _dataset(group: Any, name: str, kind: Any, *row_shape: int) -> Any:
     )
 
 
-def _append(dataset: Any, values: ndarray) -> None:
-    before = len(dataset)
-    dataset.resize(before + len(values), axis=0)
-    dataset[before:] = values
+def _append(dataset: h5py.Dataset, values: ndarray) -> None:
+    start = len(dataset)
+    dataset.resize(start + len(values), axis=0)
+    dataset[start:] = values
 
 
 def _append_block(file: h5py.File, records: list[Record]) -> None:
@@ -267,14 +280,14 @@ def _append_block(file: h5py.File, records: list[Record]) -> None:
     _append(file["level"], np.array([r.level for r in records], dtype=object))
     for k, record in enumerate(records, start):
         if record.force_constants is not None:
-            data = record.force_constants
-            _append_second_order(file["force_constants"], k, data.qpoints, data.values)
+            constants = record.force_constants
+            _append_second_order(file["force_constants"], k, constants.qpoints, constants.values)
         if record.spectrum is not None:
             spectrum = record.spectrum
             _append_second_order(file["spectrum"], k, spectrum.qpoints, spectrum.frequencies)
 
 
-def _append_second_order(group: Any, record: int, qpoints: ndarray, values: ndarray) -> None:
+def _append_second_order(group: h5py.Group, record: int, qpoints: ndarray, values: ndarray) -> None:
     _append(group["record"], np.array([record]))
     _append(group["qpoints"], qpoints)
     _append(group["values"], values.ravel())

@@ -38,7 +38,7 @@ _NAME = re.compile(
     rf"(?:({'|'.join(WORDS)})[_-])?({'|'.join(_MEANING)})(?:[_-]({'|'.join(WORDS)}))?", re.I
 )
 # Two values of one label (eV, eV/Å, eV/Å³) differ beyond this, or a relative 1e-7 (float32).
-_SAME = 1e-5
+_EQUAL = 1e-5
 
 
 class Keys(NamedTuple):
@@ -79,16 +79,16 @@ def labelled_records(frames: Iterable[Frame], keys: Keys, level: str) -> Iterato
 
     """
     absent = {label: key for label, key in keys._asdict().items() if key is not None}
-    first = None
+    first_frame = None
     for frame in frames:
-        first = first or frame
-        absent = {label: key for label, key in absent.items() if not _given(frame.values, key)}
+        first_frame = first_frame or frame
+        absent = {label: key for label, key in absent.items() if not _has_value(frame.values, key)}
         yield labelled_record(frame, keys, level)
-    for label, key in absent.items() if first else ():
-        assert first is not None
+    for label, key in absent.items() if first_frame else ():
+        assert first_frame is not None
         raise PhonopyEquivariantError(
-            f"{first.source}: no {key!r} for the {label}, here or in a later record; the names "
-            f"here are {', '.join(first.names) or 'none'}."
+            f"{first_frame.source}: no {key!r} for the {label}, here or in a later record; the "
+            f"names here are {', '.join(first_frame.names) or 'none'}."
         )
 
 
@@ -109,7 +109,7 @@ def labelled_record(frame: Frame, keys: Keys, level: str) -> Record:
     try:
         for label, key in keys._asdict().items():
             candidates = _values(frame, label, key)
-            labels[label] = _known(candidates[0].array) if candidates else None
+            labels[label] = _unless_unknown(candidates[0].array) if candidates else None
             text = _contradiction(candidates, label) if labels[label] is not None else ""
             if text:
                 contradictions[label] = text
@@ -138,7 +138,7 @@ def atoms_values(atoms: Atoms) -> dict[str, Any]:
     )
 
 
-def full_stress(values: Any) -> ndarray:
+def full_stress(values: ndarray | Sequence[Any]) -> ndarray:
     """Return 3×3 from 3×3, nine numbers, or six in ASE's order xx, yy, zz, yz, xz, xy.
 
     Raises
@@ -155,7 +155,7 @@ def full_stress(values: Any) -> ndarray:
     return array.reshape(3, 3)
 
 
-def _given(values: Mapping[str, Any], name: str) -> bool:
+def _has_value(values: Mapping[str, Any], name: str) -> bool:
     """Tell whether a name has a value; a word alone in a comment line is True for ASE."""
     value = values.get(name)
     return not (
@@ -177,7 +177,7 @@ def _values(frame: Frame, label: str, key: str | None) -> list[_Value]:
             word, meaning = (match[1] or match[3] or "").lower(), match[2].lower()
         else:
             continue
-        if not _given(frame.values, name):
+        if not _has_value(frame.values, name):
             continue
         array = _converted(name, frame.values[name], label, meaning, frame.structure)
         if array is not None:
@@ -211,7 +211,7 @@ def _converted(
     return -stress / structure.volume if structure.volume else None
 
 
-def _known(array: ndarray) -> ndarray | None:
+def _unless_unknown(array: ndarray) -> ndarray | None:
     """Return None for forces or a stress of nothing but NaN, which stands for unknown."""
     return None if array.ndim and np.isnan(array).all() else array
 
@@ -225,10 +225,10 @@ def _contradiction(candidates: Sequence[_Value], label: str) -> str:
         if not superseded and not np.isnan(value.array).all():
             groups[value.word].append(value)
     for word, values in groups.items():
-        differing = [v for v in values if not np.allclose(v.array, best.array, 1e-7, _SAME)]
+        differing = [v for v in values if not np.allclose(v.array, best.array, 1e-7, _EQUAL)]
         # REF_energy may be the energy or the free energy of the calculator
-        one_agrees = label == "energy" and word != best.word and len(differing) < len(values)
-        if differing and not one_agrees:
+        any_agrees = label == "energy" and word != best.word and len(differing) < len(values)
+        if differing and not any_agrees:
             rival = differing[0]
             off = np.abs(rival.array - best.array).max()
             return (
@@ -238,18 +238,18 @@ def _contradiction(candidates: Sequence[_Value], label: str) -> str:
     return ""
 
 
-def _force_constants(data: Mapping[str, Any], columns: int) -> ForceConstantsData | None:
-    if data.get("hessian") is not None:
-        values = np.array(data["hessian"], float)
+def _force_constants(named: Mapping[str, Any], columns: int) -> ForceConstantsData | None:
+    if named.get("hessian") is not None:
+        values = np.array(named["hessian"], float)
         if values.size != columns**2:
             raise PhonopyEquivariantError(
                 f"a Hessian of {values.size} numbers where {columns} coordinates need {columns**2}."
             )
         return ForceConstantsData(np.zeros((1, 3)), values.reshape(1, columns, columns) + 0j)
-    if data.get("fc_qpoints") is None:
+    if named.get("fc_qpoints") is None:
         return None
-    real, imag = (np.array(data.get(name), float) for name in ("fc_real", "fc_imag"))
-    qpoints = np.array(data["fc_qpoints"], float).reshape(-1, 3)
+    real, imag = (np.array(named.get(name), float) for name in ("fc_real", "fc_imag"))
+    qpoints = np.array(named["fc_qpoints"], float).reshape(-1, 3)
     shape = (len(qpoints), columns, columns)
     if real.shape != shape or imag.shape != shape:
         raise PhonopyEquivariantError(f"fc_real and fc_imag must both have the shape {shape}.")
@@ -258,11 +258,11 @@ def _force_constants(data: Mapping[str, Any], columns: int) -> ForceConstantsDat
     return ForceConstantsData(qpoints, values)
 
 
-def _spectrum(data: Mapping[str, Any], columns: int) -> Spectrum | None:
-    if data.get("spectrum") is None:
+def _spectrum(named: Mapping[str, Any], columns: int) -> Spectrum | None:
+    if named.get("spectrum") is None:
         return None
-    qpoints = np.array(data.get("spectrum_qpoints", [[0, 0, 0]]), float).reshape(-1, 3)
-    frequencies = np.array(data["spectrum"], float)
+    qpoints = np.array(named.get("spectrum_qpoints", [[0, 0, 0]]), float).reshape(-1, 3)
+    frequencies = np.array(named["spectrum"], float)
     if frequencies.size != len(qpoints) * columns:
         raise PhonopyEquivariantError(
             f"spectrum has {frequencies.size} frequencies where {len(qpoints)} q of {columns} "

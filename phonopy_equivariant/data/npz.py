@@ -5,14 +5,13 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import units
 from numpy import ndarray
 
 from phonopy_equivariant.data.record import ForceConstantsData, Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.structure import Structure
 
 ENERGY_UNITS = {
@@ -65,38 +64,45 @@ def read(
     arrays = _load(path)
     energy = _unit(path, arrays, "e_unit", energy_unit, "kcal/mol", ENERGY_UNITS)
     length = _unit(path, arrays, "r_unit", length_unit, "Ang", LENGTH_UNITS)
-    numbers, positions = _first(arrays, _NUMBERS), _first(arrays, _POSITIONS)
+    numbers, positions = _first_present(arrays, _NUMBERS), _first_present(arrays, _POSITIONS)
     if numbers is None or positions is None:
         raise PhonopyEquivariantError(
             f"{path}: no atomic numbers (z, nuclear_charges) or positions (R, coords) among "
             f"{', '.join(arrays) or 'no arrays'}."
         )
     numbers = numbers.astype(int)
-    atoms, columns = len(numbers), 3 * len(numbers)
-    positions = positions.reshape(-1, atoms, 3) if positions.size % columns == 0 else positions
-    count = len(positions)
-    expected = {
-        "positions": (positions, (count, atoms, 3)),
-        "energies": (_first(arrays, _ENERGIES), (count,)),
-        "forces": (_first(arrays, _FORCES), (count, atoms, 3)),
-        "hessians": (_first(arrays, _HESSIANS), (count, columns, columns)),
-    }
-    shaped = {name: _shaped(path, name, *pair) for name, pair in expected.items()}
+    atoms = len(numbers)
+    if positions.size % (3 * atoms) == 0:
+        positions = positions.reshape(-1, atoms, 3)
+    energies, forces, hessians = _labels(path, arrays, positions, atoms)
     cell = arrays["lattice"].T * length if "lattice" in arrays else np.zeros((3, 3))
     theory = level if level is not None else str(arrays.get("theory", ""))
-    for k in range(count):
-        hessian = None if shaped["hessians"] is None else shaped["hessians"][k]
-        energies, forces = shaped["energies"], shaped["forces"]
+    for k in range(len(positions)):
         yield Record(
             Structure(numbers, positions[k] * length, cell, np.full(3, bool(cell.any()))),
             energy=None if energies is None else float(energies[k]) * energy,
             forces=None if forces is None else forces[k] * (energy / length),
             force_constants=None
-            if hessian is None
-            else ForceConstantsData(np.zeros((1, 3)), hessian[None] * (energy / length**2) + 0j),
+            if hessians is None
+            else ForceConstantsData(
+                np.zeros((1, 3)), hessians[k][None] * (energy / length**2) + 0j
+            ),
             level=theory,
             source=f"{path}:{k}",
         )
+
+
+def _labels(
+    path: Path, arrays: Mapping[str, ndarray], positions: ndarray, atoms: int
+) -> tuple[ndarray | None, ndarray | None, ndarray | None]:
+    """Return energies, forces and Hessians in their shapes; an array of another size raises."""
+    count, columns = len(positions), 3 * atoms
+    _shaped(path, "positions", positions, (count, atoms, 3))
+    return (
+        _shaped(path, "energies", _first_present(arrays, _ENERGIES), (count,)),
+        _shaped(path, "forces", _first_present(arrays, _FORCES), (count, atoms, 3)),
+        _shaped(path, "hessians", _first_present(arrays, _HESSIANS), (count, columns, columns)),
+    )
 
 
 def _load(path: Path) -> dict[str, ndarray]:
@@ -104,17 +110,16 @@ def _load(path: Path) -> dict[str, ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             # arrays of Python objects would need pickle; only those are left out
             arrays = [name for name in archive.files if f"{name}.npy" in archive.zip.namelist()]
-            names = [name for name in arrays if _is_plain(archive, name)]
+            names = [name for name in arrays if _is_numeric(archive.zip, name)]
             return {name: archive[name] for name in names}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read as .npz ({' '.join(str(error).split())[:120]}); "
-            "download it again."
+            f"{path}: cannot be read as .npz ({reason_of(error)}); download it again."
         ) from error
 
 
-def _is_plain(archive: Any, name: str) -> bool:
-    with archive.zip.open(f"{name}.npy") as file:
+def _is_numeric(archive: zipfile.ZipFile, name: str) -> bool:
+    with archive.open(f"{name}.npy") as file:
         version = np.lib.format.read_magic(file)
         reader = (
             np.lib.format.read_array_header_1_0
@@ -140,7 +145,7 @@ def _unit(
     return table[word.lower()]
 
 
-def _first(arrays: Mapping[str, ndarray], names: tuple[str, ...]) -> ndarray | None:
+def _first_present(arrays: Mapping[str, ndarray], names: tuple[str, ...]) -> ndarray | None:
     return next((arrays[name] for name in names if name in arrays), None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ase.geometry import complete_cell
 
 from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.defaults import PERTURBED_CELL, PERTURBED_POSITIONS
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.structure import Structure, as_structure, to_ase
 
@@ -34,8 +35,8 @@ class Perturbation:
 
     """
 
-    positions: float = 0.1
-    cell: float = 0.05
+    positions: float = PERTURBED_POSITIONS
+    cell: float = PERTURBED_CELL
     repeat: tuple[int, int, int] = (1, 1, 1)
     seed: int = 0
 
@@ -88,12 +89,12 @@ def perturbed_records(
         if potential is None:
             yield Record(copy, source=place)
             continue
-        result = potential.evaluate(copy)
+        evaluation = potential.evaluate(copy)
         yield Record(
             copy,
-            energy=result.energy,
-            forces=result.forces,
-            stress=result.stress if copy.pbc.all() else None,
+            energy=evaluation.energy,
+            forces=evaluation.forces,
+            stress=evaluation.stress if copy.pbc.all() else None,
             level=potential.name,
             source=place,
         )

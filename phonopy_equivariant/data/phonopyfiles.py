@@ -10,6 +10,7 @@ the inverse of :func:`phonopy_equivariant.response.symmetry.star.compact_force_c
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -83,24 +84,12 @@ def read(
     if crystal.supercell_matrix is None:
         raise PhonopyEquivariantError(f"{crystal.path}: has no supercell_matrix.")
     phonon = build_phonon(crystal, crystal.supercell_matrix)
-    try:
-        dataset = _dataset(path, crystal, len(phonon.supercell))
-        constants = _force_constants(path, crystal, phonon)
-        if constants is None and produce_force_constants and dataset is not None:
+    dataset = _dataset(path, crystal, len(phonon.supercell))
+    constants = _force_constants(path, crystal, phonon)
+    if constants is None and produce_force_constants and dataset is not None:
+        with _phonopy_errors(path, crystal):
             constants = _produced(phonon, dataset)
-    except PhonopyEquivariantError:
-        raise
-    except Exception as error:  # whatever damaged files make phonopy raise
-        raise PhonopyEquivariantError(
-            f"{path}: cannot be read with the cells of {crystal.path} ({reason_of(error)}); "
-            "check that the two belong together."
-        ) from error
-    contents = {"forces": dataset, "force_constants": constants}
-    if all(contents[name] is None for name in contents if kind in ("all", name)):
-        raise PhonopyEquivariantError(
-            f"{path}: has no {kind.replace('all', 'forces or force_constants')}; run the "
-            "calculations first, or choose another kind."
-        )
+    _require_kind(path, kind, dataset is not None, constants is not None)
     count = 0
     if dataset is not None and kind != "force_constants":
         for record in _supercells(phonon, dataset, level, str(path)):
@@ -113,6 +102,31 @@ def read(
             level=level,
             source=f"{path}:{count}",
         )
+
+
+def _require_kind(path: Path, kind: str, has_forces: bool, has_constants: bool) -> None:
+    present = {
+        "forces": has_forces,
+        "force_constants": has_constants,
+        "all": has_forces or has_constants,
+    }
+    if not present[kind]:
+        raise PhonopyEquivariantError(
+            f"{path}: has no {kind.replace('all', 'forces or force_constants')}; run the "
+            "calculations first, or choose another kind."
+        )
+
+
+@contextlib.contextmanager
+def _phonopy_errors(path: Path, crystal: Crystal) -> Iterator[None]:
+    """Turn what damaged files make phonopy raise into an error of one line."""
+    try:
+        yield
+    except Exception as error:  # whatever it is
+        raise PhonopyEquivariantError(
+            f"{path}: cannot be read with the cells of {crystal.path} ({reason_of(error)}); "
+            "check that the two belong together."
+        ) from error
 
 
 def commensurate_force_constants(
@@ -149,15 +163,17 @@ def _cell_file(path: Path, cell: str | Path | None) -> Path:
 
 def _dataset(path: Path, crystal: Crystal, atoms: int) -> dict[str, ndarray] | None:
     """Return displacements, forces and, if the file has them, energies in eV and Å."""
-    if path.name.startswith("FORCE_SETS"):
-        phonopy_dataset: Any = parse_FORCE_SETS(path, natom=_natom(path, atoms))
-    else:
-        phonopy_dataset = crystal.dataset if looks_like_yaml(path) else None
-    if not phonopy_dataset:
-        return None
-    displacements, forces = get_displacements_and_forces(phonopy_dataset)
-    if forces is None:
-        return None
+    with _phonopy_errors(path, crystal):
+        if path.name.startswith("FORCE_SETS"):
+            phonopy_dataset: Any = parse_FORCE_SETS(path, natom=_natom(path, atoms))
+        else:
+            phonopy_dataset = crystal.dataset if looks_like_yaml(path) else None
+        if not phonopy_dataset:
+            return None
+        displacements, forces = get_displacements_and_forces(phonopy_dataset)
+        if forces is None:
+            return None
+        energies = _energies(phonopy_dataset)
     if np.shape(forces)[1:] != (atoms, 3):
         raise PhonopyEquivariantError(
             f"{path}: forces of {np.shape(forces)[1]} atoms, but the supercell of {crystal.path} "
@@ -167,7 +183,6 @@ def _dataset(path: Path, crystal: Crystal, atoms: int) -> dict[str, ndarray] | N
         "displacements": np.asarray(displacements) * crystal.length_unit,
         "forces": np.asarray(forces) * crystal.force_unit,
     }
-    energies = _energies(phonopy_dataset)
     if energies is not None:
         dataset["energies"] = energies * crystal.energy_unit
     return dataset
@@ -183,25 +198,26 @@ def _natom(path: Path, atoms: int) -> int | None:
 def _energies(phonopy_dataset: Mapping[str, Any]) -> ndarray | None:
     if "supercell_energies" in phonopy_dataset:
         return np.asarray(phonopy_dataset["supercell_energies"], float)
-    parts = phonopy_dataset.get("first_atoms", ())
-    if parts and all("supercell_energy" in part for part in parts):
-        return np.array([part["supercell_energy"] for part in parts], float)
+    displaced = phonopy_dataset.get("first_atoms", ())
+    if displaced and all("supercell_energy" in atom for atom in displaced):
+        return np.array([atom["supercell_energy"] for atom in displaced], float)
     return None
 
 
 def _force_constants(path: Path, crystal: Crystal, phonon: Phonopy) -> ndarray | None:
     """Return the force constants of the file, if it has any, in eV/Å²."""
     rows = phonon.primitive.p2s_map
-    if path.name.startswith("FORCE_CONSTANTS"):
-        values: Any = parse_FORCE_CONSTANTS(path, p2s_map=rows)
-    elif path.suffix in (".hdf5", ".h5"):
-        values = read_force_constants_hdf5(path, p2s_map=rows)
-    elif looks_like_yaml(path) and _mentions_force_constants(path):
-        content = PhonopyYaml()
-        content.read(path)
-        values = content.force_constants
-    else:
-        values = None
+    with _phonopy_errors(path, crystal):
+        if path.name.startswith("FORCE_CONSTANTS"):
+            values: Any = parse_FORCE_CONSTANTS(path, p2s_map=rows)
+        elif path.suffix in (".hdf5", ".h5"):
+            values = read_force_constants_hdf5(path, p2s_map=rows)
+        elif looks_like_yaml(path) and _mentions_force_constants(path):
+            content = PhonopyYaml()
+            content.read(path)
+            values = content.force_constants
+        else:
+            values = None
     if values is None:
         return None
     shape, atoms = np.shape(values), len(phonon.supercell)
@@ -228,12 +244,14 @@ def _produced(phonon: Phonopy, dataset: dict[str, ndarray]) -> ndarray:
             "forces": dataset["forces"],
         }
     else:
-        moved = [int(np.abs(u).max(axis=1).argmax()) for u in dataset["displacements"]]
+        displaced = [int(np.abs(u).max(axis=1).argmax()) for u in dataset["displacements"]]
         phonon.dataset = {
             "natom": len(phonon.supercell),
             "first_atoms": [
                 {"number": n, "displacement": u[n], "forces": f}
-                for n, u, f in zip(moved, dataset["displacements"], dataset["forces"], strict=True)
+                for n, u, f in zip(
+                    displaced, dataset["displacements"], dataset["forces"], strict=True
+                )
             ],
         }
     with warnings.catch_warnings():

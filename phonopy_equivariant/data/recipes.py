@@ -13,11 +13,8 @@ import yaml
 from ase.data import atomic_numbers
 
 from phonopy_equivariant.data.record import Record
-from phonopy_equivariant.errors import PhonopyEquivariantError
-
-# As in Fang et al., arXiv:2403.11347.
-MAX_FORCE = 5.0  # eV/Å
-TRAINING_FRACTION = 0.97
+from phonopy_equivariant.defaults import MAX_FORCE, TRAINING_FRACTION
+from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 
 PARTS = ("train", "valid", "test")
 
@@ -129,7 +126,7 @@ def read_split(path: str | os.PathLike[str], count: int) -> dict[str, list[int]]
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read ({' '.join(str(error).split())[:100]}); "
+            f"{path}: cannot be read ({reason_of(error, 100)}); "
             "give lists of indices under train: and valid:."
         ) from error
     if not isinstance(content, Mapping) or not set(content) <= set(PARTS) or not content:

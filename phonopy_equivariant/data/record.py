@@ -95,8 +95,8 @@ class Record:
 
     def only(self, labels: Collection[str]) -> Record:
         """Return the record with the named labels only."""
-        gone: dict[str, Any] = {name: None for name in LABELS if name not in labels}
+        left_out: dict[str, Any] = {name: None for name in LABELS if name not in labels}
         contradictions = {
             name: text for name, text in self.contradictions.items() if name in labels
         }
-        return dataclasses.replace(self, **gone, contradictions=contradictions)
+        return dataclasses.replace(self, **left_out, contradictions=contradictions)

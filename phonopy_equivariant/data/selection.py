@@ -70,16 +70,16 @@ class Selection(Sequence[Record]):
 class Union(Sequence[Record]):
     """Several sequences of records, one after another."""
 
-    def __init__(self, parts: Sequence[Sequence[Record]]):
-        self._parts = parts
-        self._starts = np.cumsum([0, *map(len, parts)])
+    def __init__(self, sequences: Sequence[Sequence[Record]]):
+        self._sequences = sequences
+        self._starts = np.cumsum([0, *map(len, sequences)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def __iter__(self) -> Iterator[Record]:
-        for part in self._parts:
-            yield from part
+        for records in self._sequences:
+            yield from records
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -91,5 +91,5 @@ class Union(Sequence[Record]):
         if isinstance(index, slice):
             return Selection(self, range(*index.indices(len(self))))
         place = range(len(self))[index]
-        part = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return self._parts[part][place - int(self._starts[part])]
+        sequence = int(np.searchsorted(self._starts, place, side="right")) - 1
+        return self._sequences[sequence][place - int(self._starts[sequence])]

@@ -15,6 +15,7 @@ from phonopy.interface.vasp import Vasprun
 from phonopy_equivariant.data.labels import Frame, Keys, atoms_values, labelled_record
 from phonopy_equivariant.data.record import ForceConstantsData, Record
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.io.foreign import guarded
 from phonopy_equivariant.structure import unchecked_structure
 
 # The tags GGA and METAGGA of INCAR, as far as they name a functional.
@@ -42,27 +43,25 @@ def read(path: Path, level: str | None = None) -> Iterator[Record]:
 
     """
     hessian = _hessian(path)
-    count = 0
-    try:
-        with get_io_module_to_decompress(path).open(path, "rb") as file:
-            for atoms in read_vasp_xml(file, index=slice(None)):
-                if atoms.calc is None:
-                    break
-                theory = _level(atoms.calc.parameters) if level is None else level
-                source = f"{path}:{count}"
-                frame = Frame(unchecked_structure(atoms), atoms_values(atoms), source)
-                record = labelled_record(frame, Keys(), theory)
-                if count == 0 and hessian is not None:
-                    record = dataclasses.replace(record, force_constants=hessian)
-                yield record
-                count += 1
-    except GeneratorExit:
-        raise
-    except Exception as error:  # ASE's parser raises anything on garbage
-        raise PhonopyEquivariantError(
-            f"{path}:{count}: cannot be read as vasprun.xml ({reason_of(error)}); "
+
+    def refusal(error: Exception, index: int) -> PhonopyEquivariantError:
+        return PhonopyEquivariantError(
+            f"{path}:{index}: cannot be read as vasprun.xml ({reason_of(error)}); "
             "the run may have been cut short."
-        ) from error
+        )
+
+    count = 0
+    with get_io_module_to_decompress(path).open(path, "rb") as file:
+        for atoms in guarded(read_vasp_xml(file, index=slice(None)), refusal):
+            if atoms.calc is None:
+                break
+            theory = _level(atoms.calc.parameters) if level is None else level
+            frame = Frame(unchecked_structure(atoms), atoms_values(atoms), f"{path}:{count}")
+            record = labelled_record(frame, Keys(), theory)
+            if count == 0 and hessian is not None:
+                record = dataclasses.replace(record, force_constants=hessian)
+            yield record
+            count += 1
     if not count:
         raise PhonopyEquivariantError(f"{path}: has no finished ionic step; complete the run.")
 
@@ -75,7 +74,7 @@ def _hessian(path: Path) -> ForceConstantsData | None:
     try:
         with opener.open(path, "rb") as file:
             values = Vasprun(file).read_force_constants()[0]
-    except Exception as error:
+    except Exception as error:  # phonopy's parser raises anything on garbage
         raise PhonopyEquivariantError(
             f"{path}: its Hessian cannot be read ({reason_of(error)}); complete the run."
         ) from error

@@ -16,6 +16,7 @@ from phonopy.cui.settings import PhonopySettings
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
+from phonopy_equivariant.defaults import PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 from phonopy_equivariant.io.memory import check_memory
@@ -52,7 +53,7 @@ def build_phonon(
                 unitcell,
                 matrix,
                 primitive_matrix=_primitive_matrix(crystal, settings),
-                symprec=settings.symmetry_tolerance or 1e-5,
+                symprec=settings.symmetry_tolerance or PHONOPY_SYMPREC,
                 is_symmetry=settings.is_symmetry,
                 log_level=0,
             )
@@ -155,9 +156,9 @@ def _masses_of_iupac(cell: PhonopyAtoms) -> Float[ndarray, " atoms"]:
 
     phonopy's own function changes its tables, and fails where it is called twice: its script does.
     """
-    plain = PhonopyAtoms(numbers=cell.numbers, cell=cell.cell, positions=cell.positions)
+    standard = PhonopyAtoms(numbers=cell.numbers, cell=cell.cell, positions=cell.positions)
     masses = ase.data.atomic_masses_iupac2016[cell.numbers]
-    return np.where(np.asarray(cell.masses) == plain.masses, masses, cell.masses)
+    return np.where(np.asarray(cell.masses) == standard.masses, masses, cell.masses)
 
 
 def _primitive_matrix(crystal: Crystal, settings: PhonopySettings) -> Any:

@@ -41,7 +41,7 @@ _METRIC = 1e-3
 _OVERLAP = 0.6
 _LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
 _ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
-_FEW = 6  # settings that a message names
+_NAMED_SETTINGS = 6  # settings that a message names
 
 
 class _Reading(NamedTuple):
@@ -136,17 +136,17 @@ def _decide(
     usual = [r for r in different if r.setting.name == first.standard]
     counted = [reading for reading in different if _has_multiplicities(items, reading)]
     if len(counted) == 1:
-        accepted, why = counted[0], "because of the multiplicities of its sites"
+        accepted, reason = counted[0], "because of the multiplicities of its sites"
     elif len(possible) == 1:
-        accepted, why = possible[0], "because atoms would overlap otherwise"
+        accepted, reason = possible[0], "because atoms would overlap otherwise"
     elif usual and len(usual[0].orbits.site) == fewest:
-        accepted, why = usual[0], "the standard setting"
+        accepted, reason = usual[0], "the standard setting"
     else:
         raise PhonopyEquivariantError(
             f"leaves open which crystal it means: {first.text} allows {_names(different)}; write "
             "the one that is meant as _space_group_name_H-M_alt, or the symmetry operations."
         )
-    report(f"{first.text} allows {_names(different)}: read as {accepted.setting.name}, {why}.")
+    report(f"{first.text} allows {_names(different)}: read as {accepted.setting.name}, {reason}.")
     return accepted
 
 
@@ -226,7 +226,7 @@ def _formula_error(
         return None
     cell = Counter(element(symbols[k]) for k in reading.orbits.site)
     text = items.first("_chemical_formula_sum")
-    has = " ".join(f"{symbol}{count}" for symbol, count in sorted(cell.items()))
+    composition = " ".join(f"{symbol}{count}" for symbol, count in sorted(cell.items()))
     missing = [f"{symbol}{count:g}" for symbol, count in formula.items() if symbol not in cell]
     if missing:
         return (
@@ -235,15 +235,15 @@ def _formula_error(
     units = [count / formula.get(symbol, np.nan) for symbol, count in cell.items()]
     if not np.ptp(units) < 1e-3 * max(units):
         return (
-            f"has the formula {text!r} but {has} in the cell in {reading.setting.name}; correct "
-            "the formula, the sites or the symmetry."
+            f"has the formula {text!r} but {composition} in the cell in {reading.setting.name}; "
+            "correct the formula, the sites or the symmetry."
         )
     word = items.first("_cell_formula_units_z") or ""
     # some programs write the formula of the whole cell, and Z of the reduced one
-    whole = gcd(*(int(count) for count in formula.values()))
-    if word.isdigit() and not np.isclose(units[0], (int(word), int(word) / whole)).any():
+    reduced_units = gcd(*(int(count) for count in formula.values()))
+    if word.isdigit() and not np.isclose(units[0], (int(word), int(word) / reduced_units)).any():
         return (
-            f"has Z = {word} but {has} in the cell in {reading.setting.name}, which is Z = "
+            f"has Z = {word} but {composition} in the cell in {reading.setting.name}, which is Z = "
             f"{units[0]:g} of {text!r}; correct Z, the sites or the symmetry."
         )
     return None
@@ -277,8 +277,8 @@ def _atoms(symbols: list[str], reading: _Reading) -> Atoms:
 
 
 def _names(readings: list[_Reading]) -> str:
-    parts = [f"{r.setting.name} ({len(r.orbits.site)} atoms)" for r in readings[:_FEW]]
-    return ", ".join(parts) + (" and others" if len(readings) > _FEW else "")
+    names = [f"{r.setting.name} ({len(r.orbits.site)} atoms)" for r in readings[:_NAMED_SETTINGS]]
+    return ", ".join(names) + (" and others" if len(readings) > _NAMED_SETTINGS else "")
 
 
 def _compare_group(atoms: Atoms, setting: Setting, report: Callable[[str], None]) -> None:

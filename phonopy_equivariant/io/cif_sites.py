@@ -109,9 +109,9 @@ def same_crystal(
         return False
     symbols = np.array([site.symbol for site in sites])
     reach = max(_reach(site, lattice) for site in sites)
-    near = _distances(first.fractions, second.fractions, lattice) < reach
-    near &= symbols[first.site][:, None] == symbols[second.site]
-    return bool(near.any(axis=1).all() and near.any(axis=0).all())
+    coincide = _distances(first.fractions, second.fractions, lattice) < reach
+    coincide &= symbols[first.site][:, None] == symbols[second.site]
+    return bool(coincide.any(axis=1).all() and coincide.any(axis=0).all())
 
 
 def _orbit(site: Site, setting: Setting, lattice: Float[ndarray, "3 3"]) -> ndarray:
@@ -121,15 +121,15 @@ def _orbit(site: Site, setting: Setting, lattice: Float[ndarray, "3 3"]) -> ndar
     special = fraction[0] + _nearest(images[stays] - fraction).mean(axis=0)
     images = setting.rotations @ special + setting.translations
     images -= np.floor(images + 1e-9)
-    apart = _distances(images, images, lattice)
-    first = (apart < 1e-6).argmax(axis=1) == np.arange(len(images))
-    closest = apart[apart > 1e-6].min(initial=np.inf)
-    if first.sum() * stays.sum() != len(images) or closest < _TOO_CLOSE:
+    distances = _distances(images, images, lattice)
+    distinct = (distances < 1e-6).argmax(axis=1) == np.arange(len(images))
+    closest = distances[distances > 1e-6].min(initial=np.inf)
+    if distinct.sum() * stays.sum() != len(images) or closest < _TOO_CLOSE:
         raise PhonopyEquivariantError(
             f"has images of {site.label} {closest:.2g} Å apart in {setting.name}: a split position "
             "or coordinates with too few digits; mend them."
         )
-    return images[first]
+    return images[distinct]
 
 
 def _reach(site: Site, lattice: Float[ndarray, "3 3"]) -> float:
@@ -194,14 +194,16 @@ def _symbol_of_label(label: str, formula: dict[str, float]) -> str:
     """
     match = re.match("[A-Za-z]*", label.strip())
     letters = match.group() if match else ""
-    two, one = letters[:2].capitalize(), letters[:1].upper()
-    candidates = [symbol for symbol in dict.fromkeys((two, one)) if is_symbol(symbol)]
+    two_letters, one_letter = letters[:2].capitalize(), letters[:1].upper()
+    candidates = [
+        symbol for symbol in dict.fromkeys((two_letters, one_letter)) if is_symbol(symbol)
+    ]
     named = [symbol for symbol in candidates if element(symbol) in formula]
     if named:
         return named[0]
     if len(candidates) == 2 and letters[1].isupper():
         raise PhonopyEquivariantError(
-            f"has {label}, which may be {two} or {one}; add _atom_site_type_symbol."
+            f"has {label}, which may be {two_letters} or {one_letter}; add _atom_site_type_symbol."
         )
     symbol = candidates[0] if candidates else ""
     if not symbol or symbol == "T" or letters[len(symbol) :][:1].islower():

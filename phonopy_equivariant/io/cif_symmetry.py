@@ -280,8 +280,8 @@ def _table() -> tuple[_Entry, ...]:
         spglib_kinds = kinds[_triplets(group.operations())]
         for kind in spglib_kinds:
             # "P 2_1/c = P 1 1 2_1/b = P 2_1/b": the first is of the standard setting
-            parts = kind.international.split("=")
-            names += [kind.international_full, *(parts[1:] or parts)]
+            symbols = kind.international.split("=")
+            names += [kind.international_full, *(symbols[1:] or symbols)]
             choice = kind.choice.lower()
             # where there is one choice of the cell, its number may stand all the same
             codes += [choice, f"{choice}1"] if choice in ("a", "b", "c") else [choice]

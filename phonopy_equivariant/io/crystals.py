@@ -211,7 +211,7 @@ def _read_yaml(path: Path) -> Crystal:
     except Exception as error:  # whatever a damaged file makes the parser raise
         reason = reason_of(error)
         remedy = next(
-            (text for part, text in _REMEDIES.items() if part in reason), "write it again"
+            (text for phrase, text in _REMEDIES.items() if phrase in reason), "write it again"
         )
         raise PhonopyEquivariantError(f"cannot be read ({reason}); {remedy}.") from error
     if not sound or content.unitcell is None:

@@ -1,11 +1,17 @@
-"""Calls of other packages' readers, without their noise."""
+"""Calls of other packages' readers: without their noise, and with their errors in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from phonopy_equivariant.errors import PhonopyEquivariantError
+
+Item = TypeVar("Item")
 
 
 @contextlib.contextmanager
@@ -18,3 +24,17 @@ def quietly() -> Iterator[None]:
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+def guarded(
+    items: Iterator[Item], refusal: Callable[[Exception, int], PhonopyEquivariantError]
+) -> Iterator[Item]:
+    """Yield what a reader yields; what it raises on garbage, at which index, becomes a refusal."""
+    for index in itertools.count():
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except Exception as error:  # readers raise anything
+            raise refusal(error, index) from error
+        yield item

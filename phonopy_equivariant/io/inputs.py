@@ -152,9 +152,9 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
         that they do not know.
 
     """
-    plain = re.sub(kind.comment, "", text)
-    unread = re.search(kind.unread, plain.lower(), re.MULTILINE)
-    lacking = [need for need in kind.needs if not re.search(need, plain.lower(), re.MULTILINE)]
+    statements = re.sub(kind.comment, "", text)
+    unread = re.search(kind.unread, statements.lower(), re.MULTILINE)
+    lacking = [need for need in kind.needs if not re.search(need, statements.lower(), re.MULTILINE)]
     if unread or lacking:
         statement = " ".join(unread.group().split())[:40] if unread else ""
         cause = repr(statement) if statement else "its way of giving the cell"
@@ -164,18 +164,18 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
     for reader in (_read_ase, _read_phonopy):
         with quietly():
             try:
-                structures += reader(plain, kind, name)
+                structures += reader(statements, kind, name)
             except (Exception, SystemExit) as error:  # these readers raise anything
                 reasons.append(reason_of(error))
     if not structures:
         raise _refusal(kind, name, next((r for r in reasons if " " in r), reasons[0]))
     if len(structures) > 1 and not _agree(*structures):
         raise _refusal(kind, name, "ASE and phonopy read it differently")
-    fixed = re.search(kind.fixed, plain.lower(), re.MULTILINE)
+    fixed = re.search(kind.fixed, statements.lower(), re.MULTILINE)
     if fixed and not structures[0].constraints:
         raise _refusal(kind, name, f"{fixed.group().strip()!r} would be lost")
     if kind.calculator == "qe":
-        _mention_masses(plain, report)
+        _mention_masses(statements, report)
     return structures[0]
 
 
@@ -208,9 +208,9 @@ def _read_phonopy(text: str, kind: InputFormat, name: str) -> list[Atoms]:
 def _agree(first: Atoms, second: Atoms) -> bool:
     if len(first) != len(second) or (first.numbers != second.numbers).any():
         return False
-    apart = first.get_scaled_positions(wrap=False) - second.get_scaled_positions(wrap=False)
-    apart = (apart - np.rint(apart)) @ first.cell.array
-    differences = np.vstack([first.cell.array - second.cell.array, apart])
+    shifts = first.get_scaled_positions(wrap=False) - second.get_scaled_positions(wrap=False)
+    shifts = (shifts - np.rint(shifts)) @ first.cell.array
+    differences = np.vstack([first.cell.array - second.cell.array, shifts])
     return bool(np.abs(differences).max() < _AGREE)
 
 

@@ -45,7 +45,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
         kind = "a folder" if path.is_dir() else "a device"
         raise PhonopyEquivariantError(f"{path} is {kind}; give the name of a file.")
     check_writable(path)
-    results = _others_results(path) if path.is_file() and looks_like_yaml(path) else ""
+    results = _foreign_results(path) if path.is_file() and looks_like_yaml(path) else ""
     if results:
         raise PhonopyEquivariantError(
             f"{path} contains {results}, which writing it would lose; rename it, "
@@ -140,10 +140,10 @@ def check_constraints(atoms: Atoms, path: str | os.PathLike[str]) -> None:
         with contextlib.suppress(Exception):  # ASE's writers and readers raise anything
             write_atoms(atoms, trial)
             reread: Any = ase.io.read(trial)
-            before, after = (
+            motions, reread_motions = (
                 allowed_motions(structure, structure.constraints) for structure in (atoms, reread)
             )
-            preserved = bool(np.abs(after - before).max() < 1e-4)
+            preserved = bool(np.abs(reread_motions - motions).max() < 1e-4)
     if not preserved:
         names = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
         raise PhonopyEquivariantError(
@@ -176,7 +176,7 @@ def output_format(path: str | os.PathLike[str]) -> str:
     return str(file_format)
 
 
-def _others_results(path: Path) -> str:
+def _foreign_results(path: Path) -> str:
     """Name the results in a YAML file that this package did not compute; "" if there are none."""
     opener = get_io_module_to_decompress(path)
     ours = foreign = False

@@ -135,14 +135,14 @@ def _symbols(
         raise PhonopyEquivariantError(
             f"has {len(symbols)} species for {len(counts)} numbers of atoms; mend one of the lines."
         )
-    result = [str(s) for s, count in zip(symbols, counts, strict=True) for _ in range(count)]
-    for number, (symbol, label) in enumerate(zip(result, of_rows, strict=True), 1):
+    of_atoms = [str(s) for s, count in zip(symbols, counts, strict=True) for _ in range(count)]
+    for number, (symbol, label) in enumerate(zip(of_atoms, of_rows, strict=True), 1):
         if label not in (None, symbol):
             raise PhonopyEquivariantError(
                 f"calls atom {number} {symbol} in the line of species and {label} beside its "
                 "position; mend one of them."
             )
-    return result
+    return of_atoms
 
 
 def _of_potcar(folder: Path, kinds: int, report: Callable[[str], None]) -> list[str]:

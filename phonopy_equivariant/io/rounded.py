@@ -17,17 +17,16 @@ from ase import Atoms
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from phonopy_equivariant.defaults import PHONOPY_SYMPREC
 from phonopy_equivariant.response.symmetry.operations import operations, symmetrised
 from phonopy_equivariant.structure import as_structure
 
-# Symmetry is searched with this tolerance (Å) everywhere unless the user says another.
-_SYMPREC = 1e-5
 # Numbers with one or no decimal are exact (0.5), those with two are never changed (0.33).
 _COARSE = 0.5e-2
 # Numbers that are cut off and not rounded, 0.6666, are off by up to two half units.
 _CUT_OFF = 2.0
 # Operations times pairs of atoms: beyond, their table takes too much memory.
-_LARGEST = 5_000_000
+_MOST_PAIRS = 5_000_000
 # The mean metric is not the one that fits the digits of the lattice vectors best.
 _MEAN_IS_OFF = 1.5
 # Numbers that are exact agree to this, in Å or as fractions.
@@ -78,8 +77,8 @@ def as_meant(atoms: Atoms, digits: Digits, report: Callable[[str], None]) -> Ato
     if not np.isfinite(atoms.positions).all():
         return atoms
     reach = _reach(atoms, digits)
-    present = space_group(atoms) if reach > _SYMPREC else None
-    while present is not None and reach > _SYMPREC:
+    present = space_group(atoms) if reach > PHONOPY_SYMPREC else None
+    while present is not None and reach > PHONOPY_SYMPREC:
         group = space_group(atoms, reach)
         if group is not None and len(group.rotations) <= len(present.rotations):
             break  # nor do smaller tolerances find more
@@ -108,7 +107,7 @@ def _reach(atoms: Atoms, digits: Digits) -> float:
     return 4 * float(of_atoms + np.linalg.norm(digits.lattice, axis=1).max())
 
 
-def space_group(atoms: Atoms, tolerance: float = _SYMPREC) -> Group | None:
+def space_group(atoms: Atoms, tolerance: float = PHONOPY_SYMPREC) -> Group | None:
     """Return the space group of a crystal; atoms of different masses are different.
 
     None if spglib finds no group, for atoms that overlap.
@@ -133,7 +132,7 @@ def _meant(atoms: Atoms, digits: Digits, group: Group) -> tuple[Atoms, float]:
     The distance is infinite if the crystal cannot be given the group, and ``_CUT_OFF`` if the
     group is too large to be imposed.
     """
-    if len(group.rotations) * len(atoms) ** 2 > _LARGEST:
+    if len(group.rotations) * len(atoms) ** 2 > _MOST_PAIRS:
         return atoms, _CUT_OFF
     closest, excess = _closest(atoms, digits, group)
     closest_group = space_group(closest) if excess <= _CUT_OFF else None

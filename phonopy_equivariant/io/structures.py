@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ase import Atoms
 from phonopy.file_IO import get_io_module_to_decompress
@@ -18,7 +17,7 @@ from phonopy_equivariant.io.foreign import quietly
 from phonopy_equivariant.io.frames import take_frame
 from phonopy_equivariant.io.inputs import input_format, read_input
 from phonopy_equivariant.io.poscar import looks_like_poscar, read_poscar
-from phonopy_equivariant.io.xyz import LOWER_CASE, read_other_xyz
+from phonopy_equivariant.io.xyz import LOWER_CASE, read_xyz_with_isotopes
 
 COMPRESSED = (".xz", ".lzma", ".gz", ".bz2")
 # The beginning of a file, bytes, that tells its format.
@@ -66,13 +65,13 @@ def read_structure(path: Path, index: int | None, report: Callable[[str], None])
     if by_name or re.search(r"(?im)^\s*_cell[._]length_a\s", text):
         return read_cif(_text(path), index, report)
     if looks_like_poscar(text.splitlines()):
-        _only_one(index)
+        _require_single(index)
         return read_poscar(_text(path).splitlines(), path.parent, report)
     if re.search(r"POSCAR|CONTCAR|\.VASP$", name.upper()):
         raise _unreadable("lines 2 to 7 are no scale, lattice vectors and numbers of atoms")
     kind = None if name.endswith(".restart") else input_format(text)
     if kind is not None:
-        _only_one(index)
+        _require_single(index)
         return read_input(_text(path), kind, name, report)
     return _read_ase(path, text, index, report)
 
@@ -92,9 +91,9 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
             "gives a space group, which ASE passes over in this format; convert the file to CIF."
         )
     if file_format in ("extxyz", "xyz") and re.search(f"{_ISOTOPE}|{LOWER_CASE}", text):
-        atoms = read_other_xyz(_text(path), file_format, index, report)
+        atoms: Atoms | list[Atoms] = read_xyz_with_isotopes(_text(path), file_format, index, report)
     elif single:
-        _only_one(index)
+        _require_single(index)
         atoms = _frames(path, file_format, None)
     elif index is None:
         if len(_frames(path, file_format, slice(0, 2))) > 1:
@@ -107,7 +106,7 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
     return atoms
 
 
-def _frames(path: Path, file_format: str, index: Any) -> Any:
+def _frames(path: Path, file_format: str, index: int | slice | None) -> Atoms | list[Atoms]:
     import ase.io
 
     with get_io_module_to_decompress(path).open(path, "rb") as file:
@@ -132,7 +131,7 @@ def _frames(path: Path, file_format: str, index: Any) -> Any:
         raise _unreadable(reason_of(error)) from error
 
 
-def _only_one(index: int | None) -> None:
+def _require_single(index: int | None) -> None:
     take_frame([None], index, lambda _line: None)
 
 

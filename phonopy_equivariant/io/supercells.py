@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -12,6 +11,7 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy.structure.cells import get_primitive_matrix_with_auto
 from phonopy.structure.symmetry import Symmetry
 
+from phonopy_equivariant.defaults import PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.io.memory import check_memory
@@ -43,7 +43,7 @@ def parse_dim(words: Sequence[str]) -> Int[ndarray, "3 3"]:
     return supercell_matrix(numbers)
 
 
-def supercell_matrix(numbers: Any) -> Int[ndarray, "3 3"]:
+def supercell_matrix(numbers: object) -> Int[ndarray, "3 3"]:
     """Return the supercell matrix of one number, three numbers or nine numbers.
 
     Raises
@@ -60,16 +60,16 @@ def supercell_matrix(numbers: Any) -> Int[ndarray, "3 3"]:
         )
     if values.dtype.kind not in "iuf" or (values != np.rint(values)).any():
         raise PhonopyEquivariantError(f"{text}: give whole numbers.")
-    whole = np.rint(values).astype(int).ravel()
-    matrix = whole.reshape(3, 3) if whole.size == 9 else np.diag(whole * np.ones(3, int))
-    if round(np.linalg.det(matrix)) <= 0 or (whole.size < 9 and whole.min() < 1):
-        remedy = "exchange two rows" if whole.size == 9 else "give positive numbers"
+    integers = np.rint(values).astype(int).ravel()
+    matrix = integers.reshape(3, 3) if integers.size == 9 else np.diag(integers * np.ones(3, int))
+    if round(np.linalg.det(matrix)) <= 0 or (integers.size < 9 and integers.min() < 1):
+        remedy = "exchange two rows" if integers.size == 9 else "give positive numbers"
         raise PhonopyEquivariantError(f"{text}: a supercell needs a positive volume; {remedy}.")
     return matrix
 
 
 def select_supercell(
-    crystal: Crystal, requested: Int[ndarray, "3 3"] | None = None, symprec: float = 1e-5
+    crystal: Crystal, requested: Int[ndarray, "3 3"] | None = None, symprec: float = PHONOPY_SYMPREC
 ) -> tuple[Int[ndarray, "3 3"], str]:
     """Return the supercell matrix and where it comes from.
 
@@ -82,16 +82,16 @@ def select_supercell(
         into memory.
 
     """
-    stored = crystal.supercell_matrix
+    of_file = crystal.supercell_matrix
     if requested is not None:
         matrix, origin = np.asarray(requested), "given by supercell="
-        if crystal.dataset and stored is not None and (matrix != stored).any():
+        if crystal.dataset and of_file is not None and (matrix != of_file).any():
             raise PhonopyEquivariantError(
-                f"{crystal.path} has displaced supercells of supercell={dim_text(stored)}, not of "
+                f"{crystal.path} has displaced supercells of supercell={dim_text(of_file)}, not of "
                 f"supercell={dim_text(matrix)}; leave it away, or give the structure file."
             )
-    elif stored is not None:
-        matrix, origin = np.asarray(stored), f"from {crystal.path.name}"
+    elif of_file is not None:
+        matrix, origin = np.asarray(of_file), f"from {crystal.path.name}"
     else:
         matrix, origin = choose_supercell(crystal.unitcell, symprec), "chosen"
     atoms = count_atoms(crystal.unitcell, matrix)
@@ -102,7 +102,7 @@ def select_supercell(
 
 def choose_supercell(
     unitcell: PhonopyAtoms,
-    symprec: float = 1e-5,
+    symprec: float = PHONOPY_SYMPREC,
     diameter: float = DIAMETER,
 ) -> Int[ndarray, "3 3"]:
     """Return the supercell matrix of the smallest supercell with the given inscribed diameter.
@@ -122,8 +122,8 @@ def choose_supercell(
         for factors in np.ndindex(*np.ceil(diameter / heights - 1e-6).astype(int)):
             matrix = basis @ np.diag(np.array(factors) + 1)  # columns, phonopy's way round
             rounded = np.rint(matrix).astype(int)
-            whole = np.abs(matrix - rounded).max() < 1e-6 and np.linalg.det(rounded) > 0.5
-            if whole and _keeps(rounded, rotations):
+            is_supercell = np.abs(matrix - rounded).max() < 1e-6 and np.linalg.det(rounded) > 0.5
+            if is_supercell and _keeps(rounded, rotations):
                 candidates.append(rounded)
     return min(candidates, key=lambda matrix: _merit(unitcell, matrix, diameter))
 
@@ -136,7 +136,7 @@ def count_atoms(unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"]) -> int:
 
 
 def count_operations(
-    unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"], symprec: float = 1e-5
+    unitcell: PhonopyAtoms, matrix: Int[ndarray, "3 3"], symprec: float = PHONOPY_SYMPREC
 ) -> int:
     """Return the number of symmetry operations of a supercell, translations included."""
     rotations = _symmetry(unitcell, symprec).symmetry_operations["rotations"]

@@ -18,7 +18,7 @@ from phonopy_equivariant.io.species import ISOTOPES
 LOWER_CASE = r"(?<!\S)(?:lattice|properties)(?=\s*=)"
 
 
-def read_other_xyz(
+def read_xyz_with_isotopes(
     text: str, file_format: str, index: int | None, report: Callable[[str], None]
 ) -> Atoms:
     """Return one frame of an XYZ file; D and T become hydrogen with their masses.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from numpy import ndarray
 
 
 @functools.cache
@@ -22,7 +22,10 @@ def second_moment(name: str) -> float:
     """
     from scipy.special import erfinv, expit  # where programs are traced
 
-    functions: dict[str, Callable[[Any], Any]] = {"silu": lambda x: x * expit(x), "tanh": np.tanh}
+    functions: dict[str, Callable[[ndarray], ndarray]] = {
+        "silu": lambda x: x * expit(x),
+        "tanh": np.tanh,
+    }
     quantiles = np.sqrt(2) * erfinv(np.linspace(-1.0, 1.0, 1_000_003)[1:-1])
     return float(np.sqrt(np.mean(functions[name](quantiles) ** 2)))
 

@@ -16,7 +16,7 @@ class Architecture(NamedTuple):
     """How a kind of model is configured and built."""
 
     config: type[ModelConfig]
-    build: Callable[[Any], LayeredModel]
+    build: Callable[[Any], LayeredModel]  # of configurations of its own class alone
 
 
 ARCHITECTURES = {
@@ -27,7 +27,9 @@ ARCHITECTURES = {
 
 def architecture_of(config: ModelConfig) -> str:
     """Return the name of a configuration's architecture."""
-    return next(name for name, some in ARCHITECTURES.items() if type(config) is some.config)
+    return next(
+        name for name, architecture in ARCHITECTURES.items() if type(config) is architecture.config
+    )
 
 
 def build_model(config: ModelConfig) -> LayeredModel:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ase.data import chemical_symbols
 
-from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
+from phonopy_equivariant.errors import PhonopyEquivariantError, require_known_keys
 from phonopy_equivariant.models.representations import format_irreps, parse_irreps
 
 
@@ -30,13 +30,7 @@ class ModelConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Make a configuration from plain values; an unknown key raises with the nearest one."""
         names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-        for key in values:
-            if key not in names:
-                near = nearest(key, names)
-                hint = f" Did you mean {near!r}?" if near else f" Known: {', '.join(names)}."
-                raise PhonopyEquivariantError(
-                    f"{cls.kind} configuration: unknown key {key!r}.{hint}"
-                )
+        require_known_keys(values, names, subject=f"{cls.kind} configuration: ")
         if "species" not in values:
             raise PhonopyEquivariantError(
                 f"{cls.kind} configuration: incomplete, species is missing."
@@ -77,10 +71,10 @@ class ModelConfig:
             raise self._error(name, "is not a list like '64x0e + 32x1o'") from error
 
 
-def known_species(species: tuple[int, ...]) -> bool:
+def are_species(species: tuple[int, ...]) -> bool:
     """Tell whether these are atomic numbers, at least one and none twice."""
-    known = range(1, len(chemical_symbols))
-    return len(set(species)) == len(species) > 0 and all(z in known for z in species)
+    elements = range(1, len(chemical_symbols))
+    return len(set(species)) == len(species) > 0 and all(z in elements for z in species)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +139,7 @@ class NequIPConfig(ModelConfig):
         irreps = self._parse_irreps("hidden_irreps")
         object.__setattr__(self, "hidden_irreps", format_irreps(irreps))
         requirements = {
-            "species": known_species(self.species),
+            "species": are_species(self.species),
             "cutoff": self.cutoff > 0,
             "num_interactions": self.num_interactions >= 1,
             "hidden_irreps": "0e" in irreps,

@@ -101,11 +101,11 @@ def layer_layouts(
     layouts = []
     inputs = {"0e": species}
     for layer in range(num_interactions):
-        wanted = hidden if layer < num_interactions - 1 else {"0e": hidden["0e"]}
-        groups = {key: paths_between(key, wanted, l_max) for key in inputs}
-        groups = {key: some for key, some in groups.items() if some}
-        reached = {group.output for some in groups.values() for group in some} | set(inputs)
-        outputs = {key: mul for key, mul in wanted.items() if key in reached}
+        targets = hidden if layer < num_interactions - 1 else {"0e": hidden["0e"]}
+        groups = {key: paths_between(key, targets, l_max) for key in inputs}
+        groups = {key: paths for key, paths in groups.items() if paths}
+        reached = {group.output for paths in groups.values() for group in paths} | set(inputs)
+        outputs = {key: mul for key, mul in targets.items() if key in reached}
         layouts.append(LayerLayout(inputs, outputs, groups, l_max, scale))
         inputs = outputs
     return tuple(layouts)
@@ -122,7 +122,7 @@ def paths_between(key: str, outputs: Iterable[str], l_max: int) -> tuple[Group, 
         )
         for output in outputs
     }
-    return tuple(Group(output, some) for output, some in degrees.items() if some)
+    return tuple(Group(output, degree) for output, degree in degrees.items() if degree)
 
 
 @functools.cache
@@ -171,6 +171,18 @@ def harmonics(direction: Float[Array, "edges 3"], l_max: int) -> Float[Array, "e
     ).array
 
 
+def zero_features(channels: dict[str, int]) -> Features:
+    """Return features of one atom that are zero, ``{irrep: (1, 2l+1, u)}``."""
+    return {key: jnp.zeros((1, dimension(key), width)) for key, width in channels.items()}
+
+
+def zero_sums(layout: LayerLayout) -> Features:
+    """Return sums over the neighbours of one atom that are zero, ``{input irrep: (1, a, u)}``."""
+    return {
+        key: jnp.zeros((1, layout.num_components(key), layout.inputs[key])) for key in layout.groups
+    }
+
+
 def angular_factors(layout: LayerLayout, sphericals: Float[Array, "edges harmonics"]) -> Features:
     """Return G[a, b] of every edge, ``{input irrep: (edges, a, b)}``; linear in the harmonics."""
     constants = {
@@ -187,8 +199,8 @@ def split_radial(layout: LayerLayout, radial: Float[Array, "edges functions"]) -
     """Split the outputs of a radial network into ``{input irrep: (edges, paths, u)}``."""
     shapes = {key: (layout.num_paths(key), layout.inputs[key]) for key in layout.groups}
     # a split, not slices: its transpose is one concatenation
-    parts = jax.lax.split(radial, [paths * u for paths, u in shapes.values()], axis=1)
-    return {key: part.reshape(-1, *shapes[key]) for key, part in zip(shapes, parts, strict=True)}
+    blocks = jax.lax.split(radial, [paths * u for paths, u in shapes.values()], axis=1)
+    return {key: block.reshape(-1, *shapes[key]) for key, block in zip(shapes, blocks, strict=True)}
 
 
 def expand_paths(groups: tuple[Group, ...], radial: Array) -> Array:
@@ -196,18 +208,18 @@ def expand_paths(groups: tuple[Group, ...], radial: Array) -> Array:
     edges, _, channels = radial.shape
     counts = [len(group.degrees) for group in groups]
     blocks = []
-    for group, part in zip(groups, jax.lax.split(radial, counts, axis=1), strict=True):
-        shape = (edges, dimension(group.output), part.shape[1], channels)
-        block = jnp.broadcast_to(part[:, None], shape)
+    for group, functions in zip(groups, jax.lax.split(radial, counts, axis=1), strict=True):
+        shape = (edges, dimension(group.output), functions.shape[1], channels)
+        block = jnp.broadcast_to(functions[:, None], shape)
         blocks.append(block.reshape(edges, group.components, channels))
     return jnp.concatenate(blocks, axis=1)
 
 
 def gather_outputs(layout: LayerLayout, sums: Features) -> Features:
     """Regroup ``{input irrep: (atoms, a, u)}`` as ``{output irrep: (atoms, 2l+1, fan_in)}``."""
-    parts: dict[str, list[Array]] = {key: [] for key in layout.outputs}
+    collected: dict[str, list[Array]] = {key: [] for key in layout.outputs}
     for key, groups in layout.groups.items():
         blocks = jax.lax.split(sums[key], [group.components for group in groups], axis=1)
         for group, block in zip(groups, blocks, strict=True):
-            parts[group.output].append(block.reshape(len(block), dimension(group.output), -1))
-    return {key: jnp.concatenate(some, axis=-1) for key, some in parts.items() if some}
+            collected[group.output].append(block.reshape(len(block), dimension(group.output), -1))
+    return {key: jnp.concatenate(paths, axis=-1) for key, paths in collected.items() if paths}

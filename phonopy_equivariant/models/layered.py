@@ -76,13 +76,13 @@ class Layer:
             return params
         return {self.message_module: params[self.message_module]}
 
-    def is_like(self, other: Layer) -> bool:
+    def is_like(self, layer: Layer) -> bool:
         """Tell whether all functions are those of another layer of the same model."""
-        return self is other or self.key == other.key != ""
+        return self is layer or self.key == layer.key != ""
 
-    def sends_like(self, other: Layer) -> bool:
+    def sends_like(self, layer: Layer) -> bool:
         """Tell whether the message is that of another layer of the same model."""
-        return self is other or self.message_key == other.message_key != ""
+        return self is layer or self.message_key == layer.message_key != ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

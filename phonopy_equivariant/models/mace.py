@@ -29,6 +29,8 @@ from phonopy_equivariant.models.irreps import (
     dimension,
     gather_outputs,
     paths_between,
+    zero_features,
+    zero_sums,
 )
 from phonopy_equivariant.models.layered import Channelwise, Layer, LayeredModel, Params
 from phonopy_equivariant.models.mace_config import MACEConfig
@@ -64,8 +66,9 @@ class LayerShape(NamedTuple):
     @property
     def skipped(self) -> tuple[str, ...]:
         """The irreps that the layer adds to its products."""
-        some = tuple(key for key in self.outputs if key in self.features)
-        return some if self.kind in ("residual", "density-residual", "nonlinear") else ()
+        if self.kind not in ("residual", "density-residual", "nonlinear"):
+            return ()
+        return tuple(key for key in self.outputs if key in self.features)
 
     @property
     def mixed(self) -> dict[str, int]:
@@ -86,10 +89,12 @@ def layer_shapes(config: MACEConfig) -> tuple[LayerShape, ...]:
         irreps = parse_irreps(config.message_irreps[layer])
         sent = {key: width for key, width in irreps.items() if key in features} or features
         groups = {key: paths_between(key, harmonics, config.l_max) for key in sent}
-        reached = {group.output for some in groups.values() for group in some}
+        reached = {group.output for paths in groups.values() for group in paths}
         targets = {key: config.channels for key in harmonics if key in reached}
-        wanted = hidden if layer < config.num_interactions - 1 else {"0e": config.channels}
-        outputs = {key: wanted[key] for key in reachable(tuple(targets), list(wanted), correlation)}
+        candidates = hidden if layer < config.num_interactions - 1 else {"0e": config.channels}
+        outputs = {
+            key: candidates[key] for key in reachable(tuple(targets), list(candidates), correlation)
+        }
         inputs, convolved = sent, targets
         if "density" in kind or kind == "nonlinear":
             inputs, convolved = sent | {DENSITY: 1}, targets | {DENSITY: 1}
@@ -234,16 +239,16 @@ def _layer(config: MACEConfig, shape: LayerShape, readout_kind: str) -> Layer:
             if features is not None:
                 mixed |= {f"skip {key}": features[key] for key in shape.skipped}
                 if residual is not None:
-                    rest = residual(features, species)
-                    mixed |= {f"residual {key}": x for key, x in rest.items()}
+                    residuals = residual(features, species)
+                    mixed |= {f"residual {key}": x for key, x in residuals.items()}
             return mixed
 
         def after(products: Array, mixed: Features, species: Array) -> Features:
             sizes = [dimension(key) for key in shape.outputs]
-            parts = jax.lax.split(products, sizes, axis=1)
-            updated = linear(dict(zip(shape.outputs, parts, strict=True)), species)
-            old = {key: mixed[f"skip {key}"] for key in shape.skipped}
-            added = skip(old, species)
+            split = jax.lax.split(products, sizes, axis=1)
+            updated = linear(dict(zip(shape.outputs, split, strict=True)), species)
+            features = {key: mixed[f"skip {key}"] for key in shape.skipped}
+            added = skip(features, species)
             return {key: x + added[key] if key in added else x for key, x in updated.items()}
 
         def activate(mixed: Features, species: Array) -> Features:
@@ -254,23 +259,19 @@ def _layer(config: MACEConfig, shape: LayerShape, readout_kind: str) -> Layer:
 
         def touch_all() -> None:
             species = jnp.zeros(1, int)
-            features = {key: jnp.zeros((1, dimension(key), u)) for key, u in shape.features.items()}
+            features = zero_features(shape.features)
             message(features, species)
             columns = config.num_radial_basis + _has_factor(config)
             radial_functions(jnp.zeros((1, columns)), species, species)
-            sums = {
-                key: jnp.zeros((1, layout.num_components(key), layout.inputs[key]))
-                for key in layout.groups
-            }
-            updated = activate(mix(sums, features, species), species)
+            updated = activate(mix(zero_sums(layout), features, species), species)
             if readout_kind != "none":
                 readout(updated, species)
 
-        parts = (message, radial_functions, mix, activate, readout, before, product, after)
-        return touch_all, parts
+        pure = (message, radial_functions, mix, activate, readout, before, product, after)
+        return touch_all, pure
 
-    init, parts = transform(functions)
-    message, radial_functions, mix, activate, readout, before, product, after = parts
+    init, applied = transform(functions)
+    message, radial_functions, mix, activate, readout, before, product, after = applied
     return Layer(
         layout,
         init,
@@ -298,21 +299,21 @@ def _radial_functions(
         network = NormedRadialNetwork(widths, species, "radial")
         density = NormedRadialNetwork((config.density_width, 1), species, "density")
     else:
-        plain, plain_density = RadialNetwork(widths, "radial"), RadialNetwork((1,), "density")
+        of_basis, density_of_basis = RadialNetwork(widths, "radial"), RadialNetwork((1,), "density")
 
         def network(basis: Array, z_i: Array, z_j: Array) -> Array:
-            return plain(basis)
+            return of_basis(basis)
 
         def density(basis: Array, z_i: Array, z_j: Array) -> Array:
-            return plain_density(basis)
+            return density_of_basis(basis)
 
     def radial_functions(basis: Array, z_i: Array, z_j: Array) -> Array:
         values = basis[:, :-1] if _has_factor(config) else basis
-        result = network(values, z_i, z_j)
+        radials = network(values, z_i, z_j)
         if shape.has_density:
-            some = jnp.tanh(density(values, z_i, z_j) ** 2)
-            result = jnp.concatenate([result, some], axis=1)
-        return result * basis[:, -1:] if _has_factor(config) else result
+            density_terms = jnp.tanh(density(values, z_i, z_j) ** 2)
+            radials = jnp.concatenate([radials, density_terms], axis=1)
+        return radials * basis[:, -1:] if _has_factor(config) else radials
 
     return radial_functions
 
@@ -325,7 +326,7 @@ def _before(shape: LayerShape, num_species: int) -> Callable[[Features, Array], 
     update = IrrepsLinear(shape.targets, name="update") if nonlinear else None
 
     def before(mixed: Features, species: Array) -> Array:
-        parts = {key: mixed[key] for key in shape.targets}
+        features = {key: mixed[key] for key in shape.targets}
         if shape.has_density:
             density = mixed["density"]
             if nonlinear:
@@ -334,22 +335,25 @@ def _before(shape: LayerShape, num_species: int) -> Callable[[Features, Array], 
                 inverse = 1 / (alpha + beta * density)
             else:
                 inverse = 1 / (1 + density)
-            parts = {key: x * inverse for key, x in parts.items()}
+            features = {key: x * inverse for key, x in features.items()}
         if update is not None:
-            rest = {key: f"residual {key}" for key in parts if f"residual {key}" in mixed}
-            parts |= {key: parts[key] + mixed[name] for key, name in rest.items()}
-            parts = update(_gate(parts, shape.targets), species)
+            residuals = {key: f"residual {key}" for key in features if f"residual {key}" in mixed}
+            features |= {key: features[key] + mixed[name] for key, name in residuals.items()}
+            features = update(_gate(features, shape.targets), species)
         if select is not None:
-            parts = select(parts, species)
-        return jnp.concatenate([parts[key] for key in shape.targets], axis=1)
+            features = select(features, species)
+        return jnp.concatenate([features[key] for key in shape.targets], axis=1)
 
     return before
 
 
 def _gate(features: Features, outputs: dict[str, int]) -> Features:
     """Apply SiLU to the scalars and multiply other irreps by sigmoid gates, the last scalars."""
-    gates = [key for key in outputs if dimension(key) > 1]
-    widths = [outputs["0e"], *[outputs[key] for key in gates]]
-    scalars, *parts = jax.lax.split(features["0e"], widths, axis=-1)
-    gated = {key: features[key] * jax.nn.sigmoid(x) for key, x in zip(gates, parts, strict=True)}
+    gated_keys = [key for key in outputs if dimension(key) > 1]
+    widths = [outputs["0e"], *[outputs[key] for key in gated_keys]]
+    scalars, *gates = jax.lax.split(features["0e"], widths, axis=-1)
+    gated = {
+        key: features[key] * jax.nn.sigmoid(gate)
+        for key, gate in zip(gated_keys, gates, strict=True)
+    }
     return {"0e": jax.nn.silu(scalars)} | gated

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ase.data import covalent_radii
 
-from phonopy_equivariant.models.config import ModelConfig, known_species
+from phonopy_equivariant.models.config import ModelConfig, are_species
 from phonopy_equivariant.models.representations import format_irreps, parse_irrep, parse_irreps
 
 INTERACTIONS = ("plain", "residual", "density", "density-residual", "nonlinear")
@@ -111,7 +111,7 @@ class MACEConfig(ModelConfig):
         """Fill in defaults, one value for each layer, and refuse values out of range."""
         self._check_types()
         object.__setattr__(self, "species", tuple(sorted(int(z) for z in self.species)))
-        self._check({"species": known_species(self.species)})
+        self._check({"species": are_species(self.species)})
         irreps = self._parse_irreps("hidden_irreps")
         defaults = {
             "hidden_irreps": format_irreps(irreps),

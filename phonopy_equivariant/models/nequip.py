@@ -17,6 +17,8 @@ from phonopy_equivariant.models.irreps import (
     dimension,
     gather_outputs,
     layer_layouts,
+    zero_features,
+    zero_sums,
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
 from phonopy_equivariant.models.networks import IrrepsLinear, RadialNetwork
@@ -71,7 +73,7 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
         config.num_interactions,
         scale=config.avg_num_neighbors**-0.5,
     )
-    layers = [_layer(config, layout, last=layout is layouts[-1]) for layout in layouts]
+    layers = [_layer(config, layout, has_readout=layout is layouts[-1]) for layout in layouts]
 
     def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
         def energies() -> Array:
@@ -99,7 +101,7 @@ def build_nequip(config: NequIPConfig) -> LayeredModel:
     return LayeredModel(tuple(layers), config.cutoff, init, embed, basis, offset, key=repr(config))
 
 
-def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
+def _layer(config: NequIPConfig, layout: LayerLayout, has_readout: bool) -> Layer:
     """Return one interaction: h <- gate(norm(y)), y = linear(A) + skip(h)."""
     num_gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
     widths = layout.outputs | {"0e": layout.outputs["0e"] + num_gates}
@@ -123,8 +125,8 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
             skipped = {} if features is None else skip(features, species)
             # a list: the order of a set differs between processes, and with it the key of the
             # compiled function in the persistent cache
-            both = [key for key in mixed if key in skipped]
-            return mixed | skipped | {key: mixed[key] + skipped[key] for key in both}
+            summed = [key for key in mixed if key in skipped]
+            return mixed | skipped | {key: mixed[key] + skipped[key] for key in summed}
 
         def activate(mixed: Features, species: Array) -> Features:
             return gate(mixed if norm is None else norm(mixed), layout.outputs)
@@ -134,23 +136,16 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
 
         def touch_all() -> None:
             species = jnp.zeros(1, int)
-            features = {
-                key: jnp.zeros((1, dimension(key), width)) for key, width in layout.inputs.items()
-            }
+            features = zero_features(layout.inputs)
             up(features, species)
             network(jnp.zeros((1, config.num_radial_basis)))
-            sums = {
-                key: jnp.zeros((1, layout.num_components(key), layout.inputs[key]))
-                for key in layout.groups
-            }
-            updated = activate(mix(sums, features, species), species)
-            if last:
+            updated = activate(mix(zero_sums(layout), features, species), species)
+            if has_readout:
                 readout(updated, species)
 
         return touch_all, (up, radial_functions, mix, activate, readout)
 
-    init, parts = transform(functions)
-    message, radial_functions, mix, activate, readout = parts
+    init, (message, radial_functions, mix, activate, readout) = transform(functions)
     return Layer(
         layout,
         init,
@@ -158,8 +153,8 @@ def _layer(config: NequIPConfig, layout: LayerLayout, last: bool) -> Layer:
         radial_functions,
         mix,
         activate,
-        readout if last else None,
-        key=f"{layout} {last}",
+        readout if has_readout else None,
+        key=f"{layout} {has_readout}",
         message_key=f"{layout.inputs}",
         message_module="up",
     )

@@ -75,7 +75,7 @@ def contract(
     ``weights`` are ``{output: (atoms, basis, u)}``, basis polynomials order by order.
     """
     outputs = list(weights)
-    parts: dict[str, list[Array]] = {key: [] for key in outputs}
+    terms: dict[str, list[Array]] = {key: [] for key in outputs}
     for order in orders:
         if not len(order.factors):
             continue
@@ -84,10 +84,10 @@ def contract(
         for key, size in zip(outputs, order.sizes, strict=True):
             stop = start + dimension(key) * size
             block = products[:, start:stop]
-            parts[key].append(block.reshape(len(x), dimension(key), size, x.shape[2]))
+            terms[key].append(block.reshape(len(x), dimension(key), size, x.shape[2]))
             start = stop
     sums = [
-        jnp.sum(jnp.concatenate(parts[key], axis=2) * weights[key][:, None], axis=2)
+        jnp.sum(jnp.concatenate(terms[key], axis=2) * weights[key][:, None], axis=2)
         for key in outputs
     ]
     return jnp.concatenate(sums, axis=1)

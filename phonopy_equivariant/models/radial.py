@@ -90,10 +90,10 @@ def zbl_energy(
     digits, e²/4πε₀ = 14.3996 eV·Å.
     """
     *coefficients, power, prefactor = constants
-    one, two = numbers
-    length = prefactor * 0.529 / (one**power + two**power)
+    z_1, z_2 = numbers
+    length = prefactor * 0.529 / (z_1**power + z_2**power)
     x = distance / length
     decays = (3.2, 0.9423, 0.4028, 0.2016)
     screening = sum(c * jnp.exp(-d * x) for c, d in zip(coefficients, decays, strict=True))
-    energy = 14.3996 * one * two / distance * screening
+    energy = 14.3996 * z_1 * z_2 / distance * screening
     return energy * polynomial_envelope(distance, radius, exponent)

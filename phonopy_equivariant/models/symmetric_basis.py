@@ -48,9 +48,9 @@ def monomials(components: int, order: int) -> Int[ndarray, "monomials order"]:
 def monomial_position(components: int, order: int) -> Int[ndarray, "..."]:
     """Return the position in :func:`monomials` for every index tuple, sorted or not."""
     position = np.zeros((components,) * order, int)
-    found = monomials(components, order)
+    indices = monomials(components, order)
     for permuted in itertools.permutations(range(order)):
-        position[tuple(found[:, permuted].T)] = np.arange(len(found))
+        position[tuple(indices[:, permuted].T)] = np.arange(len(indices))
     return position
 
 
@@ -82,20 +82,20 @@ def equivariant_polynomials(
     columns: list[ndarray] = []
     for factors in itertools.combinations_with_replacement(range(len(irreps)), order):
         block: list[ndarray] = []  # other sets of irreps have other monomials
-        chosen = [irreps[index] for index in factors]
-        where = positions[np.ix_(*[np.r_[slices[index]] for index in factors])].ravel()
-        for tensor in _coupling_paths(chosen, parse_irrep(output)):
+        factor_irreps = [irreps[index] for index in factors]
+        monomial = positions[np.ix_(*[np.r_[slices[index]] for index in factors])].ravel()
+        for tensor in _coupling_paths(factor_irreps, parse_irrep(output)):
             column = np.zeros(shape)
             for row, values in zip(column, tensor, strict=True):
-                np.add.at(row, where, values.ravel())
-            rest = column.ravel()
-            if np.linalg.norm(rest) < INDEPENDENT:  # vanishes, as factors of one irrep commute
+                np.add.at(row, monomial, values.ravel())
+            polynomial = column.ravel()
+            if np.linalg.norm(polynomial) < INDEPENDENT:  # factors of one irrep commute
                 continue
-            rest = rest / np.linalg.norm(rest)
-            for other in block * 2:  # twice: to rounding
-                rest = rest - (other @ rest) * other
-            if np.linalg.norm(rest) > INDEPENDENT:
-                block.append(rest / np.linalg.norm(rest))
+            polynomial = polynomial / np.linalg.norm(polynomial)
+            for earlier in block * 2:  # twice: to rounding
+                polynomial = polynomial - (earlier @ polynomial) * earlier
+            if np.linalg.norm(polynomial) > INDEPENDENT:
+                block.append(polynomial / np.linalg.norm(polynomial))
         columns += block
     stacked = np.array(columns).reshape(len(columns), *shape)
     return np.moveaxis(stacked, 0, -1)
@@ -105,17 +105,18 @@ def _coupling_paths(factors: list[str], output: Irrep) -> Iterator[ndarray]:
     """Yield tensors (2l+1, components of each factor), one for each way to couple to ``output``."""
     import e3nn_jax as e3nn  # a second of imports that kept programs do without
 
-    def grow(irrep: Irrep, tensor: ndarray, rest: list[str]) -> Iterator[ndarray]:
-        if not rest:
+    def grow(irrep: Irrep, tensor: ndarray, factors: list[str]) -> Iterator[ndarray]:
+        if not factors:
             if irrep == output:
                 yield tensor
             return
-        factor = parse_irrep(rest[0])
+        factor = parse_irrep(factors[0])
         for target in products(irrep, factor):
-            if len(rest) == 1 and target != output:
+            if len(factors) == 1 and target != output:
                 continue
             coefficients = e3nn.clebsch_gordan(irrep.degree, factor.degree, target.degree)
-            yield from grow(target, np.einsum("i...,ijk->k...j", tensor, coefficients), rest[1:])
+            coupled = np.einsum("i...,ijk->k...j", tensor, coefficients)
+            yield from grow(target, coupled, factors[1:])
 
     first = parse_irrep(factors[0])
     yield from grow(first, np.eye(first.dim), factors[1:])

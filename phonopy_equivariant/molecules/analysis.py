@@ -205,18 +205,19 @@ def vibrations(
 
     """
     from phonopy_equivariant.checkpoints.load import as_potential
-    from phonopy_equivariant.response.autodiff.hessian import hessian as analytic_hessian
+    from phonopy_equivariant.response.autodiff.hessian import graph_hessian
 
     molecule, potential = as_molecule(atoms), as_potential(potential)
-    result = potential.evaluate(molecule)
+    graph = potential.graph(molecule)
+    evaluation = potential.evaluate_graph(graph)
     return analyse_hessian(
         molecule,
-        analytic_hessian(molecule, potential),
+        graph_hessian(potential, graph),
         symmetry_tolerance,
         dipole_derivatives,
         polarizability_derivatives,
-        energy=result.energy,
-        max_force=float(np.linalg.norm(result.forces, axis=1).max()),
+        energy=evaluation.energy,
+        max_force=float(np.linalg.norm(evaluation.forces, axis=1).max()),
     )
 
 

@@ -22,6 +22,7 @@ from phonopy_equivariant.molecules.operations import (
     Operation,
     Symmetry,
     axial_subgroups,
+    orthonormal_frame,
     rotation_angle,
     rotation_axis,
     rotation_order,
@@ -109,9 +110,9 @@ def character_table(
     try:
         return _table(symmetry, positions, masses)
     except PhonopyEquivariantError:
-        for smaller in axial_subgroups(symmetry):
+        for subgroup in axial_subgroups(symmetry):
             with contextlib.suppress(PhonopyEquivariantError):
-                return _table(smaller, positions, masses)
+                return _table(subgroup, positions, masses)
         raise
 
 
@@ -125,17 +126,17 @@ def _table(
     choices = _assignments(standard, operations)
     if symmetry.group[0] in "TOI":  # no two kinds of elements could change places
         choices = itertools.islice(choices, 1)
-    best = max(
+    best_classes = max(
         choices,
         key=lambda classes: _merit(symmetry.group, classes, operations, masses),
         default=None,
     )
-    if best is None:
+    if best_classes is None:
         raise PhonopyEquivariantError(
             f"The operations found do not match the table of {symmetry.group}; "
             "choose another symmetry_tolerance=."
         )
-    columns = [standard.classes.index(name) for name in best]
+    columns = [standard.classes.index(name) for name in best_classes]
     characters = standard.characters[:, columns]
     table = CharacterTable(symmetry.group, tuple(standard.labels), characters, operations)
     _check(table)
@@ -204,16 +205,18 @@ def _orientations(standard: _Standard, matrices: ndarray) -> Iterator[ndarray]:
     ]
     axes = [_axis(m) for m in matrices]
     kinds = [_kind(m) for m in matrices]
-    firsts = [axes[k] for k in range(len(axes)) if kinds[k] == _kind(standard.matrices[main])]
+    main_images = [axes[k] for k in range(len(axes)) if kinds[k] == _kind(standard.matrices[main])]
     if not across:  # all axes are parallel: any second direction will do
-        spare = np.eye(3)[np.abs(standard_axes[main]).argmin()]
-        for first in firsts:
-            yield _rotation(standard_axes[main], spare, first, np.eye(3)[np.abs(first).argmin()])
+        beside = np.eye(3)[np.abs(standard_axes[main]).argmin()]
+        for image in main_images:
+            yield _rotation(standard_axes[main], beside, image, np.eye(3)[np.abs(image).argmin()])
         return
     second = across[0]
-    seconds = [axes[k] for k in range(len(axes)) if kinds[k] == _kind(standard.matrices[second])]
+    second_images = [
+        axes[k] for k in range(len(axes)) if kinds[k] == _kind(standard.matrices[second])
+    ]
     angle = standard_axes[main] @ standard_axes[second]
-    for a, b, sign, side in itertools.product(firsts, seconds, (1, -1), (1, -1)):
+    for a, b, sign, side in itertools.product(main_images, second_images, (1, -1), (1, -1)):
         if abs(side * (sign * a) @ b - angle) < _MATCH:
             yield _rotation(standard_axes[main], standard_axes[second], sign * a, side * b)
 
@@ -224,16 +227,16 @@ def _classes(matrices: ndarray, representatives: dict[int, str]) -> tuple[str, .
     Return None if an operation would be in two classes. An operation and its inverse are of one
     class, because characters here are real.
     """
-    result: list[str | None] = [None] * len(matrices)
+    classes: list[str | None] = [None] * len(matrices)
     for member, name in representatives.items():
         conjugates = matrices @ matrices[member] @ matrices.transpose(0, 2, 1)
         for image in (conjugates, conjugates.transpose(0, 2, 1)):
             distance = np.abs(matrices[:, None] - image[None]).max(axis=(2, 3))
             for k in set(distance.argmin(axis=0).tolist()):
-                if result[k] not in (None, name):
+                if classes[k] not in (None, name):
                     return None
-                result[k] = name
-    return None if None in result else tuple(str(name) for name in result)
+                classes[k] = name
+    return None if None in classes else tuple(str(name) for name in classes)
 
 
 # what Mulliken wants to hold as many atoms as possible, first to last: the plane yz of a planar
@@ -245,14 +248,14 @@ def _merit(
     group: str, classes: tuple[str, ...], operations: tuple[Operation, ...], masses: ndarray
 ) -> tuple[float, ...]:
     """Return how many atoms lie on favoured elements, then their mass; larger is better."""
-    result: list[float] = []
+    merits: list[float] = []
     for name in _FAVOURED.get(group, ("C2'", "sv_xz")):
         fixed = np.zeros(len(masses), int)
         for operation, class_name in zip(operations, classes, strict=True):
             if class_name == name:
                 fixed += operation.permutation == np.arange(len(masses))
-        result += [float(fixed.sum()), round(float(masses @ fixed), 3)]
-    return tuple(result)
+        merits += [float(fixed.sum()), round(float(masses @ fixed), 3)]
+    return tuple(merits)
 
 
 def _operations_of_a_line(
@@ -266,17 +269,17 @@ def _operations_of_a_line(
     generators = [turn @ m @ turn.T for m in standard.matrices]
     while True:
         products = [m @ g for m in matrices for g in generators]
-        new = [p for p in products if all(np.abs(p - m).max() > 1e-6 for m in matrices)]
-        if not new:
+        unlisted = [p for p in products if all(np.abs(p - m).max() > 1e-6 for m in matrices)]
+        if not unlisted:
             break
-        matrices.append(new[0])
-    result = []
+        matrices.append(unlisted[0])
+    operations = []
     for matrix in matrices:
         permutation = np.linalg.norm(
             (positions @ matrix.T)[:, None] - positions[None], axis=-1
         ).argmin(axis=1)
-        result.append(Operation(matrix, permutation, symmetry.deviation))
-    return tuple(result)
+        operations.append(Operation(matrix, permutation, symmetry.deviation))
+    return tuple(operations)
 
 
 def _linear_label(label: str) -> str:
@@ -318,11 +321,4 @@ def _kind(matrix: ndarray) -> tuple[bool, int, int]:
 
 def _rotation(a: ndarray, b: ndarray, c: ndarray, d: ndarray) -> ndarray:
     """Return the rotation that takes the directions a, b to c, d, which enclose the same angle."""
-    return np.asarray(_frame(c, d) @ _frame(a, b).T)
-
-
-def _frame(first: ndarray, second: ndarray) -> ndarray:
-    x = first / np.linalg.norm(first)
-    y = second - (second @ x) * x
-    y /= np.linalg.norm(y)
-    return np.column_stack([x, y, np.cross(x, y)])
+    return np.asarray(orthonormal_frame(c, d) @ orthonormal_frame(a, b).T)

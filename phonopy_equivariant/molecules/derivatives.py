@@ -12,12 +12,12 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
 from jaxtyping import Float
 from numpy import ndarray
+from numpy.lib.npyio import NpzFile
 from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
@@ -26,7 +26,7 @@ from phonopy_equivariant.io.crystals import looks_like_yaml, read_crystal
 from phonopy_equivariant.molecules.structure import as_molecule
 
 # A Hessian belongs to the structure it was computed at: positions agree to this, Å.
-_SAME_PLACE = 1e-3
+_POSITION_TOLERANCE = 1e-3
 
 
 def read_hessian(path: str | os.PathLike[str], atoms: Atoms) -> Float[ndarray, "atoms 3 atoms 3"]:
@@ -116,11 +116,11 @@ def _guarded(reader: Callable[[Path, Atoms], ndarray], path: Path, atoms: Atoms)
 def _from_ase(path: Path, atoms: Atoms) -> ndarray:
     from ase.vibrations import VibrationsData
 
-    data = VibrationsData.read(path)  # type: ignore[attr-defined]
-    _check_same(data.get_atoms().numbers, data.get_atoms().positions, atoms)
-    if len(data.get_indices()) != len(atoms):
+    vibrations = VibrationsData.read(path)  # type: ignore[attr-defined]
+    _check_atoms(vibrations.get_atoms().numbers, vibrations.get_atoms().positions, atoms)
+    if len(vibrations.get_indices()) != len(atoms):
         raise PhonopyEquivariantError("leaves atoms out of the Hessian; all are needed.")
-    return np.asarray(data.get_hessian())
+    return np.asarray(vibrations.get_hessian())
 
 
 def _from_npz(path: Path, atoms: Atoms) -> ndarray:
@@ -144,7 +144,7 @@ def _from_phonopy_yaml(path: Path, atoms: Atoms) -> ndarray:
             f"{len(atoms)}; a molecule needs the supercell 1 1 1."
         )
     positions = phonon.supercell.positions * crystal.length_unit
-    _check_same(phonon.supercell.numbers, positions, atoms)
+    _check_atoms(phonon.supercell.numbers, positions, atoms)
     values = np.asarray(phonon.force_constants) * crystal.force_constants_unit
     return values.transpose(0, 2, 1, 3)
 
@@ -201,34 +201,34 @@ def _array(path: Path, key: str, shape: tuple[int, ...], atoms: Atoms) -> ndarra
             )
         if "numbers" in archive and "positions" in archive:
             try:
-                _check_same(archive["numbers"], archive["positions"], atoms)
+                _check_atoms(archive["numbers"], archive["positions"], atoms)
             except PhonopyEquivariantError as error:
                 raise PhonopyEquivariantError(f"{path}: {error}") from error
     return values
 
 
-def _archive(path: Path) -> Any:
+def _archive(path: Path) -> NpzFile:
     try:
         archive = np.load(path, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise PhonopyEquivariantError(
             f"{path}: is no npz archive of plain arrays; write it with numpy.savez."
         ) from error
-    if not hasattr(archive, "files"):
+    if not isinstance(archive, NpzFile):
         raise PhonopyEquivariantError(f"{path}: is a single array; write it with numpy.savez.")
     return archive
 
 
-def _check_same(numbers: ndarray, positions: ndarray, atoms: Atoms) -> None:
+def _check_atoms(numbers: ndarray, positions: ndarray, atoms: Atoms) -> None:
     if not np.array_equal(numbers, atoms.numbers):
         raise PhonopyEquivariantError("is of other atoms than the structure, or in another order.")
     # positions may differ by a translation, and molecules that cross their box are made whole
-    stored, molecule = atoms.copy(), as_molecule(atoms)
-    stored.positions = positions
-    shift = as_molecule(stored).positions - molecule.positions
-    apart = np.abs(shift - shift.mean(axis=0)).max()
-    if apart > _SAME_PLACE:
+    of_file = atoms.copy()
+    of_file.positions = positions
+    shift = as_molecule(of_file).positions - as_molecule(atoms).positions
+    distance = np.abs(shift - shift.mean(axis=0)).max()
+    if distance > _POSITION_TOLERANCE:
         raise PhonopyEquivariantError(
-            f"belongs to other positions (up to {apart:.2g} Å away): a Hessian is one of the "
+            f"belongs to other positions (up to {distance:.2g} Å away): a Hessian is one of the "
             "structure it was computed at; give that structure."
         )

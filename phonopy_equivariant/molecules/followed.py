@@ -122,8 +122,8 @@ def _transformed(matrix: ndarray, operation: Operation) -> ndarray:
     return np.asarray(representation @ matrix @ representation.T)
 
 
-def _change(first: NormalModes, second: NormalModes) -> float:
+def _change(modes: NormalModes, symmetrised: NormalModes) -> float:
     """Return the largest change of a frequency, cm⁻¹."""
-    if len(first.frequencies) != len(second.frequencies):  # only one of them is linear
+    if len(modes.frequencies) != len(symmetrised.frequencies):  # only one of them is linear
         return np.inf
-    return float(np.abs(first.frequencies - second.frequencies).max(initial=0.0))
+    return float(np.abs(modes.frequencies - symmetrised.frequencies).max(initial=0.0))

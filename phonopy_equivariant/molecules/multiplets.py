@@ -57,15 +57,15 @@ def assign_irreps(
     flat = modes.vectors.reshape(len(modes.vectors), -1)
     weights = np.einsum("ka,iab,kb->ki", flat, projectors, flat)
     irreps = weights.argmax(axis=1)
-    result = []
+    multiplets = []
     for irrep, dimension in enumerate(table.dimensions):
         members = np.flatnonzero(irreps == irrep)
         purity = weights[members, irrep].min(initial=1.0)
         if len(members) % dimension or purity < _PURITY:
             return None
         for k in range(0, len(members), dimension):
-            result.append(_multiplet(members[k : k + dimension], irrep, modes, weights, table))
-    return modes, tuple(sorted(result, key=lambda multiplet: multiplet.modes))
+            multiplets.append(_multiplet(members[k : k + dimension], irrep, modes, weights, table))
+    return modes, tuple(sorted(multiplets, key=lambda multiplet: multiplet.modes))
 
 
 def irrep_projectors(table: CharacterTable) -> Float[ndarray, "irreps coordinates coordinates"]:

@@ -181,14 +181,14 @@ def _linear(kinds: ndarray, centred: ndarray, tolerance: float) -> Symmetry:
 def _candidates(kinds: ndarray, centred: ndarray, tolerance: float) -> list[Operation]:
     """Return the operations that map the atoms on each other within the tolerance."""
     first, second, images = _reference_pair(kinds, centred, tolerance)
-    frame = _frame(centred[first], centred[second])
+    frame = orthonormal_frame(centred[first], centred[second])
     product = centred[first] @ centred[second]
     reach = np.linalg.norm(centred[[first, second]], axis=1).sum()
     operations: dict[tuple[bytes, bool], Operation] = {}
     for a, b in itertools.product(*images):
         if a == b or abs(centred[a] @ centred[b] - product) > 2 * tolerance * reach:
             continue
-        target = _frame(centred[a], centred[b])
+        target = orthonormal_frame(centred[a], centred[b])
         for hand in (1.0, -1.0):
             guess = (target * [1.0, 1.0, hand]) @ frame.T
             operation = _refined(guess, kinds, centred)
@@ -211,10 +211,12 @@ def _reference_pair(
     return int(first), int(second), (np.flatnonzero(alike[first]), np.flatnonzero(alike[second]))
 
 
-def _frame(first: ndarray, second: ndarray) -> ndarray:
-    """Return an orthonormal right-handed frame as columns."""
-    x = first / np.linalg.norm(first)
-    y = second - (second @ x) * x
+def orthonormal_frame(
+    along: Float[ndarray, "3"], beside: Float[ndarray, "3"]
+) -> Float[ndarray, "3 3"]:
+    """Return a right-handed frame as columns: x ``along`` a vector, y in the plane with another."""
+    x = along / np.linalg.norm(along)
+    y = beside - (beside @ x) * x
     y /= np.linalg.norm(y)
     return np.column_stack([x, y, np.cross(x, y)])
 
@@ -229,10 +231,10 @@ def _refined(guess: ndarray, kinds: ndarray, centred: ndarray) -> Operation | No
     permutation = distances.argmin(axis=1)
     if len(set(permutation.tolist())) < len(kinds):
         return None
-    left, _, right = np.linalg.svd(centred[permutation].T @ centred)
+    u, _, vt = np.linalg.svd(centred[permutation].T @ centred)
     # a plane leaves the third direction open: keep the handedness of the guess
-    hand = np.sign(np.linalg.det(guess) * np.linalg.det(left @ right))
-    matrix = (left * [1.0, 1.0, hand]) @ right
+    hand = np.sign(np.linalg.det(guess) * np.linalg.det(u @ vt))
+    matrix = (u * [1.0, 1.0, hand]) @ vt
     moved = np.linalg.norm(centred @ matrix.T - centred[permutation], axis=1)
     return Operation(matrix, permutation, float(moved.max()))
 
@@ -266,11 +268,11 @@ def _generated(
     """Return the operations that products of the generators make, in the order given."""
     by_key = {_key(operation): operation for operation in operations}
     generated = {_key(operations[0]): operations[0]}
-    new = list(generated.values())
-    while new:
-        products = [_product(a, b) for a in new for b in generators]
-        new = [by_key[key] for key in dict.fromkeys(products) if key not in generated]
-        generated |= {_key(operation): operation for operation in new}
+    latest = list(generated.values())
+    while latest:
+        products = [_product(a, b) for a in latest for b in generators]
+        latest = [by_key[key] for key in dict.fromkeys(products) if key not in generated]
+        generated |= {_key(operation): operation for operation in latest}
     return tuple(operation for operation in operations if _key(operation) in generated)
 
 

@@ -75,14 +75,14 @@ def relax(
 
     """
     from phonopy_equivariant.checkpoints.load import as_potential
-    from phonopy_equivariant.response.autodiff.hessian import hessian
+    from phonopy_equivariant.response.autodiff.hessian import graph_hessian
 
     if not 0 < fmax < np.inf:
         raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
     refuse_constraints(as_atoms(atoms))
     relaxed, potential = as_molecule(atoms), as_potential(potential)
-    potential.graph(relaxed)  # elements and overlaps, before anything compiles
-    state = potential.evaluate(relaxed)
+    graph = potential.graph(relaxed)
+    state = potential.evaluate_graph(graph)
     trust = _TRUST
     for step in range(max_steps + 1):
         largest = float(np.linalg.norm(state.forces, axis=1).max())
@@ -90,17 +90,19 @@ def relax(
             callback(NewtonStep(step, state.energy, largest))
         if largest <= fmax:
             return relaxed
-        newton = newton_step(relaxed.positions, state.forces, hessian(relaxed, potential))
+        newton = newton_step(relaxed.positions, state.forces, graph_hessian(potential, graph))
         while True:
             trial = relaxed.copy()
             trial.positions += newton * min(1.0, trust / np.linalg.norm(newton, axis=1).max())
-            after = potential.evaluate(trial)
-            if after.energy <= state.energy + _ROUNDING:
+            trial_graph = potential.graph(trial)
+            trial_state = potential.evaluate_graph(trial_graph)
+            if trial_state.energy <= state.energy + _ROUNDING:
                 break
             trust /= 4
             if trust < 1e-6:
                 raise _stuck(fmax, largest, step)
-        relaxed, state, trust = trial, after, min(2 * trust, _TRUST)
+        relaxed, graph, state = trial, trial_graph, trial_state
+        trust = min(2 * trust, _TRUST)
     raise _stuck(fmax, float(np.linalg.norm(state.forces, axis=1).max()), max_steps)
 
 

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from phonopy_equivariant.defaults import LINE_WIDTH
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.analysis import MolecularVibrations
 from phonopy_equivariant.molecules.remarks import group_text
-
-WIDTH = 10.0  # cm⁻¹
 
 
 class Sticks(NamedTuple):
@@ -56,7 +55,7 @@ def spectra(result: MolecularVibrations) -> tuple[Sticks, Sticks]:
 
 
 def broadened(
-    sticks: Sticks, grid: Float[ndarray, " points"], width: float = WIDTH
+    sticks: Sticks, grid: Float[ndarray, " points"], width: float = LINE_WIDTH
 ) -> Float[ndarray, " points"]:
     """Return Lorentzians of full width at half maximum ``width`` (cm⁻¹), area as the stick.
 
@@ -68,7 +67,7 @@ def broadened(
 
 
 def plot_spectrum(
-    result: MolecularVibrations, path: str | os.PathLike[str], width: float = WIDTH
+    result: MolecularVibrations, path: str | os.PathLike[str], width: float = LINE_WIDTH
 ) -> None:
     """Plot both spectra, sticks and broadened, into a file (PNG, PDF or SVG by its name)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -68,14 +68,14 @@ def as_molecule(atoms: StructureLike) -> Atoms:
     if not molecule.pbc.any():
         molecule.cell = np.zeros((3, 3))
         return molecule
-    pairs = _bonds(molecule)
-    count, _ = _fragments(len(molecule), pairs)
+    bonds = _bonds(molecule)
+    count, _ = _fragments(len(molecule), bonds)
     if count > 1:
         raise PhonopyEquivariantError(
             f"The periodic cell holds {count} separate fragments: a molecule is wanted. For a "
             "crystal use 'phonopy-equivariant run', for one molecule remove the periodicity."
         )
-    molecule.positions += _image_of_each(len(molecule), pairs) @ molecule.cell.array
+    molecule.positions += _whole_images(len(molecule), bonds) @ molecule.cell.array
     distance = _distance_of_images(molecule)
     if distance < _VACUUM:
         raise PhonopyEquivariantError(
@@ -123,22 +123,22 @@ def _bonds(atoms: Atoms) -> Bonds:
     return i[bonded], j[bonded], shifts[bonded]
 
 
-def _fragments(count: int, pairs: Bonds) -> tuple[int, ndarray]:
-    i, j, _ = pairs
+def _fragments(count: int, bonds: Bonds) -> tuple[int, ndarray]:
+    i, j, _ = bonds
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(count, count))
     number, labels = connected_components(graph, directed=False)
     return int(number), labels
 
 
-def _image_of_each(count: int, pairs: Bonds) -> ndarray:
+def _whole_images(count: int, bonds: Bonds) -> ndarray:
     """Return the integer cell vector of each atom that makes the molecule whole."""
-    i, j, shifts = pairs
+    i, j, shifts = bonds
     graph = coo_array((np.ones(len(i)), (i, j)), shape=(count, count)).tocsr()
-    order, before = breadth_first_order(graph, 0, directed=False)
+    order, parent = breadth_first_order(graph, 0, directed=False)
     images = np.zeros((count, 3))
     for atom in order[1:]:
-        bond = np.flatnonzero((i == before[atom]) & (j == atom))[0]
-        images[atom] = images[before[atom]] + shifts[bond]
+        bond = np.flatnonzero((i == parent[atom]) & (j == atom))[0]
+        images[atom] = images[parent[atom]] + shifts[bond]
     if not (images[i] + shifts == images[j]).all():
         raise PhonopyEquivariantError(
             "Bonds join the structure to its own periodic images: this is a crystal; use "

@@ -65,13 +65,13 @@ def contents(result: MolecularVibrations) -> dict[str, Any]:
             "raman_activity": "angstrom^4/amu",
         },
         "symbols": result.atoms.get_chemical_symbols(),
-        "masses": _plain(result.modes.masses),
-        "positions": _plain(result.atoms.positions),
+        "masses": _rounded(result.modes.masses),
+        "positions": _rounded(result.atoms.positions),
         "point_group": result.symmetry.group,
         "point_group_deviation": float(f"{result.symmetry.deviation:.3e}"),
         "irreps_group": result.followed,
         "symmetrised": float(f"{result.symmetrised:.3e}"),
-        "raw_translations_and_rotations": _plain(result.modes.external),
+        "raw_translations_and_rotations": _rounded(result.modes.external),
         "zero_point_energy": result.modes.zero_point_energy,
     }
     if result.energy is not None:
@@ -112,9 +112,11 @@ def _mode(result: MolecularVibrations, index: int) -> dict[str, Any]:
     if result.raman is not None:
         content["raman_activity"] = float(result.raman.activities[index])
         content["depolarization"] = float(result.raman.depolarization[index])
-    content["eigenvector"] = _plain(result.modes.vectors[index])
+    content["eigenvector"] = _rounded(result.modes.vectors[index])
     return content
 
 
-def _plain(values: ndarray) -> Any:
-    return np.round(np.asarray(values, float), 12).tolist()
+def _rounded(values: ndarray) -> list[Any]:
+    """Return nested lists of numbers, as YAML takes them."""
+    numbers: list[Any] = np.round(np.asarray(values, float), 12).tolist()
+    return numbers

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.physical_units import get_calculator_physical_units
@@ -126,7 +126,7 @@ def repeated_primitive(phonon: Phonopy) -> Structure:
     return as_structure(phonon.supercell)._replace(positions=positions)
 
 
-def found_operations(phonon: Phonopy) -> Operations:
+def phonopy_operations(phonon: Phonopy) -> Operations:
     """Return the space group that phonopy found for the primitive cell within its tolerance."""
     symmetry = phonon.primitive_symmetry.symmetry_operations
     return operations(
@@ -139,7 +139,7 @@ def primitive_operations(phonon: Phonopy) -> Operations:
 
     Only these may relate forces or force constants: see :mod:`.response.symmetry.operations`.
     """
-    return obeyed(found_operations(phonon))
+    return obeyed(phonopy_operations(phonon))
 
 
 def masses_break_symmetry(phonon: Phonopy) -> bool:
@@ -148,8 +148,12 @@ def masses_break_symmetry(phonon: Phonopy) -> bool:
     phonopy finds its group without masses. Its mesh, group velocities and irreps then are those
     of another crystal, unless it is told to use no symmetry.
     """
-    masses = phonon.primitive.masses
-    return not np.allclose(masses[found_operations(phonon).image], masses)
+    return exchanges_masses(phonopy_operations(phonon), phonon.primitive.masses)
+
+
+def exchanges_masses(symmetry: Operations, masses: Float[ndarray, " atoms"]) -> bool:
+    """Tell whether operations exchange atoms of different masses."""
+    return not np.allclose(masses[symmetry.image], masses)
 
 
 def kinds_of_atoms(cell: PhonopyAtoms) -> Int[ndarray, " atoms"]:

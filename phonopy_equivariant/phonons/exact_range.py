@@ -151,8 +151,8 @@ def _next_diameter(attempts: list[Attempt], tolerance: float) -> float:
     largest = GROWTH * last.diameter
     if len(attempts) == 1:
         return largest
-    before = attempts[-2]
-    rate = math.log(before.error / last.error) / (last.diameter - before.diameter)
+    previous = attempts[-2]
+    rate = math.log(previous.error / last.error) / (last.diameter - previous.diameter)
     if rate <= 0:
         return largest
     return min(largest, last.diameter + math.log(SAFETY * last.error / tolerance) / rate)

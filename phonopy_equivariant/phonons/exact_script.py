@@ -44,9 +44,9 @@ def folded_force_constants(
         columns = np.repeat(weight, 3)
         # back to the lattice gauge
         values.append(columns.conj()[:, None] * matrix.dynamical_matrix * columns)
-    full = fill_star(grid, symmetry, np.array(values))
+    on_grid = fill_star(grid, symmetry, np.array(values))
     owner, cells = supercell_images(phonon)
-    return compact_force_constants(grid, full, cells, owner, np.array(primitive.p2s_map))
+    return compact_force_constants(grid, on_grid, cells, owner, np.array(primitive.p2s_map))
 
 
 Calculation = Callable[..., None]
@@ -95,11 +95,11 @@ def exact_calculation(matrix: DynamicalMatrix) -> contextlib.AbstractContextMana
     def on_matrix(calculate: Calculation) -> Calculation:
         def calculation(phonon: Phonopy, *arguments: Any) -> None:
             _check_primitive(phonon, matrix)
-            stored = phonon.force_constants
+            of_script = phonon.force_constants
             phonon.force_constants = None
             phonon._dynamical_matrix = matrix  # type: ignore[assignment]
             calculate(phonon, *arguments)
-            phonon.force_constants = stored
+            phonon.force_constants = of_script
 
         return calculation
 

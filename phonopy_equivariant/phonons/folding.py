@@ -69,8 +69,8 @@ def lowest_of_regions(
     size = round(abs(np.linalg.det(columns)))
     nearest = np.rint(qpoints[order] @ columns) @ np.linalg.inv(columns)
     region = np.rint(nearest * size).astype(int) % size
-    first = np.sort(np.unique(region, axis=0, return_index=True)[1])
-    gamma_first = first[np.argsort(region[first].any(axis=1), kind="stable")]
+    first_of_region = np.sort(np.unique(region, axis=0, return_index=True)[1])
+    gamma_first = first_of_region[np.argsort(region[first_of_region].any(axis=1), kind="stable")]
     return qpoints[order[gamma_first[: min(MAX_CHECKS, max(2, CHECKED_ATOMS // atoms))]]]
 
 
@@ -105,8 +105,8 @@ def compute_directly(
         matrix.run(q)
         folded.run(q)
         correction = matrix.dynamical_matrix - folded.dynamical_matrix
-        pair = np.stack([matrix.dynamical_matrix, expected + correction])
-        squares = np.linalg.eigvalsh(pair)
+        matrices = np.stack([matrix.dynamical_matrix, expected + correction])
+        squares = np.linalg.eigvalsh(matrices)
         frequencies = signed_root(squares) * phonon.unit_conversion_factor
         checks.append(
             DirectCheck(triple(q), float(frequencies[0].min()), float(frequencies[1].min()))

@@ -15,8 +15,8 @@ from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity, compare
 from phonopy_equivariant.phonons.cells import (
-    found_operations,
-    masses_break_symmetry,
+    exchanges_masses,
+    phonopy_operations,
     primitive_operations,
     repeat_deviation,
     repeated_primitive,
@@ -30,6 +30,7 @@ from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.autodiff.hessian import structure_hessian_rows
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
+from phonopy_equivariant.response.symmetry.operations import obeyed
 from phonopy_equivariant.response.symmetry.star import (
     commensurate_grid,
     compact_force_constants,
@@ -156,12 +157,12 @@ def familiarity_at(
 
 def symmetry_report(phonon: Phonopy) -> SymmetryReport:
     """Return how well the structure obeys the symmetry that phonopy found."""
-    space_group = found_operations(phonon)
+    space_group = phonopy_operations(phonon)
     return SymmetryReport(
-        used=len(primitive_operations(phonon).rotations),
+        used=len(obeyed(space_group).rotations),
         operations=len(space_group.rotations),
         deviation=max(float(space_group.deviation.max()), repeat_deviation(phonon)),
-        isotopes=masses_break_symmetry(phonon),
+        isotopes=exchanges_masses(space_group, phonon.primitive.masses),
     )
 
 

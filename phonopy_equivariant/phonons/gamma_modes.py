@@ -26,7 +26,7 @@ from phonopy_equivariant.structure import as_structure
 _TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2)
 _THZ = 1e12 / (100 * units._c)  # in cm⁻¹
 # Where labels are missing, symmetry is searched for within ever smaller parts of the tolerance.
-_SMALLER = 10.0 ** np.arange(8)
+_TOLERANCE_DIVISORS = 10.0 ** np.arange(8)
 # Part of a vector or tensor that active modes must carry: 1 if the modes are an irrep, 1/d for each
 # of d modes that a structure symmetric within a tolerance splits, 0 else.
 _ACTIVE = 0.1
@@ -176,7 +176,9 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
         # phonopy counts translations where their zero frequency has its place
         bands = [int(column) - (3 if frequency < 0 else 0) for column in columns]
         character = np.asarray(irreps.characters[index])
-        active = [abs(np.mean(character.conj() * part)) > _ACTIVE for part in (trace, square)]
+        active = [
+            abs(np.mean(character.conj() * of_field)) > _ACTIVE for of_field in (trace, square)
+        ]
         strength = None if gradients is None else float((gradients[columns] ** 2).sum())
         modes.append(
             GammaMode(
@@ -194,7 +196,7 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
     )
 
 
-class _Apart:
+class _TranslationsApart:
     """A dynamical matrix whose translations at Γ lie far below all other modes.
 
     They are an invariant space of every operation, so that irreps are not changed. At their own
@@ -237,8 +239,8 @@ def _labelled(phonon: Phonopy) -> tuple[Symmetry, IrReps, list[str | None]]:
     """Return the largest group whose irreps modes have, phonopy's irreps, and their labels."""
     best: tuple[int, tuple[Symmetry, IrReps, list[str | None]]] | None = None
     order = 0
-    for smaller in _SMALLER:
-        symmetry = _symmetry(phonon, phonon.primitive_symmetry.tolerance / smaller)
+    for divisor in _TOLERANCE_DIVISORS:
+        symmetry = _symmetry(phonon, phonon.primitive_symmetry.tolerance / divisor)
         if len(symmetry.symmetry_operations["rotations"]) == order:
             continue
         order = len(symmetry.symmetry_operations["rotations"])
@@ -260,7 +262,7 @@ def _labelled(phonon: Phonopy) -> tuple[Symmetry, IrReps, list[str | None]]:
 
 
 def _irreps(phonon: Phonopy, symmetry: Symmetry, degeneracy: float) -> IrReps:
-    matrix: Any = _Apart(phonon.dynamical_matrix)
+    matrix: Any = _TranslationsApart(phonon.dynamical_matrix)
     try:
         return IrReps(
             matrix,
@@ -290,6 +292,6 @@ def _real(irreps: IrReps) -> ndarray:
     vectors = np.asarray(irreps.eigenvectors)
     real = np.zeros(vectors.shape)
     for bands in irreps.band_indices:
-        parts = np.hstack([vectors[:, bands].real, vectors[:, bands].imag])
-        real[:, bands] = np.linalg.svd(parts)[0][:, : len(bands)]
+        combinations = np.hstack([vectors[:, bands].real, vectors[:, bands].imag])
+        real[:, bands] = np.linalg.svd(combinations)[0][:, : len(bands)]
     return real

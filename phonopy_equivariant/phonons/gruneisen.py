@@ -22,6 +22,7 @@ from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.checkpoints.load import PotentialLike
+from phonopy_equivariant.defaults import BAND_POINTS, GRUNEISEN_MESH, PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.response.gruneisen import gruneisen_parameters
@@ -189,8 +190,8 @@ class GruneisenBands(Result):
 def gruneisen_mesh(
     structure: StructureLike,
     potential: PotentialLike,
-    mesh: Sequence[int] = (10, 10, 10),
-    symprec: float = 1e-5,
+    mesh: Sequence[int] = GRUNEISEN_MESH,
+    symprec: float = PHONOPY_SYMPREC,
 ) -> GruneisenMesh:
     """Return mode Grüneisen parameters on a Γ-centred mesh.
 
@@ -220,15 +221,15 @@ def gruneisen_mesh(
     grid = spglib.get_stabilized_reciprocal_mesh(numbers, np.unique(rotations, axis=0))
     assert grid is not None
     representatives, addresses = grid
-    first, weights = np.unique(representatives, return_counts=True)
-    qpoints = addresses[first] / np.array(numbers, float)
-    result = gruneisen_parameters(structure, potential, qpoints)
+    irreducible, weights = np.unique(representatives, return_counts=True)
+    qpoints = addresses[irreducible] / np.array(numbers, float)
+    gruneisen = gruneisen_parameters(structure, potential, qpoints)
     sizes = (numbers[0], numbers[1], numbers[2])
-    return GruneisenMesh(sizes, qpoints, weights, result.frequencies, result.parameters)
+    return GruneisenMesh(sizes, qpoints, weights, gruneisen.frequencies, gruneisen.parameters)
 
 
 def gruneisen_bands(
-    structure: StructureLike, potential: PotentialLike, points: int = 51
+    structure: StructureLike, potential: PotentialLike, points: int = BAND_POINTS
 ) -> GruneisenBands:
     """Return mode Grüneisen parameters along the path of SeeK-path.
 
@@ -252,15 +253,15 @@ def gruneisen_bands(
     cell = to_phonopy(as_structure(structure))
     paths, names, connections = get_band_qpoints_by_seekpath(cell, points)
     segments = [np.array(path) for path in paths]
-    result = gruneisen_parameters(structure, potential, np.concatenate(segments))
+    gruneisen = gruneisen_parameters(structure, potential, np.concatenate(segments))
     count = len(segments)
     shape = (count, points, -1)
     return GruneisenBands(
         tuple(segments),
         tuple(_distances(cell, segments)),
-        tuple(_pairs(names, connections)),
-        tuple(result.frequencies.reshape(shape)),
-        tuple(result.parameters.reshape(shape)),
+        tuple(_segment_labels(names, connections)),
+        tuple(gruneisen.frequencies.reshape(shape)),
+        tuple(gruneisen.parameters.reshape(shape)),
     )
 
 
@@ -273,21 +274,21 @@ def _band(frequencies: ndarray, parameters: ndarray) -> list[dict[str, float]]:
 
 def _distances(cell: PhonopyAtoms, segments: Sequence[ndarray]) -> list[Float[ndarray, " q"]]:
     reciprocal = np.linalg.inv(cell.cell)
-    result, start = [], 0.0
+    distances, start = [], 0.0
     for segment in segments:
         steps = np.linalg.norm(np.diff(segment, axis=0) @ reciprocal.T, axis=1)
-        result.append(start + np.concatenate([[0.0], np.cumsum(steps)]))
-        start = float(result[-1][-1])
-    return result
+        distances.append(start + np.concatenate([[0.0], np.cumsum(steps)]))
+        start = float(distances[-1][-1])
+    return distances
 
 
-def _pairs(names: Sequence[str], connections: Sequence[bool]) -> list[tuple[str, str]]:
+def _segment_labels(names: Sequence[str], connections: Sequence[bool]) -> list[tuple[str, str]]:
     """Return the labels of both ends of each segment from phonopy's list of labels."""
-    pairs, index = [], 0
+    labels, index = [], 0
     for connected in connections:
-        pairs.append((names[index], names[index + 1]))
+        labels.append((names[index], names[index + 1]))
         index += 1 if connected else 2
-    return pairs
+    return labels
 
 
 def _ticks(

@@ -21,9 +21,9 @@ from phonopy.structure import symmetry
 
 # Fractions of the cell within which two translations are the same; those of a lattice differ by far
 # more.
-_SAME = 1e-4
+_TOLERANCE = 1e-4
 # Fewer operations than this are left to phonopy.
-_MANY = 500
+_FEWEST_COMPOSED = 500
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def composed_permutations() -> Iterator[None]:
             setattr(symmetry, name, original)
 
 
-def permutations(matched: Callable[..., Any]) -> Callable[..., Any]:
+def permutations(match: Callable[..., Any]) -> Callable[..., Any]:
     """Return a faster ``compute_all_sg_permutations`` for phonopy.
 
     Only the factors of operations are matched with phonopy's function; the permutations of all
@@ -61,24 +61,24 @@ def permutations(matched: Callable[..., Any]) -> Callable[..., Any]:
         *cell: Any,
         **options: Any,
     ) -> Int[ndarray, "operations atoms"]:
-        if len(rotations) < _MANY:
-            return np.asarray(matched(positions, rotations, translations, *cell, **options))
-        parts = _factors(np.asarray(rotations), np.asarray(translations))
-        if parts is None:
-            return np.asarray(matched(positions, rotations, translations, *cell, **options))
-        first, pure, rotation, translation = parts
-        factor_indices = np.concatenate([first, pure])
+        if len(rotations) < _FEWEST_COMPOSED:
+            return np.asarray(match(positions, rotations, translations, *cell, **options))
+        factors = _factors(np.asarray(rotations), np.asarray(translations))
+        if factors is None:
+            return np.asarray(match(positions, rotations, translations, *cell, **options))
+        first_of_rotation, pure, rotation, translation = factors
+        factor_indices = np.concatenate([first_of_rotation, pure])
         factor_permutations = np.asarray(
-            matched(
+            match(
                 positions, rotations[factor_indices], translations[factor_indices], *cell, **options
             )
         )
-        of_rotation, of_translation = np.split(factor_permutations, [len(first)])
-        result = np.empty((len(rotations), len(positions)), dtype="int64")
+        of_rotation, of_translation = np.split(factor_permutations, [len(first_of_rotation)])
+        composed_permutations = np.empty((len(rotations), len(positions)), dtype="int64")
         for index, permutation in enumerate(of_rotation):
             rows = np.flatnonzero(rotation == index)
-            result[rows] = of_translation[translation[rows]][:, permutation]
-        return result
+            composed_permutations[rows] = of_translation[translation[rows]][:, permutation]
+        return composed_permutations
 
     return composed
 
@@ -104,12 +104,14 @@ def _factors(
     """
     from scipy.spatial import cKDTree  # a tenth of a second of imports
 
-    first, rotation = np.unique(rotations, axis=0, return_index=True, return_inverse=True)[1:]
+    first_of_rotation, rotation = np.unique(
+        rotations, axis=0, return_index=True, return_inverse=True
+    )[1:]
     rotation = rotation.ravel()
     pure = np.flatnonzero((rotations == np.eye(3, dtype=int)).all(axis=(1, 2)))
-    offsets = translations - translations[first][rotation]
+    offsets = translations - translations[first_of_rotation][rotation]
     tree = cKDTree(translations[pure] % 1.0 % 1.0, boxsize=1.0)
     distance, translation = tree.query(offsets % 1.0 % 1.0)
-    if len(pure) == 0 or distance.max() > _SAME:
+    if len(pure) == 0 or distance.max() > _TOLERANCE:
         return None
-    return first, pure, rotation, translation
+    return first_of_rotation, pure, rotation, translation

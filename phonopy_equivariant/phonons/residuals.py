@@ -53,8 +53,8 @@ def permutation_residual(
 
 
 def _keys(
-    cells: Int[ndarray, "some 3"], owner: Int[ndarray, " some"], matrix: Int[ndarray, "3 3"]
-) -> Int[ndarray, " some"]:
+    cells: Int[ndarray, "listed 3"], owner: Int[ndarray, " listed"], matrix: Int[ndarray, "3 3"]
+) -> Int[ndarray, " listed"]:
     """Return a number for every atom; images by a vector of the supercell have the same."""
     size = abs(round(float(np.linalg.det(matrix))))
     adjugate = np.rint(size * np.linalg.inv(matrix)).astype(int)

@@ -41,7 +41,7 @@ from phonopy_equivariant.structure import inscribed_radius
 # off by more.
 SUFFICIENT = 0.1
 # as phonopy takes it: a length in Å, three numbers, or nine
-Mesh = Any
+Mesh = int | float | Sequence[int] | Sequence[Sequence[int]] | ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -109,8 +109,8 @@ class Stability(Result):
         mesh = f"the {'×'.join(map(str, self.mesh))} mesh"
         supercell = ["supercell", self._supercell()]
         if not self.imaginary:
-            where = f"none on {mesh}, at the q of the supercell and on the bands"
-            return [["imaginary modes", where], supercell]
+            nowhere = f"none on {mesh}, at the q of the supercell and on the bands"
+            return [["imaginary modes", nowhere], supercell]
         lowest = f"{self.lowest:.3g} THz (imaginary) at q = {_text(self.qpoint)}"
         share = f"{self._share()} of the modes on {mesh}; thermal properties leave them out"
         artefacts = [
@@ -227,11 +227,11 @@ def stability(
             sample.qpoints[~exact], lowest[~exact], columns, len(phonon.primitive)
         )
         folding = compute_directly(phonon, potential, suspects, columns, max_memory)
-    where = int(lowest.argmin())
+    lowest_q = int(lowest.argmin())
     weights = sample.weights
     return Stability(
-        lowest=float(lowest[where]),
-        qpoint=triple(sample.qpoints[where]),
+        lowest=float(lowest[lowest_q]),
+        qpoint=triple(sample.qpoints[lowest_q]),
         mesh=sample.mesh,
         share=float(imaginary[: len(weights)].mean(axis=1) @ weights / weights.sum()),
         rounding=rounding,
@@ -260,7 +260,7 @@ def _sample(
         with warnings.catch_warnings():
             # phonopy says it again where the user runs the mesh
             warnings.simplefilter("ignore", RuntimeWarning)
-            sampled.run_mesh(mesh, **options)
+            sampled.run_mesh(mesh, **options)  # type: ignore[arg-type]  # it takes nine numbers too
     except Exception as error:
         raise PhonopyEquivariantError(
             f"phonopy refuses the mesh {mesh} ({error}); give three whole numbers, as in 20 20 20."

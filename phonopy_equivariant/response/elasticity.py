@@ -94,8 +94,8 @@ class ElasticTensor(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return tensors, moduli and what follows from them as plain values."""
-        names = ("bulk_modulus", "shear_modulus", "youngs_modulus", "poisson_ratio", "is_stable")
-        more = (*names, "mean_sound_velocity", "debye_temperature")
+        moduli = ("bulk_modulus", "shear_modulus", "youngs_modulus", "poisson_ratio")
+        derived = (*moduli, "is_stable", "mean_sound_velocity", "debye_temperature")
         values: dict[str, Any] = {
             "units": {
                 "elastic constants and moduli": "GPa; Voigt's order xx, yy, zz, yz, xz, xy",
@@ -107,7 +107,7 @@ class ElasticTensor(Result):
                 "debye_temperature": "K",
             }
         }
-        return values | super().to_dict() | {name: plain(getattr(self, name)) for name in more}
+        return values | super().to_dict() | {name: plain(getattr(self, name)) for name in derived}
 
     def rows(self) -> list[list[str]]:
         """Return both tensors, and what follows from the relaxed one."""

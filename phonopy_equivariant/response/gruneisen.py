@@ -148,11 +148,11 @@ def gruneisen_parameters(
     squares, parameters = (np.empty(matrices.shape[:2]) for _ in range(2))
     for q, (matrix, slope) in enumerate(zip(matrices, slopes, strict=True)):
         squares[q], parameters[q] = _modes(matrix, slope, rounding, degeneracy)
-    asked = slice(len(ZONE_BOUNDARY), None)
+    requested = slice(len(ZONE_BOUNDARY), None)
     return GruneisenParameters(
         qpoints,
-        _frequencies(squares[asked]),
-        parameters[asked],
+        _frequencies(squares[requested]),
+        parameters[requested],
         motion.strain,
         motion.displacements,
     )
@@ -186,15 +186,15 @@ def _modes(
     group = np.concatenate([[0], np.cumsum(steps)])
     means = squares.copy()
     for index in range(group[-1] + 1):
-        some = group == index
-        within = vectors[:, some]
-        vectors[:, some] = within @ np.linalg.eigh(within.conj().T @ slope @ within)[1]
-        means[some] = squares[some].mean()
+        degenerate = group == index
+        subspace = vectors[:, degenerate]
+        vectors[:, degenerate] = subspace @ np.linalg.eigh(subspace.conj().T @ slope @ subspace)[1]
+        means[degenerate] = squares[degenerate].mean()
     turned = vectors.conj().T @ slope @ vectors
     slopes = turned.diagonal().real
-    apart = np.where(group == group[:, None], np.inf, np.abs(squares - squares[:, None]))
+    gaps = np.where(group == group[:, None], np.inf, np.abs(squares - squares[:, None]))
     # change of e†·dD·e where rounding of D turns e towards other modes, by first order
-    changes = rounding.slope + 2 * rounding.square * (np.abs(turned) / apart).sum(axis=1)
+    changes = rounding.slope + 2 * rounding.square * (np.abs(turned) / gaps).sum(axis=1)
     zero = np.abs(squares) <= rounding.square
     with np.errstate(divide="ignore", invalid="ignore"):
         parameters = -slopes / (2 * means)

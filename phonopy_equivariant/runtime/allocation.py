@@ -30,8 +30,8 @@ def keep_freed_memory() -> bool:
         its own (``MALLOC_...``, ``GLIBC_TUNABLES``).
 
     """
-    own = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if own or platform.libc_ver()[0] != "glibc":
+    configured = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if configured or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all(mallopt(parameter, value) == 1 for parameter, value in _SETTINGS.values())

@@ -70,8 +70,8 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
     config: Any = jax.config
     if not config.jax_enable_compilation_cache:
         return None
-    chosen = folder or os.environ.get(CACHE_VARIABLE)
-    path = Path(chosen).expanduser() if chosen else default_folder()
+    requested = folder or os.environ.get(CACHE_VARIABLE)
+    path = Path(requested).expanduser() if requested else default_folder()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -108,10 +108,10 @@ def _features() -> str:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
         return platform.processor()
-    wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-    found: dict[str, str] = {}
+    fields = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    features: dict[str, str] = {}
     for line in lines:
         key, _, value = line.partition(":")
-        if key.strip() in wanted:
-            found.setdefault(key.strip(), " ".join(sorted(value.split())))
-    return repr(sorted(found.items())) if found else platform.processor()
+        if key.strip() in fields:
+            features.setdefault(key.strip(), " ".join(sorted(value.split())))
+    return repr(sorted(features.items())) if features else platform.processor()

@@ -36,14 +36,14 @@ def imported_source() -> str | None:
 
 def _states() -> dict[str, tuple[int, int, int]]:
     """Return what changes with the content of each file: time, size and place on the disk."""
-    found = {}
+    states = {}
     for folder, _, names in os.walk(_PACKAGE):
         for name in names:
             if name.endswith(".py"):
                 path = os.path.join(folder, name)
-                state = os.stat(path)
-                found[path] = state.st_mtime_ns, state.st_size, state.st_ino
-    return found
+                status = os.stat(path)
+                states[path] = status.st_mtime_ns, status.st_size, status.st_ino
+    return states
 
 
 @functools.cache

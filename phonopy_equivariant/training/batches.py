@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jraph
@@ -24,12 +24,12 @@ _ROOM = 1.25
 
 
 # Bytes of graphs, or of cells, of one set that stay in memory.
-_KEPT = 2**27
+_CACHE_BYTES = 2**27
 # Bytes of an array beside its numbers; graphs of a few atoms have more of them than of numbers.
 _BESIDE = 250
 
 Sizes = Int[ndarray, "structures 2"]  # atoms and edges
-Made = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 class Budget(NamedTuple):
@@ -80,27 +80,27 @@ def labelled_graph(potential: Potential, record: Record) -> jraph.GraphsTuple:
 
 def is_gamma(record: Record) -> bool:
     """Tell whether a record has a Hessian of its own cell, q = 0 and no other."""
-    data = record.force_constants
-    return data is not None and len(data.qpoints) == 1 and not np.any(data.qpoints)
+    constants = record.force_constants
+    return constants is not None and len(constants.qpoints) == 1 and not np.any(constants.qpoints)
 
 
-class Kept(Generic[Made]):
+class ValueCache(Generic[Value]):
     """Values of a function of places, kept in memory as far as there is room.
 
     Values that do not fit are made anew each time. No value is thrown out for another: an epoch
     comes to every place once, so that exchanging values would save nothing.
     """
 
-    def __init__(self, make: Callable[[int], Made], room: int = _KEPT):
+    def __init__(self, make: Callable[[int], Value], room: int = _CACHE_BYTES):
         self._make, self._room = make, room
-        self._values: dict[int, Made] = {}
+        self._values: dict[int, Value] = {}
 
-    def __getitem__(self, place: int) -> Made:
+    def __getitem__(self, place: int) -> Value:
         if place in self._values:
             return self._values[place]
-        return self.offered(place, self._make(place))
+        return self.store(place, self._make(place))
 
-    def offered(self, place: int, value: Made) -> Made:
+    def store(self, place: int, value: Value) -> Value:
         """Return the value of a place, and keep it if there is room."""
         size = sum(np.asarray(leaf).nbytes + _BESIDE for leaf in jax.tree.leaves(value))
         if size <= self._room:
@@ -122,10 +122,10 @@ class Graphs:
     """
 
     def __init__(self, potential: Potential, records: Sequence[Record]):
-        self._graphs = Kept(lambda place: labelled_graph(potential, records[place]))
+        self._graphs = ValueCache(lambda place: labelled_graph(potential, records[place]))
         sizes, shares = [], []
         for place, record in enumerate(records):
-            graph = self._graphs.offered(place, labelled_graph(potential, record))
+            graph = self._graphs.store(place, labelled_graph(potential, record))
             sizes.append([int(graph.n_node[0]), int(graph.n_edge[0])])
             shares.append([bool(graph.globals["share"][name][0]) for name in GRAPH_TERMS])
         self.sizes: Sizes = np.array(sizes, int).reshape(-1, 2)
@@ -152,8 +152,8 @@ def fill(order: Sequence[int], sizes: Sizes, size: Budget) -> list[ndarray]:
     nodes = edges = 0
     for index in order:
         n, e = sizes[index].tolist()
-        full = len(batches[-1]) == size.graphs
-        if batches[-1] and (full or nodes + n >= size.nodes or edges + e > size.edges):
+        is_full = len(batches[-1]) == size.graphs
+        if batches[-1] and (is_full or nodes + n >= size.nodes or edges + e > size.edges):
             batches.append([])
             nodes = edges = 0
         batches[-1].append(index)
@@ -195,7 +195,7 @@ def with_samples(
     matrix = np.zeros((3 * atoms, 3 * atoms)) if hessian is None else hessian
     if term.estimator == "pairs":
         left, right = (
-            _one_atom(atoms, generator.integers(atoms, size=term.samples), directions)
+            _single_atom_directions(atoms, generator.integers(atoms, size=term.samples), directions)
             for directions in (_unit(generator, term.samples), _unit(generator, term.samples))
         )
         values = np.einsum("xk,xy,yk->k", _flat(left), matrix, _flat(right))
@@ -207,7 +207,9 @@ def with_samples(
         right = generator.choice([-1.0, 1.0], (atoms, term.samples, 3))
     else:
         sampled_atoms = generator.choice(atoms, term.samples, replace=term.samples > atoms)
-        right = _one_atom(atoms, np.repeat(sampled_atoms, 3), np.tile(np.eye(3), (term.samples, 1)))
+        right = _single_atom_directions(
+            atoms, np.repeat(sampled_atoms, 3), np.tile(np.eye(3), (term.samples, 1))
+        )
     products = (matrix @ _flat(right)).reshape(atoms, 3, -1).transpose(0, 2, 1)
     return graph._replace(nodes=graph.nodes | {"right": right, "products": products})
 
@@ -216,7 +218,7 @@ def _flat(directions: Float[ndarray, "atoms samples 3"]) -> Float[ndarray, "colu
     return directions.transpose(0, 2, 1).reshape(-1, directions.shape[1])
 
 
-def _one_atom(
+def _single_atom_directions(
     atoms: int, atom_indices: ndarray, vectors: ndarray
 ) -> Float[ndarray, "atoms samples 3"]:
     """Return displacement patterns that move one atom each, by one of ``vectors``."""
@@ -232,12 +234,12 @@ def _unit(generator: np.random.Generator, count: int) -> Float[ndarray, "count 3
 
 
 def _empty_like(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
-    def none(tree: Any) -> Any:
-        return jax.tree.map(lambda x: x[:0], tree)
+    def empty(arrays: dict[str, ndarray]) -> dict[str, ndarray]:
+        return {name: array[:0] for name, array in arrays.items()}
 
     return graph._replace(
-        nodes=none(graph.nodes),
-        edges=none(graph.edges),
+        nodes=empty(graph.nodes),
+        edges=empty(graph.edges),
         senders=graph.senders[:0],
         receivers=graph.receivers[:0],
         globals=jax.tree.map(np.zeros_like, graph.globals),

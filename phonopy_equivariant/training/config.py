@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.results import plain
 from phonopy_equivariant.training.parsing import build
 
 Kind = Literal["squared", "mae", "huber"]
@@ -286,8 +287,8 @@ class TrainingConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, fit for YAML."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
+        values: dict[str, Any] = plain(dataclasses.asdict(self))
+        return values
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainingConfig:
@@ -334,11 +335,3 @@ def make_config(values: Any, folder: Path) -> TrainingConfig:
         start = str(folder / Path(start).expanduser())
     output = str(folder / Path(config.output).expanduser())
     return dataclasses.replace(config, sets=sets, output=output, finetune_from=start)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -68,8 +68,8 @@ def _nothing(term: str, sets: list[SetConfig]) -> str:
     paths = ", ".join(set_config.path for set_config in sets) or "any set"
     text = f"loss.{term}: no record of {paths} has data for it; "
     for set_config in sets if term in _KEYS else ():
-        reading = {k: v for k, v in set_config.options.items() if k != "unsound"}
-        names = data_names(set_config.path, **reading)
+        reader_options = {k: v for k, v in set_config.options.items() if k != "unsound"}
+        names = data_names(set_config.path, **reader_options)
         if names:
             return (
                 f"{text}the names there are {', '.join(names)}: say which by options: "

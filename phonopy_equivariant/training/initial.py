@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jraph
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
@@ -53,8 +54,8 @@ def initial_potential(
     """
     if config.finetune_from:
         return load_potential(config.finetune_from, config.dtype)
-    every = itertools.chain(records, held_out)
-    numbers = set().union(*(record.structure.numbers.tolist() for record in every))
+    all_records = itertools.chain(records, held_out)
+    numbers = set().union(*(record.structure.numbers.tolist() for record in all_records))
     values = {"species": sorted(numbers)} | dict(config.model or {})
     return _from_scratch(values, config, records)
 
@@ -90,10 +91,10 @@ def _predicted(potential: Potential, graphs: Graphs, places: Int[ndarray, " k"])
     size = budget(graphs.sizes, 4)
     predicted: list[float] = []
     for batch in fill(places.tolist(), graphs.sizes, size):
-        parts = [graphs[k] for k in batch.tolist()]
-        packed = pack(parts, size, parts[0])
+        structures = [graphs[k] for k in batch.tolist()]
+        packed = pack(structures, size, structures[0])
         values = np.asarray(_energies(potential.model, potential.params, packed), float)
-        predicted += values[: len(parts)].tolist()
+        predicted += values[: len(structures)].tolist()
     return predicted
 
 
@@ -109,10 +110,12 @@ def _from_scratch(
     fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     # YAML has lists only, a configuration tuples only
     values = {key: tuple(x) if isinstance(x, list) else x for key, x in values.items()}
-    plain = kind.from_dict(values)  # refuses unknown keys
+    without_data = kind.from_dict(values)  # refuses unknown keys
     sample = records[:: max(1, len(records) // _COUNTED)]
     if "avg_num_neighbors" in fields:
-        values.setdefault("avg_num_neighbors", max(average_neighbours(sample, plain.cutoff), 1.0))
+        values.setdefault(
+            "avg_num_neighbors", max(average_neighbours(sample, without_data.cutoff), 1.0)
+        )
     if "scale" in fields:
         values.setdefault("scale", summarise(records).force_rms or 1.0)
     return random_potential(kind.from_dict(values), config.seed, config.dtype)
@@ -122,7 +125,7 @@ def _shifted(potential: Potential, shifts: Float[ndarray, " species"]) -> Params
     """Return the parameters with energies of free atoms shifted."""
     shapes = []
 
-    def shift(path: Any, leaf: Array) -> Array:
+    def shift(path: tuple[Any, ...], leaf: Array) -> Array:
         if jax.tree_util.keystr(path[-1:], simple=True) != ATOMIC_ENERGIES:
             return leaf
         shapes.append(leaf.shape)
@@ -138,6 +141,6 @@ def _shifted(potential: Potential, shifts: Float[ndarray, " species"]) -> Params
 
 
 @compiled(static_argnums=(0,))
-def _energies(model: LayeredModel, params: Params, graph: Any) -> Array:
+def _energies(model: LayeredModel, params: Params, graph: jraph.GraphsTuple) -> Array:
     site = node_energies(model, params, graph, jnp.asarray(graph.nodes["positions"]))
     return jax.ops.segment_sum(site, graph_of_node(graph), len(graph.n_node))

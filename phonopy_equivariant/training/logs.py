@@ -50,7 +50,7 @@ class Logs:
 
     def _rows_up_to(self, step: int) -> str:
         """Return the header and the file's rows up to a step, as text."""
-        rows: list[Mapping[str, Any]] = []
+        rows: list[Mapping[str, str]] = []
         if step and self._path.exists():
             with open(self._path, newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if _step(row) <= step]
@@ -61,7 +61,7 @@ class Logs:
         return text.getvalue()
 
 
-def _step(row: Mapping[str, Any]) -> float:
+def _step(row: Mapping[str, str]) -> float:
     """Return the step of a row; one that a crash cut short counts as late."""
     try:
         return float(row["step"])

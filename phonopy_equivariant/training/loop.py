@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -45,6 +45,9 @@ from phonopy_equivariant.training.state import (
     require_same,
     save_state,
 )
+
+# "set/term" -> sums of residuals and their numbers, one for each microbatch
+MetricSums = dict[str, list[jax.Array]]
 
 STATE, BEST, LAST = "state.npz", "best.npz", "last.npz"
 
@@ -146,14 +149,14 @@ class Trainer:
             read_set(set_config, config.loss.terms, config.seed, k, report)
             for k, set_config in enumerate(config.sets)
         ]
-        data = tuple(record_set.fingerprint for record_set in record_sets)
-        self._origin = Origin(config.to_dict(), data, self._devices)
+        fingerprints = tuple(record_set.fingerprint for record_set in record_sets)
+        self._origin = Origin(config.to_dict(), fingerprints, self._devices)
         resumed = (self._folder / STATE).exists() and not restart
         if resumed:
             require_same(load_origin(self._folder / STATE), self._origin, self._folder)
-        everything = Union([record_set.training for record_set in record_sets])
+        training_records = Union([record_set.training for record_set in record_sets])
         held_out = Union([record_set.validation for record_set in record_sets])
-        self._potential = initial_potential(config, everything, held_out)
+        self._potential = initial_potential(config, training_records, held_out)
         self._sets = [
             self._samples(k, record_set.training) for k, record_set in enumerate(record_sets)
         ]
@@ -166,9 +169,9 @@ class Trainer:
         self.contents = contents(training, self._validation)
         check_terms(config, training, self._validation, report)
         if not resumed and config.energies == "refit" and config.loss.energy is not None:
-            every = [(samples.records, samples.graphs) for samples in self._sets]
-            self._potential = refit_energies(self._potential, every)
-        self._levels = sorted({record.level for record in everything} - {""})
+            labelled = [(samples.records, samples.graphs) for samples in self._sets]
+            self._potential = refit_energies(self._potential, labelled)
+        self._levels = sorted({record.level for record in training_records} - {""})
         self._columns = _columns("train", training) + _columns("valid", self._validation)
         if not self._validation and (config.patience or config.optimiser.schedule == "plateau"):
             raise PhonopyEquivariantError(
@@ -182,17 +185,17 @@ class Trainer:
     def run(self, callback: Callable[[Report], None]) -> TrainingResult:
         """Take the steps that are left; save the state on the way out, whatever the reason."""
         saved = logged = self.progress.step
-        before = time.perf_counter()
+        logged_at = time.perf_counter()
         try:
             while self.progress.step < self.config.steps and not self._impatient():
                 # state and progress change together, so that what is saved belongs together
                 state, progress, row = self._advance()
                 if row is not None:
                     now = time.perf_counter()
-                    speed = (progress.step - logged) / (now - before)
+                    speed = (progress.step - logged) / (now - logged_at)
                     self._logs.write(row | {"steps_per_second": speed})
                     callback(Report(progress.step, self.config.steps, row))
-                    logged, before = progress.step, now
+                    logged, logged_at = progress.step, now
                 self.state, self.progress = state, progress
                 if progress.step % self.config.checkpoint_every == 0:
                     self._save()
@@ -210,19 +213,19 @@ class Trainer:
     def _advance(self) -> tuple[TrainState, Progress, dict[str, float] | None]:
         """Return state, progress and, where they are logged, numbers after one more step."""
         config, step = self.config, self.progress.step + 1
-        moved = self._ahead.draw(self.progress.cursors)
+        drawn = self._ahead.draw(self.progress.cursors)
         progress = dataclasses.replace(
-            self.progress, step=step, cursors=tuple(cursor for _, cursor in moved)
+            self.progress, step=step, cursors=tuple(cursor for _, cursor in drawn)
         )
-        batches = [batches for batches, _ in moved]
+        batches = [batches for batches, _ in drawn]
         loss, metrics, gradient = self._gradient(batches)
         factor = np.asarray(config.optimiser.plateau_factor**progress.reductions)
         state, norm, rate = optimiser.update(
             config.optimiser, config.steps, self.state, gradient, factor
         )
-        last = step == config.steps
-        validated = bool(self._validation) and (step % config.validate_every == 0 or last)
-        if not (validated or last or step % config.log_every == 0):
+        is_last = step == config.steps
+        validated = bool(self._validation) and (step % config.validate_every == 0 or is_last)
+        if not (validated or is_last or step % config.log_every == 0):
             return state, progress, None
         row = {"step": float(step), "learning_rate": float(rate), "gradient_norm": float(norm)}
         row |= {"train_loss": float(loss)} | _readable("train", metrics)
@@ -236,24 +239,24 @@ class Trainer:
             )
         return state, progress, row
 
-    def _gradient(self, batches: list[list[Microbatch]]) -> tuple[Any, dict[str, Any], Params]:
+    def _gradient(self, batches: list[list[Microbatch]]) -> tuple[jax.Array, MetricSums, Params]:
         """Return loss, metrics by set and term, and gradient, summed over all sets."""
-        total, metrics = None, dict[str, Any]()
+        total: gradients.LossGradient | None = None
+        metrics: MetricSums = {}
         for name, set_batches in zip(self._names, batches, strict=True):
             for loss, batch in set_batches:
-                result = gradients.loss_and_gradient(
+                (value, sums), gradient = gradients.loss_and_gradient(
                     self._potential.model, loss, self._mesh, self.state.params, batch
                 )
-                (value, sums), gradient = result
-                part = (value, gradient)
-                total = part if total is None else gradients.accumulate(total, part)
+                addend = (value, gradient)
+                total = addend if total is None else gradients.accumulate(total, addend)
                 _add(metrics, name, sums)
         assert total is not None  # every set has a term
         return total[0], metrics, total[1]
 
     def _validate(self, state: TrainState) -> dict[str, float]:
         """Return loss and metrics of the averaged weights on the validation sets."""
-        metrics: dict[str, Any] = {}
+        metrics: MetricSums = {}
         value = 0.0
         for name, samples in self._validation.items():
             for loss, batch in samples.all():
@@ -308,8 +311,8 @@ class Trainer:
                 (self._folder / name).unlink(missing_ok=True)
         text = yaml.safe_dump(self._origin.config, sort_keys=False)
         write_atomically(self._folder / "config.yaml", text.encode())
-        first = ["step", "learning_rate", "gradient_norm", "train_loss", "valid_loss"]
-        columns = [*first, *self._columns, "steps_per_second"]
+        leading = ["step", "learning_rate", "gradient_norm", "train_loss", "valid_loss"]
+        columns = [*leading, *self._columns, "steps_per_second"]
         self._logs = Logs(self._folder, columns, self.progress.step, self.config.tensorboard)
 
     def _save(self) -> None:
@@ -351,12 +354,12 @@ class Trainer:
         )
 
 
-def _add(metrics: dict[str, Any], name: str, sums: Metrics) -> None:
+def _add(metrics: MetricSums, name: str, sums: Metrics) -> None:
     for term, value in sums.items():
         metrics.setdefault(f"{name}/{term}", []).append(value)
 
 
-def _readable(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
+def _readable(prefix: str, metrics: MetricSums) -> dict[str, float]:
     """Return mean absolute errors, and for Hessians the root of the mean square."""
     result = {}
     for key, values in metrics.items():

@@ -108,17 +108,17 @@ def _evaluate(
     estimator = None if loss.hessian is None else ESTIMATORS[loss.hessian.estimator]
     if isinstance(estimator, Products):
         # the gradient of the other terms comes with the products
-        slopes, samples, (virial, values) = _products(gradient, positions, graph.nodes["right"])
-        return Evaluated(owner, values, slopes, virial, samples)
-    second = None
+        slopes, products, (virial, values) = _products(gradient, positions, graph.nodes["right"])
+        return Evaluated(owner, values, slopes, virial, products)
+    samples = None
     if estimator is not None:
         left, right = graph.nodes["left"], graph.nodes["right"]
-        second = _second_derivatives(energies, positions, left, right)
+        samples = _second_derivatives(energies, positions, left, right)
     if loss.forces is None and loss.stress is None:
         alone = energies(positions) if loss.energy is not None else None
-        return Evaluated(owner, alone, samples=second)
+        return Evaluated(owner, alone, samples=samples)
     slopes, (virial, values) = gradient(positions)
-    return Evaluated(owner, values, slopes, virial, second)
+    return Evaluated(owner, values, slopes, virial, samples)
 
 
 def _products(

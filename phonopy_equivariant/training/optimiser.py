@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     params: Params
     average: Params  # exponential moving average of params
-    moments: Any  # optax's state
+    moments: optax.OptState
 
 
 def transformation(config: OptimiserConfig) -> optax.GradientTransformation:
@@ -29,27 +29,27 @@ def transformation(config: OptimiserConfig) -> optax.GradientTransformation:
     Weight decay applies to arrays with two or more axes, not to scales, biases and energies of
     atoms, which are vectors.
     """
-    parts = [optax.clip_by_global_norm(config.clip)] if config.clip else []
-    parts.append(optax.scale_by_adam())
+    transformations = [optax.clip_by_global_norm(config.clip)] if config.clip else []
+    transformations.append(optax.scale_by_adam())
     if config.weight_decay:
-        parts.append(
+        transformations.append(
             optax.add_decayed_weights(
                 config.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
             )
         )
-    return optax.chain(*parts)
+    return optax.chain(*transformations)
 
 
 def schedule(config: OptimiserConfig, steps: int) -> optax.Schedule:
     """Return the learning rate as a function of the step; ``plateau`` is a factor beside it."""
     peak, warmup = config.learning_rate, min(config.warmup_steps, steps)
     if config.schedule == "cosine":
-        later = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), config.final)
+        after_warmup = optax.cosine_decay_schedule(peak, max(steps - warmup, 1), config.final)
     else:
-        later = optax.constant_schedule(peak)
+        after_warmup = optax.constant_schedule(peak)
     # the first step has a rate above zero
     rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
-    return optax.join_schedules([rise, later], [warmup])
+    return optax.join_schedules([rise, after_warmup], [warmup])
 
 
 def start(config: OptimiserConfig, params: Params) -> TrainState:

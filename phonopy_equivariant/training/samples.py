@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jraph
 import numpy as np
 from numpy import ndarray
 
-from phonopy_equivariant.data.record import Record
+from phonopy_equivariant.data.record import ForceConstantsData, Record, Spectrum
 from phonopy_equivariant.data.selection import Selection
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.training.batches import (
     GRAPH_TERMS,
     Graphs,
-    Kept,
+    ValueCache,
     budget,
     fill,
     is_gamma,
@@ -32,7 +32,7 @@ from phonopy_equivariant.training.batches import (
     with_shares,
 )
 from phonopy_equivariant.training.config import LossConfig, SetConfig
-from phonopy_equivariant.training.spectral import group_means, make_batch, make_cell
+from phonopy_equivariant.training.spectral import Batch, group_means, make_batch, make_cell
 
 # Epochs of the generator that are no epochs of the training.
 SPLIT, VALIDATION = 2**62, 2**62 + 1
@@ -49,7 +49,7 @@ class Microbatch(NamedTuple):
     """What one call of a loss takes; a step adds several."""
 
     loss: LossConfig  # with the terms that the set has data for
-    batch: Any  # a padded graph, or a LatticeBatch
+    batch: Batch
 
 
 def random_generator(seed: int, stream: int, epoch: int, place: int = 0) -> np.random.Generator:
@@ -118,7 +118,7 @@ class Samples:
         self._terms = [
             name for name in self.loss.terms if name in GRAPH_TERMS and self.graphs.has[name].any()
         ]
-        self._cells = Kept(lambda place: make_cell(potential, self.records[place].structure))
+        self._cells = ValueCache(lambda place: make_cell(potential, self.records[place].structure))
         self._epoch_batches: tuple[int, list[list[ndarray]]] = (-1, [])
         self.budget = budget(self.graphs.sizes, -(-options.batch_size // devices))
 
@@ -155,21 +155,21 @@ class Samples:
         generator = random_generator(*self._key, epoch, 1 + place)
         if self._terms:
             yield from self._graph_batches(groups, generator)
-        places = [k for group in groups for part in group for k in part.tolist()]
+        places = [k for group in groups for batch in group for k in batch.tolist()]
         yield from self._lattice_batches(places, generator)
 
     def _graph_batches(
         self, groups: list[list[ndarray]], generator: np.random.Generator
     ) -> Iterator[Microbatch]:
-        absent: dict[str, Any] = {t: None for t in self.loss.terms if t not in self._terms}
+        absent = dict.fromkeys(t for t in self.loss.terms if t not in self._terms)
         loss = dataclasses.replace(self.loss, **absent)
-        factors = self._factors(np.concatenate([part for group in groups for part in group]))
+        factors = self._factors(np.concatenate([batch for group in groups for batch in group]))
         for group in groups:
             graphs = [
-                [with_shares(self._sampled(k, loss, generator), factors) for k in part.tolist()]
-                for part in group
+                [with_shares(self._sampled(k, loss, generator), factors) for k in batch.tolist()]
+                for batch in group
             ]
-            packed = [pack(part, self.budget, graphs[0][0]) for part in graphs]
+            packed = [pack(batch, self.budget, graphs[0][0]) for batch in graphs]
             if self._devices == 1:
                 yield Microbatch(loss, packed[0])
             else:
@@ -205,21 +205,22 @@ class Samples:
             term = getattr(self.loss, name)
             with_data = [k for k in places if term and _lattice_data(self.records[k], name)]
             for k in with_data:
-                data = _lattice_data(self.records[k], name)
-                q = _draw(generator, len(data.qpoints), term.qpoints)
+                labels = _lattice_data(self.records[k], name)
+                assert labels is not None  # the record is among those with data
+                q = _draw(generator, len(labels.qpoints), term.qpoints)
                 target = (
-                    {"force_constants": data.values}
-                    if name == "hessian"
-                    else {"eigenvalues": group_means(data.frequencies, term.degeneracy)}
+                    {"force_constants": labels.values}
+                    if isinstance(labels, ForceConstantsData)
+                    else {"eigenvalues": group_means(labels.frequencies, term.degeneracy)}
                 )
                 share = {name: self.weight / len(with_data)}
                 batch = make_batch(
-                    self._cells[k], data.qpoints, q, share, **target, multiple=self._devices
+                    self._cells[k], labels.qpoints, q, share, **target, multiple=self._devices
                 )
                 yield Microbatch(LossConfig(**{name: term}), batch)
 
 
-def _lattice_data(record: Record, term: str) -> Any:
+def _lattice_data(record: Record, term: str) -> ForceConstantsData | Spectrum | None:
     """Return the data a term compares at wave vectors; a Hessian at Γ is in the graph instead."""
     if term == "spectrum":
         return record.spectrum
@@ -233,7 +234,7 @@ def _usable(counts: dict[str, int], loss: LossConfig, options: SetConfig) -> Los
             f"{options.path}: no record has data for {', '.join(counts)}; add a term to loss, "
             "or leave this set out."
         )
-    absent: dict[str, Any] = {name: None for name in loss.terms if not counts.get(name)}
+    absent = dict.fromkeys(name for name in loss.terms if not counts.get(name))
     return dataclasses.replace(loss, **absent)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -103,16 +103,16 @@ def read_set(
     return RecordSet(training.records, validation.records, name)
 
 
-def fingerprint(*parts: Iterable[Record]) -> str:
+def fingerprint(*record_lists: Iterable[Record]) -> str:
     """Return the SHA-256 of structures and labels, in order; levels and sources do not count."""
-    return _combined(*(map(_digest, part) for part in parts))
+    return _combined(*(map(_digest, records) for records in record_lists))
 
 
-def _combined(*parts: Iterable[bytes]) -> str:
+def _combined(*digest_lists: Iterable[bytes]) -> str:
     hasher = hashlib.sha256()
-    for part in parts:
+    for digests in digest_lists:
         hasher.update(b"part")
-        for digest in part:
+        for digest in digests:
             hasher.update(digest)
     return hasher.hexdigest()
 
@@ -126,9 +126,9 @@ def _digest(record: Record) -> bytes:
     return hasher.digest()
 
 
-def _arrays(record: Record) -> dict[str, Any]:
+def _arrays(record: Record) -> dict[str, ndarray | float]:
     """Return all that is known of a record by name, the structure first."""
-    arrays: dict[str, Any] = record.structure._asdict()
+    arrays: dict[str, ndarray | float | None] = record.structure._asdict()
     arrays |= {"energy": record.energy, "forces": record.forces, "stress": record.stress}
     if record.force_constants is not None:
         arrays |= {
@@ -145,9 +145,9 @@ def _arrays(record: Record) -> dict[str, Any]:
 
 def _checked(path: str, options: SetConfig, labels: set[str], report: Report) -> _Checked:
     """Read a file through and return its usable records."""
-    reading = dict(options.options)
-    skip = _skips(path, reading.pop("unsound", "raise"))
-    records = open_records(path, **reading)
+    reader_options = dict(options.options)
+    skip = _skips(path, reader_options.pop("unsound", "raise"))
+    records = open_records(path, **reader_options)
     survey, digests = Survey(require=()), bytearray()
     for record in records:
         used = record.only(labels)
@@ -155,8 +155,8 @@ def _checked(path: str, options: SetConfig, labels: set[str], report: Report) ->
         digests += _digest(used)
     problems = survey.problems()
     _judge_set(path, [p for p in problems if p.place is None], options.check == "warn", report)
-    bad = [p for p in problems if p.place is not None and p.certain]
-    for problem in bad:
+    unusable = [p for p in problems if p.place is not None and p.certain]
+    for problem in unusable:
         if not skip:
             raise PhonopyEquivariantError(
                 f"{problem.source}: {problem.text}; mend it, or leave such records out by options: "
@@ -168,12 +168,14 @@ def _checked(path: str, options: SetConfig, labels: set[str], report: Report) ->
         report(f"{problem.source}: {problem.text}.")
     if len(odd) > _NAMED:
         report(f"{path}: {len(odd) - _NAMED} more records are odd like this; see dataset check.")
-    gone = {problem.place for problem in bad}
-    places = np.array([k for k in range(len(records)) if k not in gone], int)
+    left_out = {problem.place for problem in unusable}
+    places = np.array([k for k in range(len(records)) if k not in left_out], int)
     if not len(places):
         raise PhonopyEquivariantError(f"{path}: no record is left; mend the file.")
-    every = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 32)
-    return _Checked(Selection(records, places, labels), every[places], survey.marks.take(places))
+    all_digests = np.frombuffer(bytes(digests), np.uint8).reshape(-1, 32)
+    return _Checked(
+        Selection(records, places, labels), all_digests[places], survey.marks.take(places)
+    )
 
 
 def _skips(path: str, unsound: str) -> bool:
@@ -199,12 +201,12 @@ def _warn_of_copies(training: _Checked, validation: _Checked, path: str, report:
     copies = shared_structures(training.marks, validation.marks)
     if copies:
         worst = max(copies, key=lambda copy: bool(copy.difference))  # one with other labels first
-        one, two = training.records[worst.one].source, validation.records[worst.two].source
+        trained, held_out = training.records[worst.first], validation.records[worst.second]
         but = f" (but {worst.difference})" if worst.difference else ""
         report(
             f"{path}: {len(copies)} of {len(validation.records)} structures held out are in the "
-            f"training data too, such as {two} and {one}{but}: the validation loss does not test "
-            "them; take them out."
+            f"training data too, such as {held_out.source} and {trained.source}{but}: the "
+            "validation loss does not test them; take them out."
         )
 
 

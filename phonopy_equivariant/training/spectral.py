@@ -14,10 +14,11 @@ derivative where they are degenerate.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jraph
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float, Int
 from numpy import ndarray
@@ -44,7 +45,7 @@ _BEYOND = 1e6
 
 
 # on the host or on a device
-Values = Any
+Values = ndarray | Array
 
 
 class Cell(NamedTuple):
@@ -77,6 +78,10 @@ class LatticeBatch(NamedTuple):
     eigenvalues: Values  # (q, columns) THz², means over degenerate groups
 
 
+# What one evaluation of a loss takes: a padded graph of structures, or one cell at some q.
+Batch = jraph.GraphsTuple | LatticeBatch
+
+
 def make_cell(potential: Potential, structure: Structure, padded: int | None = None) -> Cell:
     """Return the padded cell of a structure, ``padded`` atoms in all if given.
 
@@ -92,10 +97,10 @@ def make_cell(potential: Potential, structure: Structure, padded: int | None = N
     padded = bucket_size(atoms, 2) if padded is None else padded
     padding = edge_bucket(len(senders)) - len(senders)
     slots, filled = pair_slots(senders, receivers, padded)
-    wide = bucket_size(slots.shape[1]) - slots.shape[1]
+    slot_padding = ((0, 0), (0, bucket_size(slots.shape[1]) - slots.shape[1]))
     zeros = np.zeros(padding, np.int32)
-    masses = np.zeros(3 * padded)
-    masses[: 3 * atoms] = np.repeat(masses_of(structure), 3) ** -0.5
+    inverse_root_mass = np.zeros(3 * padded)
+    inverse_root_mass[: 3 * atoms] = np.repeat(masses_of(structure), 3) ** -0.5
     return Cell(
         atoms,
         np.concatenate([vectors, np.tile([1e3, 0.0, 0.0], (padding, 1))]),
@@ -103,24 +108,24 @@ def make_cell(potential: Potential, structure: Structure, padded: int | None = N
         np.concatenate([receivers, zeros]),
         np.pad(graph.nodes["species"], (0, padded - atoms)).astype(np.int32),
         shifts,
-        np.pad(slots, ((0, 0), (0, wide))),
-        np.pad(filled, ((0, 0), (0, wide))),
-        masses,
+        np.pad(slots, slot_padding),
+        np.pad(filled, slot_padding),
+        inverse_root_mass,
     )
 
 
 def make_batch(
     cell: Cell,
     qpoints: Float[ndarray, "q 3"],
-    chosen: Int[ndarray, " chosen"],
+    drawn: Int[ndarray, " drawn"],
     share: dict[str, float],
     force_constants: Complex[ndarray, "q columns columns"] | None = None,
     eigenvalues: Float[ndarray, "q columns"] | None = None,
     multiple: int = 1,
 ) -> LatticeBatch:
-    """Return a cell at the chosen q with its targets, q padded to a multiple of ``multiple``."""
-    count = len(chosen)
-    padded = np.concatenate([qpoints[chosen], np.zeros((-count % multiple, 3))])
+    """Return a cell at the q drawn with its targets, q padded to a multiple of ``multiple``."""
+    count = len(drawn)
+    padded = np.concatenate([qpoints[drawn], np.zeros((-count % multiple, 3))])
     angles = 2 * np.pi * (padded @ cell.shifts.T)
     # of all q, so that every choice from them has the same shape
     parts = 1 if real_q(qpoints).all() else 2
@@ -132,11 +137,11 @@ def make_batch(
     matrices = np.zeros((len(padded), parts, columns, columns))
     values = np.zeros((len(padded), columns))
     if force_constants is not None:
-        some, wanted = 3 * cell.atoms, force_constants[chosen]
-        matrices[:count, 0, :some, :some] = wanted.real
-        matrices[:count, 1:, :some, :some] = wanted.imag[:, None][:, : parts - 1]
+        real, target = slice(3 * cell.atoms), force_constants[drawn]  # the rest is padding
+        matrices[:count, 0, real, real] = target.real
+        matrices[:count, 1:, real, real] = target.imag[:, None][:, : parts - 1]
     if eigenvalues is not None:
-        values[:count, : 3 * cell.atoms] = eigenvalues[chosen]
+        values[:count, : 3 * cell.atoms] = eigenvalues[drawn]
     weights = np.zeros(len(padded))
     weights[:count] = 1 / count
     return LatticeBatch(
@@ -182,7 +187,7 @@ def spectral_loss(
 
     """
     values = force_constants(model, params, batch).astype(batch.eigenvalues.dtype)
-    real = batch.inverse_root_mass > 0
+    real = jnp.asarray(batch.inverse_root_mass) > 0
     total, metrics = jnp.zeros(()), {}
     if loss.hessian is not None:
         value, metrics["hessian"] = _matrix_term(loss.hessian, values, batch, real)
@@ -212,8 +217,8 @@ def eigenvalues(matrix: Complex[Array, "... n n"] | Float[Array, "... n n"]) -> 
     basis V has there, and no difference of eigenvalues is divided by.
     """
     vectors = jax.lax.stop_gradient(jnp.linalg.eigh(matrix)[1])
-    found = jnp.einsum("...ak,...ab,...bk->...k", vectors.conj(), matrix, vectors)
-    return jnp.real(found)
+    values = jnp.einsum("...ak,...ab,...bk->...k", vectors.conj(), matrix, vectors)
+    return jnp.real(values)
 
 
 def smooth_root(values: Float[Array, "..."], smoothing: float) -> Float[Array, "..."]:
@@ -227,7 +232,7 @@ def _matrix_term(
     batch: LatticeBatch,
     real: Bool[Array, " columns"],
 ) -> tuple[Array, Array]:
-    share = batch.share["hessian"]
+    share = jnp.asarray(batch.share["hessian"])
     atoms = jnp.sum(real).astype(share.dtype) / 3
     square = jnp.sum((values - batch.force_constants) ** 2, axis=1)
     q, columns = square.shape[:2]
@@ -244,16 +249,17 @@ def _spectrum_term(
     batch: LatticeBatch,
     real: Bool[Array, " columns"],
 ) -> tuple[Array, Array]:
-    share = batch.share["spectrum"]
+    share = jnp.asarray(batch.share["spectrum"])
     weights = batch.inverse_root_mass.astype(values.dtype)
     scaled = THZ2 * values * weights[:, None] * weights
     matrix = scaled[:, 0] if scaled.shape[1] == 1 else jax.lax.complex(scaled[:, 0], scaled[:, 1])
     matrix = matrix + jnp.diag(jnp.where(real, 0.0, _BEYOND)).astype(matrix.dtype)
     # ascending, so that padding comes last
     counted = jnp.arange(len(real)) < jnp.sum(real)
-    found = jnp.where(counted, eigenvalues(matrix), 0.0)
-    root = smooth_root(found, term.smoothing), smooth_root(batch.eigenvalues, term.smoothing)
-    residual = root[0] - root[1] if term.form == "root" else found - batch.eigenvalues
+    squares = jnp.where(counted, eigenvalues(matrix), 0.0)
+    target = jnp.asarray(batch.eigenvalues)
+    roots = smooth_root(squares, term.smoothing) - smooth_root(target, term.smoothing)
+    residual = roots if term.form == "root" else squares - target
     atoms = jnp.sum(real).astype(share.dtype) / 3
     value = jnp.sum(share * jnp.sum(residual**2, axis=1)) / atoms
-    return value, sums(jnp.sum(jnp.abs(root[0] - root[1]), axis=1) / (3 * atoms), share > 0)
+    return value, sums(jnp.sum(jnp.abs(roots), axis=1) / (3 * atoms), share > 0)

@@ -20,8 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy import ndarray
 
+from phonopy_equivariant.checkpoints.archive import named_leaves, read_array, write_array
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.runtime.compilation import x64_mode
@@ -89,10 +89,8 @@ def save_state(path: Path, state: TrainState, progress: Progress, origin: Origin
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         header = {"format": FORMAT} | dataclasses.asdict(origin) | dataclasses.asdict(progress)
         archive.writestr(zipfile.ZipInfo(HEADER), json.dumps(header))
-        for name, leaf in _flatten(state):
-            member = io.BytesIO()
-            np.lib.format.write_array(member, np.asarray(leaf), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+        for name, leaf in named_leaves(state):
+            write_array(archive, name, np.asarray(leaf))
     write_atomically(path, buffer.getvalue())
 
 
@@ -124,7 +122,7 @@ def load_state(path: Path, template: TrainState) -> tuple[TrainState, Progress]:
     """
     with _archive(path) as archive:
         header = _header(path, archive)
-        leaves = [_read(path, archive, name, leaf) for name, leaf in _flatten(template)]
+        leaves = [_read(path, archive, name, leaf) for name, leaf in named_leaves(template)]
         values = {field.name: header[field.name] for field in dataclasses.fields(Progress)}
     values["cursors"] = tuple(Cursor(*cursor) for cursor in values["cursors"])
     return jax.tree.unflatten(jax.tree.structure(template), leaves), Progress(**values)
@@ -151,24 +149,18 @@ def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     return header
 
 
-def _flatten(state: TrainState) -> Iterator[tuple[str, Any]]:
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        yield jax.tree_util.keystr(path, simple=True, separator="/"), leaf
-
-
-def _read(path: Path, archive: zipfile.ZipFile, name: str, like: Any) -> jax.Array:
-    with archive.open(f"{name}.npy") as member:
-        array: ndarray = np.lib.format.read_array(member, allow_pickle=False)
-    if array.shape != like.shape or array.dtype != like.dtype:
+def _read(path: Path, archive: zipfile.ZipFile, name: str, template: jax.Array) -> jax.Array:
+    array = read_array(archive, name)
+    if array.shape != template.shape or array.dtype != template.dtype:
         raise PhonopyEquivariantError(
-            f"{path}: {name} is {array.dtype} of shape {array.shape}, not the {like.dtype} of "
-            f"shape {like.shape} of this training; use another output folder or restart=True."
+            f"{path}: {name} is {array.dtype} of shape {array.shape}, not the {template.dtype} of "
+            f"shape {template.shape} of this training; use another output folder or restart=True."
         )
     with x64_mode():
         return jnp.asarray(array)
 
 
-def require_same(before: Origin, current: Origin, folder: Path) -> None:
+def require_same(saved: Origin, current: Origin, folder: Path) -> None:
     """Refuse to continue a run whose settings, data or devices have changed.
 
     A state without fingerprints of the data does not get this far, see :func:`load_origin`.
@@ -180,20 +172,21 @@ def require_same(before: Origin, current: Origin, folder: Path) -> None:
 
     """
     for key, value in current.config.items():
-        if key not in FREE and before.config.get(key) != value:
+        if key not in FREE and saved.config.get(key) != value:
             raise PhonopyEquivariantError(
                 f"{folder} holds a training with another {key}; set it back, choose another "
                 "output, or begin anew with restart=True."
             )
-    for source, old, new in zip(current.config["sets"], before.data, current.data, strict=True):
-        if old != new:
+    digests = zip(current.config["sets"], saved.data, current.data, strict=True)
+    for source, saved_digest, digest in digests:
+        if digest != saved_digest:
             raise PhonopyEquivariantError(
                 f"{folder} holds a training with other data: the records of {source['path']} have "
                 "changed; put them back, choose another output, or begin anew with restart=True."
             )
-    if before.devices != current.devices:
+    if saved.devices != current.devices:
         raise PhonopyEquivariantError(
-            f"{folder} holds a training on {before.devices} devices, now there are "
+            f"{folder} holds a training on {saved.devices} devices, now there are "
             f"{current.devices}; use as many, choose another output, or begin anew with "
             "restart=True."
         )

@@ -16,7 +16,7 @@ from phonopy.cui.settings import PhonopySettings
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
-from phonopy_equivariant.defaults import SYMPREC
+from phonopy_equivariant.defaults import PHONOPY_SYMPREC, SYMPREC
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import select_supercell, supercell_matrix
@@ -52,7 +52,7 @@ def phonons(
     exact: bool = False,
     *,
     primitive_matrix: str | Float[ndarray, "3 3"] | Sequence[Sequence[float]] = "auto",
-    symprec: float = 1e-5,
+    symprec: float = PHONOPY_SYMPREC,
     nac_params: Mapping[str, Any] | None = None,
 ) -> AnalyticPhonopy:
     """Return a ``Phonopy`` of a crystal with analytic force constants, ready for bands.

@@ -20,7 +20,7 @@ def linear_blocks(ledger: Ledger, path: str) -> dict[str, ndarray]:
 
     Repeated irreps stand one after the other in the order of the module.
     """
-    module = ledger.whole(path, ["Linear"])
+    module = ledger.read_module(path, ["Linear"])
     inputs, outputs = _channel_slices(module.irreps_in), _channel_slices(module.irreps_out)
     blocks: dict[str, ndarray] = {}
     weights, start = _array(module.weight).ravel(), 0
@@ -40,7 +40,7 @@ def linear_blocks(ledger: Ledger, path: str) -> dict[str, ndarray]:
 
 def species_blocks(ledger: Ledger, path: str, order: ndarray) -> dict[str, ndarray]:
     """Return (species, in, out) for each irrep of a product with the species' one-hot vector."""
-    module = ledger.whole(path, ["FullyConnectedTensorProduct"])
+    module = ledger.read_module(path, ["FullyConnectedTensorProduct"])
     inputs, outputs = _channel_slices(module.irreps_in1), _channel_slices(module.irreps_out)
     blocks: dict[str, ndarray] = {}
     for _, instruction, weight in module.weight_views(yield_instruction=True):
@@ -67,13 +67,13 @@ class Paths(NamedTuple):
     def rows(self, key: str, matrix: ndarray) -> ndarray:
         """Return a linear map's matrix with rows in our order."""
         rows, ratios = self.slots[key]
-        result: ndarray = matrix[rows] * ratios[:, None]
-        return result
+        ordered: ndarray = matrix[rows] * ratios[:, None]
+        return ordered
 
 
 def paths_of(ledger: Ledger, path: str, shape: LayerShape) -> Paths:
     """Match the paths of a ``TensorProduct`` of features and harmonics with ours."""
-    module = ledger.whole(path, ["TensorProduct"])
+    module = ledger.read_module(path, ["TensorProduct"])
     outputs = _channel_slices(module.irreps_out)
     theirs: dict[tuple[str, int, str], tuple[ndarray, slice, float]] = {}
     start = 0
@@ -100,18 +100,18 @@ def paths_of(ledger: Ledger, path: str, shape: LayerShape) -> Paths:
     return Paths(np.concatenate(columns), joined)
 
 
-def _sign(one: int, two: int, out: int) -> float:
+def _sign(l_1: int, l_2: int, l_out: int) -> float:
     """Return the sign of e3nn's Wigner symbol in torch relative to that in JAX."""
     from e3nn import o3
 
-    in_torch = o3.wigner_3j(one, two, out).numpy()
-    in_jax = np.asarray(e3nn.clebsch_gordan(one, two, out))
+    in_torch = o3.wigner_3j(l_1, l_2, l_out).numpy()
+    in_jax = np.asarray(e3nn.clebsch_gordan(l_1, l_2, l_out))
     return float(np.sign(np.sum(in_torch * in_jax)))
 
 
 def network_weights(ledger: Ledger, path: str) -> dict[str, ndarray]:
     """Return the weights of a ``FullyConnectedNet``, to be used with plain SiLU."""
-    module = ledger.whole(path, ["FullyConnectedNet"])
+    module = ledger.read_module(path, ["FullyConnectedNet"])
     weights, factor = {}, 1.0
     for depth, layer in enumerate(module.children()):
         scale = (layer.h_in * layer.var_in) ** -0.5 * layer.var_out**0.5
@@ -125,13 +125,15 @@ def network_weights(ledger: Ledger, path: str) -> dict[str, ndarray]:
 
 def normed_network_weights(ledger: Ledger, path: str, tables: list[ndarray]) -> dict[str, ndarray]:
     """Return the weights of a ``RadialMLP`` whose input ends in vectors of the two species."""
-    layers = list(ledger.whole(path, ["RadialMLP"]).net.children())
+    layers = list(ledger.read_module(path, ["RadialMLP"]).net.children())
     kinds = [type(layer).__name__ for layer in layers]
     if kinds != ["Linear", *["LayerNorm", "SiLU", "Linear"] * (len(layers) // 3)]:
         raise PhonopyEquivariantError(f"{path}: layers {kinds} are not supported.")
-    first = _array(layers[0].weight).T
-    ends = np.cumsum([len(first) - sum(table.shape[1] for table in tables), tables[0].shape[1]])
-    basis, sender, receiver = np.split(first, ends)
+    input_weights = _array(layers[0].weight).T
+    ends = np.cumsum(
+        [len(input_weights) - sum(table.shape[1] for table in tables), tables[0].shape[1]]
+    )
+    basis, sender, receiver = np.split(input_weights, ends)
     weights = {
         "w0": basis,
         "sender": tables[0] @ sender,
@@ -160,7 +162,7 @@ def activation_constant(
 
     label = module if isinstance(module, str) else "an activation"
     if isinstance(module, str):
-        activation = ledger.whole(module, ["Activation"])
+        activation = ledger.read_module(module, ["Activation"])
         (module,) = activation.acts
     x = torch.linspace(-3.0, 3.0, 12, dtype=torch.float64)
     values = module(x).detach().numpy() * factor

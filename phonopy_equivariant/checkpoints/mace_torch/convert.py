@@ -74,7 +74,7 @@ def convert_mace(
 
     """
     digest = sha256_of(source)
-    published = known_file(digest)
+    published = published_model(digest)
     if published is None and not trusted:
         raise PhonopyEquivariantError(
             f"{source} is a pickle, opening it runs code in it, and its sha256 {digest} is not "
@@ -129,7 +129,7 @@ def fetch_converted(card: ModelCard) -> Path:
     return path
 
 
-def known_file(digest: str) -> ModelCard | None:
+def published_model(digest: str) -> ModelCard | None:
     """Return the published model of mace-torch with this SHA-256."""
     return next(
         (card for card in list_models() if card.format == "mace" and card.sha256 == digest), None

@@ -24,7 +24,7 @@ class Ledger:
         tensors = [*model.named_parameters(), *model.named_buffers()]
         self._tensors: dict[str, Any] = dict(tensors)
         self._read: set[str] = set()
-        self._whole: set[str] = set()
+        self._read_modules: set[str] = set()
 
     def has(self, path: str) -> bool:
         """Tell whether there is a module of this name."""
@@ -47,7 +47,7 @@ class Ledger:
         self._read.add(f"{path}.{name}")
         return vars(self._modules[path]).get(name, default)
 
-    def whole(self, path: str, kinds: Iterable[str]) -> Any:
+    def read_module(self, path: str, kinds: Iterable[str]) -> Any:
         """Return a module and count all its contents as read."""
         if path not in self._modules:
             raise PhonopyEquivariantError(f"The model has no module {path}.")
@@ -55,7 +55,7 @@ class Ledger:
             raise PhonopyEquivariantError(
                 f"The module {path} is a {self.kind(path)}; known here: {', '.join(kinds)}."
             )
-        self._whole.add(path)
+        self._read_modules.add(path)
         return self._modules[path]
 
     def close(self, ignorable: Mapping[str, Mapping[str, Any]]) -> None:
@@ -95,4 +95,4 @@ class Ledger:
 
     def _is_inside(self, path: str) -> bool:
         parts = path.split(".")
-        return any(".".join(parts[:end]) in self._whole for end in range(1, len(parts) + 1))
+        return any(".".join(parts[:end]) in self._read_modules for end in range(1, len(parts) + 1))

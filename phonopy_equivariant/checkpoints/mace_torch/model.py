@@ -8,6 +8,7 @@ way: harmonics of odd degree change sign, and with them the weights of their pat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ _INTERACTION = {
     "oeq_config": None,
 }
 # Attributes that energies do not depend on, or only through modules that are read: see Ledger.
-_KNOWN: dict[str, dict[str, Any]] = {
+_NOT_READ: dict[str, dict[str, Any]] = {
     **dict.fromkeys(KINDS, _INTERACTION),
     **dict.fromkeys(
         ("MACE", "ScaleShiftMACE"),
@@ -105,7 +106,7 @@ def read_mace(model: Any, head: str | None = None) -> tuple[MACEConfig, Params]:
         )
     heads = list(ledger.attribute("", "heads") or ["Default"])
     numbers = ledger.tensor("atomic_numbers")
-    source = Source(ledger, _choose(heads, head), len(heads), np.argsort(numbers))
+    source = Source(ledger, _head_index(heads, head), len(heads), np.argsort(numbers))
     config = read_config(source)
     shared = {
         "atomic_energies": np.atleast_2d(ledger.tensor("atomic_energies_fn.atomic_energies"))[
@@ -113,15 +114,15 @@ def read_mace(model: Any, head: str | None = None) -> tuple[MACEConfig, Params]:
         ],
         "embedding": linear_blocks(ledger, "node_embedding.linear")["0e"][source.order],
     }
-    ledger.whole("spherical_harmonics", ["SphericalHarmonics"])
+    ledger.read_module("spherical_harmonics", ["SphericalHarmonics"])
     layers = tuple(
         _layer(source, config, shape, layer) for layer, shape in enumerate(layer_shapes(config))
     )
-    ledger.close(_KNOWN)
+    ledger.close(_NOT_READ)
     return config, {"global": {"~": shared}, "layers": layers}
 
 
-def _choose(heads: list[str], head: str | None) -> int:
+def _head_index(heads: list[str], head: str | None) -> int:
     if head is None and len(heads) == 1:
         return 0
     if head is None:
@@ -195,7 +196,7 @@ def _layer(source: Source, config: MACEConfig, shape: LayerShape, layer: int) ->
     return params
 
 
-def _only(blocks: dict[str, ndarray], keys: Any) -> dict[str, ndarray]:
+def _only(blocks: dict[str, ndarray], keys: Iterable[str]) -> dict[str, ndarray]:
     return {key: blocks[key] for key in keys}
 
 
@@ -207,7 +208,7 @@ def _networks(
     factor = (
         float(ledger.tensor("radial_embedding.bessel_fn.prefactor")) / (2 / config.cutoff) ** 0.5
     )
-    result: Params = {}
+    networks: Params = {}
     for name, place in (("radial", "conv_tp_weights"), ("density", "density_fn")):
         if name == "density" and not shape.has_density:
             continue
@@ -221,12 +222,12 @@ def _networks(
             weights = network_weights(ledger, f"{block}.{place}")
         weights["w0"] = weights["w0"] * factor
         if name == "radial":
-            last = len(config.radial_widths)
-            for key in (f"w{last}", f"b{last}"):
+            output_layer = len(config.radial_widths)
+            for key in (f"w{output_layer}", f"b{output_layer}"):
                 if key in weights:
                     weights[key] = weights[key][..., columns]
-        result[name] = weights
-    return result
+        networks[name] = weights
+    return networks
 
 
 def _nonlinear(source: Source, shape: LayerShape, block: str, up: dict[str, ndarray]) -> Params:
@@ -234,7 +235,7 @@ def _nonlinear(source: Source, shape: LayerShape, block: str, up: dict[str, ndar
     ledger = source.ledger
     residual = linear_blocks(ledger, f"{block}.linear_res")
     update = linear_blocks(ledger, f"{block}.linear_2")
-    gate = ledger.whole(f"{block}.equivariant_nonlin", ["GatedEquivariantBlock"])
+    gate = ledger.read_module(f"{block}.equivariant_nonlin", ["GatedEquivariantBlock"])
     if gate._layout_is_ir_mul:
         raise PhonopyEquivariantError(f"{block}.equivariant_nonlin has another layout.")
     scalars = activation_constant(ledger, gate._act_scalar, gate._scalar_cst, "silu")[1]

@@ -30,7 +30,7 @@ def product_weights(ledger: Ledger, place: str, shape: LayerShape) -> dict[str, 
         The coefficients are not equivariant.
 
     """
-    module = ledger.whole(place, ["SymmetricContraction"])
+    module = ledger.read_module(place, ["SymmetricContraction"])
     result = {}
     for index, (_, ir) in enumerate(module.irreps_out):
         key = str(ir)
@@ -40,13 +40,13 @@ def product_weights(ledger: Ledger, place: str, shape: LayerShape) -> dict[str, 
         top = int(contraction.correlation)
         # their list starts with the order below the highest
         weights = [*list(contraction.weights)[::-1], contraction.weights_max]
-        parts = []
+        of_orders = []
         for order in range(1, top + 1):
             table = contraction.U_tensors(order).detach().cpu().numpy().astype(float)
             of_order = weights[order - 1].detach().cpu().numpy().astype(float)
             change = _change_of_basis(table, tuple(shape.targets), key, order, place)
-            parts.append(np.einsum("kp,zpu->zku", change, of_order))
-        result[key] = np.concatenate(parts, axis=1)
+            of_orders.append(np.einsum("kp,zpu->zku", change, of_order))
+        result[key] = np.concatenate(of_orders, axis=1)
     return result
 
 
@@ -58,10 +58,10 @@ def _change_of_basis(
     if table.ndim == order + 1:  # an invariant has no axis for its one component
         table = table[None]
     components = table.shape[1]
-    where = monomial_position(components, order).ravel()
+    position = monomial_position(components, order).ravel()
     theirs = np.zeros((len(table), len(monomials(components, order)), table.shape[-1]))
     for sums, rows in zip(theirs, table.reshape(len(table), -1, table.shape[-1]), strict=True):
-        np.add.at(sums, where, rows)
+        np.add.at(sums, position, rows)
     change: ndarray = np.einsum("amk,amp->kp", basis, theirs)
     outside = np.abs(theirs - np.einsum("amk,kp->amp", basis, change)).max(initial=0.0)
     if outside > OUTSIDE_BASIS * max(1.0, np.abs(theirs).max(initial=0.0)):

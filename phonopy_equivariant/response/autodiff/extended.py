@@ -11,8 +11,6 @@ constant, those between 1 and 2 receptive fields apart included.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import jraph
@@ -25,11 +23,11 @@ from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
 from phonopy_equivariant.response.autodiff.hessian import ROW_BATCH
 from phonopy_equivariant.runtime.compilation import compiled
-from phonopy_equivariant.structure import as_structure
+from phonopy_equivariant.structure import StructureLike, as_structure
 
 
 def extended_force_constants(
-    potential: Potential, primitive: Any, qpoints: Float[ndarray, "q 3"]
+    potential: Potential, primitive: StructureLike, qpoints: Float[ndarray, "q 3"]
 ) -> Complex[ndarray, "q rows columns"]:
     """Return Φ(q) in the lattice gauge, (n_q, 3n, 3n), eV/Å².
 
@@ -56,8 +54,8 @@ def extended_force_constants(
         flat = columns.reshape(3 * atoms, nodes, 3)
         directions = np.concatenate([flat.real, flat.imag])
         products = _home_products(potential.model, potential.params, padded, home, directions)
-        second = np.asarray(products[: 3 * atoms]) + 1j * np.asarray(products[3 * atoms :])
-        result[index] = np.einsum("anv,bnv->ab", flat.conj(), second)
+        derivatives = np.asarray(products[: 3 * atoms]) + 1j * np.asarray(products[3 * atoms :])
+        result[index] = np.einsum("anv,bnv->ab", flat.conj(), derivatives)
     return result
 
 

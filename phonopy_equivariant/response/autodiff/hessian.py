@@ -43,15 +43,15 @@ def hessian_rows(
 
 
 def structure_hessian_rows(
-    potential: Potential, structure: StructureLike, atoms: Int[ndarray, " chosen"]
-) -> Float[ndarray, "chosen atoms 3 3"]:
-    """Return the blocks ∂²E/∂x_i∂x_J for chosen atoms i and all atoms J, eV/Å².
+    potential: Potential, structure: StructureLike, atoms: Int[ndarray, " selected"]
+) -> Float[ndarray, "selected atoms 3 3"]:
+    """Return the blocks ∂²E/∂x_i∂x_J for selected atoms i and all atoms J, eV/Å².
 
     In a periodic structure every periodic image of an atom moves with it.
 
     Returns
     -------
-    ndarray, shape=(chosen, atoms, 3, 3), indices (i, J, axis of i, axis of J)
+    ndarray, shape=(selected, atoms, 3, 3), indices (i, J, axis of i, axis of J)
 
     Raises
     ------
@@ -59,15 +59,7 @@ def structure_hessian_rows(
         Numbers that are not finite.
 
     """
-    graph = potential.graph(structure)
-    count = int(graph.n_node[0])
-    rows = (3 * np.asarray(atoms)[:, None] + np.arange(3)).ravel()
-    padding = -len(rows) % ROW_BATCH
-    padded_rows = np.concatenate([rows, np.full(padding, rows[-1])])
-    result = _rows(potential.model, potential.params, pad_graph(graph), padded_rows)
-    blocks = np.asarray(result, float)[: len(rows), :count]
-    rows_of_atoms = blocks.reshape(len(atoms), 3, count, 3).transpose(0, 2, 1, 3)
-    return potential.require_finite(rows_of_atoms)
+    return _blocks(potential, potential.graph(structure), np.asarray(atoms))
 
 
 def hessian(
@@ -96,9 +88,21 @@ def hessian(
 
     """
     potential = as_potential(potential)
-    graph = potential.graph(structure)
-    rows = structure_hessian_rows(potential, structure, np.arange(int(graph.n_node[0])))
-    return rows.transpose(0, 2, 1, 3)
+    return graph_hessian(potential, potential.graph(structure))
+
+
+def graph_hessian(
+    potential: Potential, graph: jraph.GraphsTuple
+) -> Float[ndarray, "atoms 3 atoms 3"]:
+    """Return the Hessian (eV/Å²) of a structure whose unpadded graph is there already.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Numbers that are not finite.
+
+    """
+    return _blocks(potential, graph, np.arange(int(graph.n_node[0]))).transpose(0, 2, 1, 3)
 
 
 def directional_derivative(
@@ -113,6 +117,19 @@ def directional_derivative(
     padded[: len(direction)] = direction
     product = _product(potential.model, potential.params, graph, padded)
     return np.asarray(product, float)[: len(direction)]
+
+
+def _blocks(
+    potential: Potential, graph: jraph.GraphsTuple, atoms: Int[ndarray, " selected"]
+) -> Float[ndarray, "selected atoms 3 3"]:
+    count = int(graph.n_node[0])
+    rows = (3 * atoms[:, None] + np.arange(3)).ravel()
+    padding = -len(rows) % ROW_BATCH
+    padded_rows = np.concatenate([rows, np.full(padding, rows[-1])])
+    hessian_values = _rows(potential.model, potential.params, pad_graph(graph), padded_rows)
+    blocks = np.asarray(hessian_values, float)[: len(rows), :count]
+    rows_of_atoms = blocks.reshape(len(atoms), 3, count, 3).transpose(0, 2, 1, 3)
+    return potential.require_finite(rows_of_atoms)
 
 
 @compiled(static_argnums=(0,), keep=True)

@@ -49,12 +49,12 @@ class LittleGroup(NamedTuple):
 
     members: Int[ndarray, " members"]  # indices of operations
     conjugate: Bool[ndarray, " members"]
-    first: Int[ndarray, " atoms"]  # least atom of the orbit an atom belongs to
+    representative: Int[ndarray, " atoms"]  # least atom of the orbit an atom belongs to
 
     @property
     def representatives(self) -> Int[ndarray, " orbits"]:
         """One atom of every orbit."""
-        return np.unique(self.first)
+        return np.unique(self.representative)
 
 
 class Completion(NamedTuple):
@@ -89,14 +89,14 @@ def rotations_of_irreps(
     degrees = [np.ones((len(rotations), 1, 1)), proper]
     for degree in range(2, 1 + max(int(irrep[:-1]) for irrep in irreps)):
         step = coupling_with_vector(degree)
-        left = np.tensordot(proper, step, (2, 0))  # (o, a, d, n)
-        both = np.einsum("ocd,oadn->oacn", degrees[-1], left)
-        degrees.append(np.einsum("acm,oacn->omn", step, both))
-    found = {}
+        vector_turned = np.tensordot(proper, step, (2, 0))  # (o, a, d, n)
+        product_turned = np.einsum("ocd,oadn->oacn", degrees[-1], vector_turned)
+        degrees.append(np.einsum("acm,oacn->omn", step, product_turned))
+    turns = {}
     for irrep in irreps:
         parity = signs if irrep[-1] == "o" else np.ones(len(rotations))
-        found[irrep] = degrees[int(irrep[:-1])] * parity[:, None, None]
-    return found
+        turns[irrep] = degrees[int(irrep[:-1])] * parity[:, None, None]
+    return turns
 
 
 def little_groups(symmetry: Operations, qpoints: Float[ndarray, "q 3"]) -> list[LittleGroup]:
@@ -105,9 +105,9 @@ def little_groups(symmetry: Operations, qpoints: Float[ndarray, "q 3"]) -> list[
     images = np.einsum("oab,qb->qoa", inverse_transposed, qpoints)
     groups = []
     for q, moved in zip(qpoints, images, strict=True):
-        kept, reversed_ = equivalent_q(moved, q), equivalent_q(moved, -q)
-        members = np.concatenate([np.flatnonzero(kept), np.flatnonzero(reversed_)])
-        conjugate = np.arange(len(members)) >= kept.sum()
+        to_q, to_minus_q = equivalent_q(moved, q), equivalent_q(moved, -q)
+        members = np.concatenate([np.flatnonzero(to_q), np.flatnonzero(to_minus_q)])
+        conjugate = np.arange(len(members)) >= to_q.sum()
         # members form a group: the images of an atom are its whole orbit
         groups.append(LittleGroup(members, conjugate, symmetry.image[members].min(axis=0)))
     return groups
@@ -127,12 +127,12 @@ def orbits(
     least = symmetry.image.min(axis=0)
     size = np.bincount(least, minlength=atoms)
     present = np.bincount(least[receivers], minlength=atoms)
-    before = np.argsort(symmetry.image, axis=1)[:, receivers]  # g^-1 j, (ops, receivers)
+    preimage = np.argsort(symmetry.image, axis=1)[:, receivers]  # g^-1 j, (ops, receivers)
     collect = {}
     for irrep, turn in turns.items():
         sums = np.zeros((len(receivers), atoms, *turn.shape[1:]))
-        rows = np.broadcast_to(np.arange(len(receivers)), before.shape)
-        np.add.at(sums, (rows, before), turn[:, None] / count)
+        rows = np.broadcast_to(np.arange(len(receivers)), preimage.shape)
+        np.add.at(sums, (rows, preimage), turn[:, None] / count)
         collect[irrep] = sums
     return Orbits(
         receivers,
@@ -147,41 +147,40 @@ def completion(
     symmetry: Operations,
     qpoints: Float[ndarray, "q 3"],
     groups: Sequence[LittleGroup],
-    known: Int[ndarray, " known"],
+    expanded: Int[ndarray, " expanded"],
     irreps: Sequence[str],
     parts: int,
 ) -> Completion:
     """Return how the responses at some q follow from those of the atoms their orbits need.
 
-    ``known`` are the receivers of the expansion, ``parts`` 1 where 2q = G for all q, else 2.
+    ``expanded`` are the receivers of the expansion, ``parts`` 1 where 2q = G for all q, else 2.
     """
     turns = rotations_of_irreps(symmetry.cartesian, irreps)
     receivers = np.unique(np.concatenate([group.representatives for group in groups]))
     atoms = symmetry.image.shape[1]
     weight = np.zeros((len(qpoints), len(receivers)))
-    chosen = np.zeros((len(qpoints), atoms), int)  # member of the little group for each atom
+    member = np.zeros((len(qpoints), atoms), int)  # that takes the representative to an atom
     for q, group in enumerate(groups):
-        sizes = np.bincount(group.first, minlength=atoms)
-        weight[q] = np.where(group.first[receivers] == receivers, sizes[receivers], 0)
+        sizes = np.bincount(group.representative, minlength=atoms)
+        weight[q] = np.where(group.representative[receivers] == receivers, sizes[receivers], 0)
         for atom in range(atoms):
-            chosen[q, atom] = np.flatnonzero(
-                symmetry.image[group.members, group.first[atom]] == atom
-            )[0]
-    operation = np.stack([g.members[c] for g, c in zip(groups, chosen, strict=True)])
-    conjugate = np.stack([g.conjugate[c] for g, c in zip(groups, chosen, strict=True)])
-    first = np.stack([group.first for group in groups])
+            images = symmetry.image[group.members, group.representative[atom]]
+            member[q, atom] = np.flatnonzero(images == atom)[0]
+    operation = np.stack([g.members[m] for g, m in zip(groups, member, strict=True)])
+    conjugate = np.stack([g.conjugate[m] for g, m in zip(groups, member, strict=True)])
+    representative = np.stack([group.representative for group in groups])
     column = np.argsort(symmetry.image, axis=1)[operation]
     shift = symmetry.translation[operation]  # (q, i', j, 3)
     # T_j at the place of j', and T_i
-    moved = np.take_along_axis(shift, column[..., None], axis=2)
-    own = np.take_along_axis(shift, first[:, :, None, None], axis=2)
-    angle = 2 * np.pi * np.einsum("qa,qija->qij", qpoints, moved - own)
+    shift_j = np.take_along_axis(shift, column[..., None], axis=2)
+    shift_i = np.take_along_axis(shift, representative[:, :, None, None], axis=2)
+    angle = 2 * np.pi * np.einsum("qa,qija->qij", qpoints, shift_j - shift_i)
     phase = np.stack([np.cos(angle), np.sin(angle)][:parts], axis=1)
     return Completion(
-        np.searchsorted(known, receivers),
+        np.searchsorted(expanded, receivers),
         receivers,
         weight,
-        np.searchsorted(receivers, first),
+        np.searchsorted(receivers, representative),
         column,
         symmetry.cartesian[operation],
         {irrep: turn[operation] for irrep, turn in turns.items()},
@@ -190,13 +189,13 @@ def completion(
     )
 
 
-def pick_q(full: Completion | None, block: Int[ndarray, " q"]) -> Completion | None:
+def pick_q(of_all_q: Completion | None, block: Int[ndarray, " q"]) -> Completion | None:
     """Return the completion of some of its q."""
-    if full is None:
+    if of_all_q is None:
         return None
     of_q = ("weight", "source", "column", "rotation", "phase", "sign")
-    turn = {irrep: x[block] for irrep, x in full.turn.items()}
-    return full._replace(turn=turn, **{name: getattr(full, name)[block] for name in of_q})
+    turn = {irrep: x[block] for irrep, x in of_all_q.turn.items()}
+    return of_all_q._replace(turn=turn, **{name: getattr(of_all_q, name)[block] for name in of_q})
 
 
 def sum_over_group(
@@ -208,12 +207,12 @@ def sum_over_group(
     """Return 1/|G| sum_g g[X], Φ of all receivers from the weighted sum over those computed."""
     atoms = symmetry.image.shape[1]
     blocks = values.reshape(atoms, 3, atoms, 3)
-    before = np.argsort(symmetry.image[group.members], axis=1)  # j of j'
-    picked = blocks.transpose(0, 2, 1, 3)[before[:, :, None], before[:, None, :]]
+    preimage = np.argsort(symmetry.image[group.members], axis=1)  # j of j'
+    picked = blocks.transpose(0, 2, 1, 3)[preimage[:, :, None], preimage[:, None, :]]
     picked = np.where(group.conjugate[:, None, None, None, None], picked.conj(), picked)
     turn = symmetry.cartesian[group.members]
     angle = np.einsum("a,oja->oj", q, symmetry.translation[group.members])
-    phase = np.exp(2j * np.pi * np.take_along_axis(angle, before, axis=1))
+    phase = np.exp(2j * np.pi * np.take_along_axis(angle, preimage, axis=1))
     picked = picked * (phase.conj()[:, :, None] * phase[:, None, :])[..., None, None]
     turned = turn[:, None, None] @ picked @ turn.transpose(0, 2, 1)[:, None, None]
     return turned.mean(axis=0).transpose(0, 2, 1, 3).reshape(values.shape)

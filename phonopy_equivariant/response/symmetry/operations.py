@@ -50,13 +50,13 @@ def search(structure: Structure, symprec: float) -> Operations:
         )
     cell = to_phonopy(structure)
     try:
-        found = Symmetry(cell, symprec).symmetry_operations
+        space_group = Symmetry(cell, symprec).symmetry_operations
     except Exception as error:  # whatever spglib and phonopy raise
         raise PhonopyEquivariantError(
             f"The symmetry of the structure cannot be found within {symprec:g} Å; check it for "
             "overlapping atoms, or choose another symprec=."
         ) from error
-    return operations(structure, found["rotations"], found["translations"])
+    return operations(structure, space_group["rotations"], space_group["translations"])
 
 
 def operations(
@@ -113,9 +113,9 @@ def obeyed(symmetry: Operations, bound: float = ROUNDING) -> Operations:
     return choose(symmetry, symmetry.deviation <= bound)
 
 
-def choose(symmetry: Operations, kept: ndarray) -> Operations:
-    """Return some of the operations; ``kept`` are their indices or a mask."""
-    return Operations(*(values[kept] for values in symmetry))
+def choose(symmetry: Operations, selection: ndarray) -> Operations:
+    """Return some of the operations; ``selection`` are their indices or a mask."""
+    return Operations(*(values[selection] for values in symmetry))
 
 
 def symmetrised(structure: Structure, symmetry: Operations, cell: bool = True) -> Structure:

@@ -55,10 +55,10 @@ def commensurate_grid(matrix: Int[ndarray, "3 3"], symmetry: Operations) -> Grid
     order = np.argsort(points @ code)
     codes = (points @ code)[order]
 
-    def find(some: Int[ndarray, "... 3"]) -> Int[ndarray, ...]:
-        wanted = (some % size) @ code
-        place = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-        return np.where(codes[place] == wanted, order[place], -1)
+    def find(numerators: Int[ndarray, "... 3"]) -> Int[ndarray, ...]:
+        searched = (numerators % size) @ code
+        place = np.minimum(np.searchsorted(codes, searched), len(codes) - 1)
+        return np.where(codes[place] == searched, order[place], -1)
 
     inverse_transposed = np.rint(np.linalg.inv(symmetry.rotations)).astype(int).transpose(0, 2, 1)
     images = find(np.einsum("oab,qb->oqa", inverse_transposed, points))
