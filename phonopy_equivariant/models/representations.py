@@ -91,10 +91,7 @@ def coupling_with_vector(degree: int) -> Float[ndarray, "3 c m"]:
     """
     lower = degree - 1
     table = np.zeros((3, 2 * lower + 1, 2 * degree + 1))
-    whole = 2 * factorial(2 * lower) / factorial(2 * degree)
-
-    def both(n: int, m: int) -> int:
-        return factorial(n + m) * factorial(n - m)
+    prefactor = 2 * factorial(2 * lower) / factorial(2 * degree)
 
     for k in (-1, 0, 1):
         for m in range(-lower, lower + 1):
@@ -102,9 +99,9 @@ def coupling_with_vector(degree: int) -> Float[ndarray, "3 c m"]:
             below = (
                 factorial(1 + k) * factorial(1 - k) * factorial(lower + m) * factorial(lower - m)
             )
-            table[1 + k, lower + m, degree + k + m] = np.sqrt(whole * above / below)
-    one, two, three = (_complex_of_real(n) for n in (1, lower, degree))
-    return np.einsum("ka,mb,nc,kmn->abc", one, two, three.conj(), table).real
+            table[1 + k, lower + m, degree + k + m] = np.sqrt(prefactor * above / below)
+    turns = [_complex_of_real(n) for n in (1, lower, degree)]
+    return np.einsum("ka,mb,nc,kmn->abc", turns[0], turns[1], turns[2].conj(), table).real
 
 
 def _complex_of_real(degree: int) -> Complex[ndarray, "m m"]:
