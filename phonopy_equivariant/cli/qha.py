@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,8 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     options = _options(args)
     console = Console(args.quiet, args.verbose, "qha")
     crystal, potential = start_crystal(args, console, ["e-v.dat", "qha.yaml"], args.output)
+    if args.nonac:
+        crystal = dataclasses.replace(crystal, nac_params=None)
     from phonopy_equivariant.phonons.expansion_comparison import (
         compare_axial_expansions,
         compare_expansions,

@@ -27,11 +27,11 @@ from phonopy.structure.atoms import PhonopyAtoms
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.phonons.samples import (
-    TABLE_TEMPERATURES,
     Sample,
     fitted,
     remarks_of,
     save_plots,
+    table_temperatures,
 )
 from phonopy_equivariant.phonons.thermal_expansion import ThermalExpansion
 from phonopy_equivariant.results import Result
@@ -90,18 +90,17 @@ class AnisotropicQuasiHarmonic(Result):
         return ["T (K)", *lengths, *(f"ALPHA_{axis} (1e-6/K)" for axis in "abcV")]
 
     def rows(self) -> list[list[str]]:
-        """Return a row for some temperatures."""
+        """Return a row for some temperatures; where the fit is extrapolated there is none."""
         surface, rows = self.phonopy, []
-        for temperature in TABLE_TEMPERATURES:
-            if temperature > surface.temperatures[-1]:
-                break
-            columns = np.column_stack(
-                [
-                    surface.equilibrium_lattice_parameters,
-                    1e6 * surface.axial_thermal_expansions,
-                    1e6 * surface.thermal_expansion,
-                ]
-            )
+        columns = np.column_stack(
+            [
+                surface.equilibrium_lattice_parameters,
+                1e6 * surface.axial_thermal_expansions,
+                1e6 * surface.thermal_expansion,
+            ]
+        )
+        highest = surface.temperatures[-1]
+        for temperature in table_temperatures(highest, self.extrapolated_from):
             values = [np.interp(temperature, surface.temperatures, x) for x in columns.T]
             rows.append(
                 [
@@ -211,7 +210,7 @@ def conventional_cell(cell: PhonopyAtoms, symprec: float = 1e-5) -> PhonopyAtoms
             "in which they stay with their atoms."
         )
     conventional = PhonopyAtoms(
-        numbers=dataset.std_types,
+        numbers=dataset.std_types.astype(np.int64),
         scaled_positions=dataset.std_positions,
         cell=dataset.std_lattice,
         masses=[float(masses[number][0]) for number in dataset.std_types],

@@ -133,6 +133,6 @@ def _axial(
     analytic = expansion.along(cell)
     roads = {}
     for k in first:
-        roads[f"{'abc'[k]}: ANALYTIC"] = analytic[:, k]
-        roads["QHA " + "abc"[k]] = np.interp(expansion.temperatures, temperatures, axial[:, k])
+        roads[f"{'abc'[k]}: ANALYTIC, V0"] = analytic[:, k]
+        roads[f"{'abc'[k]}: QHA"] = np.interp(expansion.temperatures, temperatures, axial[:, k])
     return roads

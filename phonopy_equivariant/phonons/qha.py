@@ -25,11 +25,11 @@ from phonopy.qha.qha import QHAResult, run_qha
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.phonons.samples import (
-    TABLE_TEMPERATURES,
     Sample,
     fitted,
     remarks_of,
     save_plots,
+    table_temperatures,
 )
 from phonopy_equivariant.phonons.thermal_expansion import ThermalExpansion
 from phonopy_equivariant.results import Result
@@ -129,11 +129,12 @@ class QuasiHarmonic(Result):
         return ["T (K)", "V (Å³)", "ALPHA_V (1e-6/K)", "B (GPa)", "CP (J/K/mol)", "GRÜNEISEN"]
 
     def rows(self) -> list[list[str]]:
-        """Return a row for some temperatures; quantities are those of the primitive cell."""
-        rows = []
-        for temperature in TABLE_TEMPERATURES:
-            if temperature > self.phonopy.temperatures[-1]:
-                break
+        """Return a row for some temperatures; quantities are those of the primitive cell.
+
+        Temperatures whose volume lies outside those computed have none.
+        """
+        highest, rows = self.phonopy.temperatures[-1], []
+        for temperature in table_temperatures(highest, self.extrapolated_from):
             values = self.at(temperature)
             rows.append(
                 [

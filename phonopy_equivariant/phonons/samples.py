@@ -22,8 +22,7 @@ from phonopy_equivariant.phonons.stability import Stability
 if TYPE_CHECKING:
     from phonopy.phonon.mesh import Mesh
 
-# K; those of a result's table that lie in its range
-TABLE_TEMPERATURES = (0.0, 50.0, 100.0, 200.0, 300.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)
+_TABLE_TEMPERATURES = (0.0, 50.0, 100.0, 200.0, 300.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)  # K
 
 
 class SampledPhonopy(Phonopy):
@@ -86,6 +85,12 @@ def fitted(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if not sample.stability.imaginary]
 
 
+def table_temperatures(highest: float, extrapolated_from: float | None) -> list[float]:
+    """Return the temperatures (K) of a result's table: none where the fit is extrapolated."""
+    end = np.inf if extrapolated_from is None else extrapolated_from
+    return [t for t in _TABLE_TEMPERATURES if t <= highest and t < end]
+
+
 def mesh_numbers(phonon: Phonopy, mesh: float | Sequence[int]) -> tuple[int, int, int]:
     """Return the numbers of a mesh, given as three, or as a length (Å) as in phonopy.
 
@@ -115,6 +120,8 @@ def mesh_numbers(phonon: Phonopy, mesh: float | Sequence[int]) -> tuple[int, int
 def remarks_of(subject: str) -> Iterator[list[str]]:
     """Yield a list that gets phonopy's warnings, once each; its errors become one line.
 
+    Warnings of extrapolation are left out: results tell from which temperature on.
+
     Raises
     ------
     PhonopyEquivariantError
@@ -133,7 +140,8 @@ def remarks_of(subject: str) -> Iterator[list[str]]:
                 f"{subject} fails ({reason_of(error)}); look at E(V) in another range of volumes "
                 "(volume_range=)."
             ) from error
-    remarks += dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
+    texts = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
+    remarks += [text for text in texts if "extrapolated" not in text]
 
 
 def save_plots(

@@ -36,7 +36,14 @@ from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import StructureLike
 from phonopy_equivariant.workflows.options import PhononOptions, QHAOptions
 from phonopy_equivariant.workflows.progress import Progress, Silent
-from phonopy_equivariant.workflows.volumes import at_rest, in_cell, recipe_for, scaled
+from phonopy_equivariant.workflows.volumes import (
+    Recipe,
+    at_rest,
+    in_cell,
+    recipe_for,
+    scaled,
+    supercell_remark,
+)
 
 
 def qha(
@@ -198,17 +205,7 @@ def qha_of_crystal(
     _check(options)
     crystal = at_rest(crystal, potential, options, progress)
     recipe = recipe_for(crystal, potential, options, progress)
-    changes = np.linspace(*options.volume_range, options.volumes) / 100
-    samples: dict[int, Sample] = {}
-    crystals = {-1: crystal}
-    order = np.argsort(np.abs(changes), kind="stable")
-    for k in progress.track(f"{options.volumes} volumes", [int(k) for k in order]):
-        nearest_one = min(crystals, key=lambda j: abs(changes[k] - (changes[j] if j >= 0 else 0.0)))
-        volume = crystal.unitcell.volume * (1 + changes[k])
-        crystals[k] = recipe.relaxed(scaled(crystals[nearest_one], volume), shape=True)
-        samples[k] = recipe.sample(crystals[k], k)
-    computed = tuple(samples[k] for k in sorted(samples))
-    _say_left_out(computed, progress)
+    computed = _samples_of_volumes(crystal, recipe, progress)
     with progress.stage("phonopy's quasi-harmonic approximation"):
         fit, remarks = quasi_harmonic(
             computed, _temperatures(options), recipe.mesh, options.pressure, options.eos
@@ -217,6 +214,23 @@ def qha_of_crystal(
     result = QuasiHarmonic(potential.name, computed, fit, recipe.mesh, options.pressure, expansion)
     _say_remarks(remarks, result.extrapolated_from, progress)
     return result
+
+
+def _samples_of_volumes(crystal: Crystal, recipe: Recipe, progress: Progress) -> tuple[Sample, ...]:
+    """Return the crystal at all volumes, ascending, each relaxed from the nearest one before."""
+    changes = np.linspace(*recipe.options.volume_range, recipe.options.volumes) / 100
+    outwards = [int(k) for k in np.argsort(np.abs(changes), kind="stable")]
+    relaxed = [(0.0, crystal)]
+    samples: dict[int, Sample] = {}
+    for k in progress.track(f"{len(changes)} volumes", outwards):
+        change = float(changes[k])
+        _, neighbour = min(relaxed, key=lambda pair: abs(pair[0] - changes[k]))
+        start = scaled(neighbour, crystal.unitcell.volume * (1 + change))
+        relaxed.append((change, recipe.relaxed(start, shape=True)))
+        samples[k] = recipe.sample(relaxed[-1][1], k, direct=k == outwards[0])
+    ascending = tuple(samples[k] for k in sorted(samples))
+    _say_problems(ascending, samples[outwards[0]], progress)
+    return ascending
 
 
 def anisotropic_qha_of_crystal(
@@ -238,8 +252,8 @@ def anisotropic_qha_of_crystal(
     samples, last = [], crystal
     for k, cell in progress.track(f"{len(cells)} cells", list(enumerate(cells))):
         last = recipe.relaxed(in_cell(last, cell), shape=False)
-        samples.append(recipe.sample(last, k))
-    _say_left_out(samples, progress)
+        samples.append(recipe.sample(last, k, direct=k == 0))
+    _say_problems(samples, samples[0], progress)
     with progress.stage("phonopy's anisotropic quasi-harmonic approximation"):
         fit, remarks = anisotropic_quasi_harmonic(
             samples, _temperatures(options), recipe.mesh, options.pressure
@@ -291,10 +305,11 @@ def _check(options: QHAOptions) -> None:
         raise PhonopyEquivariantError(f"pressure={options.pressure:g}: give a number of GPa.")
 
 
-def _say_left_out(samples: Sequence[Sample], progress: Progress) -> None:
-    for sample in samples:
-        if sample.remark():
-            progress.warn(sample.remark())
+def _say_problems(samples: Sequence[Sample], direct: Sample, progress: Progress) -> None:
+    """Warn of samples that are left out, and of a supercell too small for the one looked at."""
+    for remark in (supercell_remark(direct), *(sample.remark() for sample in samples)):
+        if remark:
+            progress.warn(remark)
 
 
 def _say_remarks(

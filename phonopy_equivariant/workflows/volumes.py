@@ -64,11 +64,15 @@ class Recipe:
         )
         return with_cell(crystal, atoms)
 
-    def sample(self, crystal: Crystal, index: int) -> Sample:
-        """Return the phonons of a crystal; keep them in a file if that is asked for."""
+    def sample(self, crystal: Crystal, index: int, direct: bool = False) -> Sample:
+        """Return the phonons of a crystal; keep them in a file if that is asked for.
+
+        With ``direct`` D(q) is computed between the q of the supercell too, to see whether it
+        suffices.
+        """
         phonon = build_phonon(crystal, self.matrix, self.settings, SampledPhonopy)
         if self.charges is not None:
-            phonon.nac_params = dict(self.charges)  # type: ignore[assignment]
+            phonon.nac_params = self.charges  # type: ignore[assignment]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "isotopes on equivalent sites")  # meshes know
             if self.options.phonons.exact:
@@ -78,8 +82,8 @@ class Recipe:
             else:
                 set_force_constants(phonon, self.potential)
         energy = self.potential.evaluate(phonon.primitive).energy
-        modes = stability(phonon, mesh=self.mesh)
-        if modes.imaginary:  # of the crystal, or of the supercell?
+        modes = stability(phonon, self.potential if direct else None, self.mesh)
+        if modes.imaginary and not direct:  # of the crystal, or of the supercell?
             modes = stability(phonon, self.potential, self.mesh)
         if self.options.keep is not None:
             path = Path(self.options.keep) / params_file(index)
@@ -105,6 +109,13 @@ class Recipe:
 def params_file(index: int) -> str:
     """Return the name of the file with the phonons of a volume, counted from 0."""
     return f"phonopy_params-{index + 1:02d}.yaml"
+
+
+def supercell_remark(sample: Sample) -> str:
+    """Return a warning if the supercell does not suffice at a sample; empty if it does."""
+    if sample.stability.sufficient is not False:
+        return ""
+    return f"the supercell {sample.stability.rows()[-1][1]}."
 
 
 def at_rest(
