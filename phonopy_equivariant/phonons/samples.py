@@ -136,8 +136,9 @@ def remarks_of(subject: str) -> Iterator[list[str]]:
         except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
             if isinstance(error, PhonopyEquivariantError):
                 raise
+            reason = reason_of(error).rstrip(".")
             raise PhonopyEquivariantError(
-                f"{subject} fails ({reason_of(error)}); look at E(V) in another range of volumes "
+                f"{subject} fails ({reason}); look at E(V) in another range of volumes "
                 "(volume_range=)."
             ) from error
     texts = dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught)
@@ -151,7 +152,9 @@ def save_plots(
     from matplotlib import pyplot as plt
 
     for name, draw in plots.items():
-        drawn = draw(result)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of layouts, which nobody can act on
+            drawn = draw(result)
         figure = drawn.gcf() if hasattr(drawn, "gcf") else drawn
         with replacing(Path(folder) / name) as temporary:
             figure.savefig(temporary, format="pdf")

@@ -38,7 +38,7 @@ from phonopy_equivariant.workflows.run import provenance
 
 # Å; Grüneisen parameters vary slowly with q, and their mesh need not be finer
 COMPARISON_MESH = 40.0
-COMPARISON_TEMPERATURES = (50.0, 100.0, 200.0, 300.0)  # K
+COMPARISON_TEMPERATURES = (50.0, 100.0, 200.0, 300.0)  # K, or the nearest that are computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,9 @@ class Recipe:
 
     def expansion(self, crystal: Crystal, progress: Progress) -> ThermalExpansion | None:
         """Return thermal expansion at one volume; None if it is not asked for, or cannot be."""
-        temperatures = [t for t in COMPARISON_TEMPERATURES if t <= self.options.tmax]
+        steps = {max(1, round(t / self.options.tstep)) for t in COMPARISON_TEMPERATURES}
+        temperatures = [k * self.options.tstep for k in sorted(steps)]
+        temperatures = [t for t in temperatures if t <= self.options.tmax]
         if not self.options.compare or not temperatures:
             return None
         reference = build_phonon(crystal, np.eye(3, dtype=int), self.settings)
@@ -137,7 +139,7 @@ def recipe_for(
     settings = PhonopySettings(load_phonopy_yaml=True)
     reference = build_phonon(crystal, np.eye(3, dtype=int), settings)
     # a cell that gains symmetry at some volume keeps its primitive cell
-    settings.primitive_matrix = reference.primitive_matrix  # type: ignore[assignment]
+    settings.primitive_matrix = reference.primitive_matrix
     for remark in familiarity_remarks(potential, reference.primitive):
         progress.warn(remark)
     charges = _born_charges(reference, crystal, options, progress)
