@@ -204,11 +204,11 @@ def test_exact_mode_is_the_limit_of_supercells(potential: Potential) -> None:
     options = COARSE | {"volumes": 5, "volume_range": (-2, 2), "compare": False}
     exact, wide, narrow = (
         pe.qha(SALT, potential, supercell, is_exact, **options).phonopy.thermal_expansion
-        for supercell, is_exact in ((1, True), (8, False), (2, False))
+        for supercell, is_exact in ((1, True), (6, False), (2, False))
     )
     scale = np.abs(exact).max()
-    np.testing.assert_allclose(wide, exact, rtol=0, atol=1e-4 * scale)
-    assert np.abs(narrow - exact).max() > 1e-3 * scale
+    np.testing.assert_allclose(wide, exact, rtol=0, atol=1e-3 * scale)
+    assert np.abs(narrow - exact).max() > 1e-2 * scale
 
 
 @small_supercell
@@ -315,3 +315,17 @@ def test_the_command(tmp_path: Path, potential: Potential) -> None:
         assert_refused(command(*words, *options, cwd=tmp_path, status=1), *words_said)
     command(*words, "--grid", 4, cwd=tmp_path, status=2)
     command(*words, "--anisotropic", "--volumes", 7, cwd=tmp_path, status=2)
+
+
+def test_a_mesh_is_kept_until_the_phonons_change(result: pe.QuasiHarmonic) -> None:
+    phonon: Any = result.samples[0].phonon
+    kept = phonon.run_mesh([4, 4, 4])
+    assert phonon.run_mesh([4, 4, 4]) is kept
+    assert phonon.run_mesh([3, 3, 3]) is not kept
+    before = phonon.run_mesh([4, 4, 4])
+    masses = phonon.masses
+    phonon.masses = 4 * np.asarray(masses)
+    np.testing.assert_allclose(
+        phonon.run_mesh([4, 4, 4]).frequencies, before.frequencies / 2, atol=1e-5
+    )
+    phonon.masses = masses

@@ -8,19 +8,17 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from phonopy import Phonopy
 from phonopy.phonon.grid import length2mesh
+from phonopy.phonon.mesh import Mesh
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.phonons.cells import masses_break_symmetry
 from phonopy_equivariant.phonons.stability import Stability
-
-if TYPE_CHECKING:
-    from phonopy.phonon.mesh import Mesh
 
 _TABLE_TEMPERATURES = (0.0, 50.0, 100.0, 200.0, 300.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)  # K
 
@@ -32,11 +30,22 @@ class SampledPhonopy(Phonopy):
     """
 
     def run_mesh(self, mesh: Any = 100.0, **options: Any) -> Mesh:  # type: ignore[override]
-        """Run phonopy's mesh sampling with Γ in the mesh."""
+        """Run phonopy's mesh sampling with Γ in the mesh.
+
+        The last mesh is kept if it has the same numbers and the same dynamical matrix, because the
+        search for imaginary modes and the free energies sample the same one.
+        """
         symmetric = not masses_break_symmetry(self)
-        return super().run_mesh(
-            mesh, **(options | {"is_gamma_center": True, "is_mesh_symmetry": symmetric})
-        )
+        settings = {"is_gamma_center": True, "is_mesh_symmetry": symmetric}
+        last = self.mesh
+        if (
+            options.keys() <= settings.keys()
+            and isinstance(last, Mesh)
+            and last.dynamical_matrix is self.dynamical_matrix
+            and np.array_equal(last.mesh_numbers, mesh)
+        ):
+            return last
+        return super().run_mesh(mesh, **(options | settings))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,7 +161,7 @@ def save_plots(
     from matplotlib import pyplot as plt
 
     for name, draw in plots.items():
-        with warnings.catch_warnings():
+        with plt.rc_context({"pdf.fonttype": 42}), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of layouts, which nobody can act on
             drawn = draw(result)
         figure = drawn.gcf() if hasattr(drawn, "gcf") else drawn

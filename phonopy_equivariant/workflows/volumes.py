@@ -81,6 +81,7 @@ class Recipe:
                 hold_folded(phonon)
             else:
                 set_force_constants(phonon, self.potential)
+        phonon.run_mesh(list(self.mesh))
         energy = self.potential.evaluate(phonon.primitive).energy
         modes = stability(phonon, self.potential if direct else None, self.mesh)
         if modes.imaginary and not direct:  # of the crystal, or of the supercell?
