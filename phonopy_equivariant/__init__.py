@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from phonopy_equivariant.models.config import NequIPConfig
     from phonopy_equivariant.models.mace_config import MACEConfig
     from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
+    from phonopy_equivariant.phonons.anisotropic_qha import AnisotropicQuasiHarmonic
     from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_matrix
     from phonopy_equivariant.phonons.force_constants import force_constants, set_force_constants
     from phonopy_equivariant.phonons.gamma_modes import GammaModes, gamma_modes
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
         gruneisen_bands,
         gruneisen_mesh,
     )
+    from phonopy_equivariant.phonons.qha import QuasiHarmonic
     from phonopy_equivariant.phonons.report import ForceConstantsReport
     from phonopy_equivariant.phonons.stability import Stability, stability
+    from phonopy_equivariant.phonons.thermal_expansion import ThermalExpansion, thermal_expansion
     from phonopy_equivariant.potential import Evaluation, Potential, random_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
     from phonopy_equivariant.response.dynamical_matrix import dynamical_matrices
@@ -57,9 +60,11 @@ if TYPE_CHECKING:
     from phonopy_equivariant.workflows.evaluation import PhononEvaluation, evaluate
     from phonopy_equivariant.workflows.options import EvaluationOptions
     from phonopy_equivariant.workflows.phonons import AnalyticPhonopy, phonons
+    from phonopy_equivariant.workflows.qha import anisotropic_qha, qha
 
 __all__ = [
     "AnalyticPhonopy",
+    "AnisotropicQuasiHarmonic",
     "ElasticTensor",
     "EquivariantCalculator",
     "Evaluation",
@@ -78,14 +83,17 @@ __all__ = [
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
+    "QuasiHarmonic",
     "RelaxationStep",
     "Stability",
     "Structure",
     "StructureLike",
+    "ThermalExpansion",
     "Thermochemistry",
     "TrainingConfig",
     "TrainingResult",
     "__version__",
+    "anisotropic_qha",
     "dynamical_matrices",
     "elastic_tensor",
     "enable_compilation_cache",
@@ -101,11 +109,13 @@ __all__ = [
     "load_potential",
     "molecules",
     "phonons",
+    "qha",
     "random_potential",
     "relax",
     "save_checkpoint",
     "set_force_constants",
     "stability",
+    "thermal_expansion",
     "train",
     "use_exact_dynamical_matrix",
 ]
@@ -113,6 +123,7 @@ __all__ = [
 # public name -> module that defines it
 _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
+    "AnisotropicQuasiHarmonic": "phonons.anisotropic_qha",
     "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
@@ -131,13 +142,16 @@ _HOME = {
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "calculators.mlp",
     "Potential": "potential",
+    "QuasiHarmonic": "phonons.qha",
     "RelaxationStep": "calculators.relax",
     "Stability": "phonons.stability",
     "Structure": "structure",
     "StructureLike": "structure",
+    "ThermalExpansion": "phonons.thermal_expansion",
     "Thermochemistry": "molecules.analysis",
     "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
+    "anisotropic_qha": "workflows.qha",
     "dynamical_matrices": "response.dynamical_matrix",
     "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",
@@ -152,11 +166,13 @@ _HOME = {
     "keep_freed_memory": "runtime.allocation",
     "load_potential": "checkpoints.load",
     "phonons": "workflows.phonons",
+    "qha": "workflows.qha",
     "random_potential": "potential",
     "relax": "calculators.relax",
     "save_checkpoint": "checkpoints.native",
     "set_force_constants": "phonons.force_constants",
     "stability": "phonons.stability",
+    "thermal_expansion": "phonons.thermal_expansion",
     "train": "training.loop",
     "use_exact_dynamical_matrix": "phonons.exact",
 }

@@ -21,3 +21,11 @@ MAX_FORCE = 5.0  # eV/Å
 TRAINING_FRACTION = 0.97
 PERTURBED_POSITIONS = 0.1  # Å
 PERTURBED_CELL = 0.05  # Å
+
+# Quasi-harmonic approximation
+VOLUMES = 11
+VOLUME_RANGE = (-6.0, 8.0)  # %, of the volume at rest
+VOLUME_FMAX = 1e-5  # eV/Å, at every volume
+MESH = 100.0  # Å, as phonopy's
+T_MAX = 1000.0  # K
+T_STEP = 10.0  # K

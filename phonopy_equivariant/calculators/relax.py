@@ -58,6 +58,9 @@ def relax(
     symprec: float = SYMPREC,
     max_steps: int = 500,
     callback: Callable[[RelaxationStep], None] | None = None,
+    *,
+    constant_volume: bool = False,
+    pressure: float = 0.0,
 ) -> Cell:
     """Return a relaxed copy of a crystal that keeps its space group and its constraints.
 
@@ -88,6 +91,10 @@ def relax(
         Steps after which to give up.
     callback
         Called with each :class:`RelaxationStep`.
+    constant_volume
+        Whether a lattice that relaxes keeps its volume: only its shape changes.
+    pressure
+        Pressure on the lattice (GPa). The enthalpy E + pV is minimised.
 
     Returns
     -------
@@ -105,29 +112,49 @@ def relax(
     potential = as_potential(potential)
     if not 0 < fmax < np.inf:
         raise PhonopyEquivariantError(f"fmax={fmax}: the threshold must be a positive number.")
+    if not np.isfinite(pressure):
+        raise PhonopyEquivariantError(f"pressure={pressure}: give a finite number of GPa.")
     atoms = as_atoms(structure)
     _check(atoms, potential)
-    relaxed = _relaxed(atoms, potential, fmax, cell, symprec, max_steps, callback)
+    lattice = _Lattice(cell, constant_volume, pressure)
+    relaxed = _relaxed(atoms, potential, fmax, lattice, symprec, max_steps, callback)
     return _like_input(structure, relaxed)
+
+
+class _Lattice(NamedTuple):
+    """What a relaxation does with the lattice."""
+
+    relaxes: bool
+    constant_volume: bool
+    pressure: float  # GPa
+
+    def target(self, atoms: Atoms) -> Any:
+        """Return what ASE optimises."""
+        if not self.relaxes:
+            return atoms
+        return FrechetCellFilter(
+            atoms,
+            constant_volume=self.constant_volume,
+            scalar_pressure=self.pressure * GPa,
+        )
 
 
 def _relaxed(
     atoms: Atoms,
     potential: Potential,
     fmax: float,
-    cell: bool,
+    lattice: _Lattice,
     symprec: float,
     max_steps: int,
     callback: Callable[[RelaxationStep], None] | None,
 ) -> Atoms:
-    relaxed = symmetrise(atoms, symprec, cell)
+    relaxed = symmetrise(atoms, symprec, lattice.relaxes)
     constraints = honoured_constraints(relaxed)
     relaxed.set_constraint()
     symmetry = _constrained_symmetry(relaxed, constraints, symprec, fmax)
     relaxed.calc = EquivariantCalculator(potential)
     relaxed.set_constraint([AllowAlone(constraints), KeepOperations(symmetry)])
-    target: Any = FrechetCellFilter(relaxed) if cell else relaxed
-    with BFGS(target, logfile=None, maxstep=0.1) as optimizer:
+    with BFGS(lattice.target(relaxed), logfile=None, maxstep=0.1) as optimizer:
         if callback is not None:
             optimizer.attach(lambda: callback(_state(optimizer.nsteps, relaxed)))
         converged = optimizer.run(fmax=fmax, steps=max_steps)

@@ -18,6 +18,7 @@ from phonopy_equivariant.cli.gruneisen import add_command as add_gruneisen
 from phonopy_equivariant.cli.models import add_command as add_models
 from phonopy_equivariant.cli.molecule import add_command as add_molecule
 from phonopy_equivariant.cli.options import Parser, parser_arguments
+from phonopy_equivariant.cli.qha import add_command as add_qha
 from phonopy_equivariant.cli.relax import add_command as add_relax
 from phonopy_equivariant.cli.run import add_command as add_run
 from phonopy_equivariant.cli.run import main as run
@@ -43,6 +44,7 @@ examples:
   phonopy-equivariant relax POSCAR -o POSCAR_relaxed
   phonopy-equivariant elastic POSCAR --relax
   phonopy-equivariant gruneisen POSCAR --relax
+  phonopy-equivariant qha POSCAR --tmax 1500
   phonopy-equivariant molecule CH4.xyz --relax
   phonopy-equivariant evaluate dft/ --model nequix-mp-1-pft nequix-oam-1-pft
   phonopy-equivariant train nacl.yaml
@@ -89,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
-        *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_molecule),
-        *(add_evaluate, add_train, add_dataset, add_models),
+        *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_qha),
+        *(add_molecule, add_evaluate, add_train, add_dataset, add_models),
     )
     for add_command in adders:
         add_command(commands)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant.cli.console import Console
@@ -39,15 +40,20 @@ def start_potential(
 
 
 def start_crystal(
-    args: argparse.Namespace, console: Console, outputs: Sequence[str]
+    args: argparse.Namespace, console: Console, outputs: Sequence[str], folder: str = ""
 ) -> tuple[Crystal, Potential]:
-    """Return the crystal and the potential of a command once its files can be written."""
+    """Return the crystal and the potential of a command once its files can be written.
+
+    The files lie in ``folder``, which is made if there is none.
+    """
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.io.outputs import check_output
 
     crystal = read_crystal(args.structure, args.index, console.say)
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     for path in outputs:
-        check_output(path)
+        check_output(Path(folder) / path)
     return crystal, start_potential(args, console, crystal.unitcell)
 
 

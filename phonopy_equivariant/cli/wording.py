@@ -28,6 +28,14 @@ _OPTIONS = {
     "spin=": "--spin ",
     "mesh=": "--mesh ",
     "band_points=": "--band-points ",
+    "volumes=": "--volumes ",
+    "volume_range=": "--volume-range ",
+    "grid=": "--grid ",
+    "anisotropic=True": "--anisotropic",
+    "tmax=": "--tmax ",
+    "tstep=": "--tstep ",
+    "pressure=": "--pressure ",
+    "eos=": "--eos ",
 }
 # Where a command has another option for a parameter.
 _OF_COMMAND: dict[str, dict[str, str]] = {

@@ -49,6 +49,16 @@ def folded_force_constants(
     return compact_force_constants(grid, on_grid, cells, owner, np.array(primitive.p2s_map))
 
 
+def hold_folded(phonon: Phonopy) -> None:
+    """Give an object in exact mode folded force constants as well, which phonopy asks for.
+
+    phonopy's functions and files then find force constants, and meshes run on the exact matrix.
+    """
+    matrix: Any = phonon.dynamical_matrix
+    phonon.force_constants = folded_force_constants(phonon, matrix)
+    phonon._dynamical_matrix = matrix
+
+
 Calculation = Callable[..., None]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import spglib
 from ase.units import kB
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 from phonopy.physical_units import get_physical_units
@@ -63,19 +63,33 @@ class GruneisenMesh(Result):
 
         nan at 0 K, where no mode has a heat capacity.
         """
-        counted = (self.frequencies > 0) & np.isfinite(self.parameters)
-        energies = np.where(counted, self.frequencies, 1.0) * get_physical_units().THzToEv
-        means = []
-        for temperature in np.asarray(temperatures, float):
-            if temperature <= 0:
-                means.append(np.nan)
-                continue
-            x = np.minimum(energies / (kB * temperature), 500.0)
-            capacity = np.where(counted, (x / (2 * np.sinh(x / 2))) ** 2, 0.0)
-            weighted = capacity * self.weights[:, None]
-            gammas = np.where(counted, self.parameters, 0.0)
-            means.append((weighted * gammas).sum() / weighted.sum())
-        return np.array(means)
+        capacities = self.heat_capacities(temperatures)
+        sums = np.einsum("q,tqm->t", self.weights, capacities)
+        weighted = np.einsum("q,tqm,qm->t", self.weights, capacities, self.counted_parameters)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(weighted / sums)
+
+    def heat_capacities(
+        self, temperatures: Float[ndarray, " n"] | Sequence[float]
+    ) -> Float[ndarray, "n q modes"]:
+        """Return the heat capacity of each mode in units of k_B.
+
+        0 for modes without γ, for imaginary ones, and at 0 K.
+        """
+        kelvin = np.asarray(temperatures, float)[:, None, None]
+        energies = np.where(self._counted, self.frequencies, 1.0) * get_physical_units().THzToEv
+        with np.errstate(divide="ignore"):
+            x = np.minimum(energies / (kB * np.maximum(kelvin, 0.0)), 500.0)
+        return np.where(self._counted & (kelvin > 0), (x / (2 * np.sinh(x / 2))) ** 2, 0.0)
+
+    @property
+    def counted_parameters(self) -> Float[ndarray, "q modes"]:
+        """The γ, 0 in place of those that rounding hides and those of imaginary modes."""
+        return np.where(self._counted, self.parameters, 0.0)
+
+    @property
+    def _counted(self) -> Bool[ndarray, "q modes"]:
+        return np.asarray((self.frequencies > 0) & np.isfinite(self.parameters))
 
     def columns(self) -> list[str]:
         """Return the headings of :meth:`rows`."""
@@ -192,6 +206,7 @@ def gruneisen_mesh(
     potential: PotentialLike,
     mesh: Sequence[int] = GRUNEISEN_MESH,
     symprec: float = PHONOPY_SYMPREC,
+    strain: Float[ndarray, "3 3"] | None = None,
 ) -> GruneisenMesh:
     """Return mode Grüneisen parameters on a Γ-centred mesh.
 
@@ -205,6 +220,8 @@ def gruneisen_mesh(
         Three positive numbers.
     symprec
         Distance (Å) within which the symmetry that reduces the mesh is recognised.
+    strain
+        As in :func:`.gruneisen_parameters`; it must have the symmetry of the crystal.
 
     Raises
     ------
@@ -223,7 +240,7 @@ def gruneisen_mesh(
     representatives, addresses = grid
     irreducible, weights = np.unique(representatives, return_counts=True)
     qpoints = addresses[irreducible] / np.array(numbers, float)
-    gruneisen = gruneisen_parameters(structure, potential, qpoints)
+    gruneisen = gruneisen_parameters(structure, potential, qpoints, strain)
     sizes = (numbers[0], numbers[1], numbers[2])
     return GruneisenMesh(sizes, qpoints, weights, gruneisen.frequencies, gruneisen.parameters)
 

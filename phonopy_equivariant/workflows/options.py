@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant import defaults
 
@@ -20,6 +21,8 @@ class RelaxationOptions:
     fmax: float = defaults.FMAX
     cell: bool = True
     symprec: float = defaults.SYMPREC
+    constant_volume: bool = False
+    pressure: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,3 +95,54 @@ class EvaluationOptions:
     temperature: float = 300.0
     relaxation: RelaxationOptions | None = None
     bands: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class QHAOptions:
+    """What a quasi-harmonic calculation computes.
+
+    Parameters
+    ----------
+    phonons
+        How force constants are computed at each volume. The crystal is always relaxed.
+    volumes, volume_range
+        Number of volumes, and the lowest and highest change (%) from the volume at rest.
+    grid
+        Number of lengths along each free axis of an anisotropic calculation; None stands for five
+        along two axes and four along three.
+    mesh
+        Three numbers of a mesh that contains Γ, or a length (Å).
+    tmax, tstep
+        Highest temperature and step, K, from 0.
+    pressure
+        GPa.
+    eos
+        phonopy's name of an equation of state.
+    fmax
+        Largest force (eV/Å) after a relaxation.
+    symprec
+        Distance (Å) within which symmetry is recognised and made exact.
+    nac_params
+        Born charges and dielectric tensor, the same at every volume; "BORN" stands for those that
+        phonopy would find, None for those of the structure's file.
+    compare
+        Whether thermal expansion is computed at one volume too, from Grüneisen parameters.
+    keep
+        Folder for a ``phonopy_params-NN.yaml`` of each volume; None if they are not kept.
+
+    """
+
+    phonons: PhononOptions = PhononOptions()
+    volumes: int = defaults.VOLUMES
+    volume_range: tuple[float, float] = defaults.VOLUME_RANGE
+    grid: int | None = None
+    mesh: float | Sequence[int] = defaults.MESH
+    tmax: float = defaults.T_MAX
+    tstep: float = defaults.T_STEP
+    pressure: float = 0.0
+    eos: str = "vinet"
+    fmax: float = defaults.VOLUME_FMAX
+    symprec: float = defaults.SYMPREC
+    nac_params: Mapping[str, Any] | str | None = None
+    compare: bool = True
+    keep: str | os.PathLike[str] | None = None

@@ -74,7 +74,14 @@ def relax_structure(
     symmetric = symmetrise(atoms, options.symprec, options.cell)
     with _watched(progress) as (show, steps):
         relaxed = relax(
-            symmetric, potential, options.fmax, options.cell, options.symprec, callback=show
+            symmetric,
+            potential,
+            options.fmax,
+            options.cell,
+            options.symprec,
+            callback=show,
+            constant_volume=options.constant_volume,
+            pressure=options.pressure,
         )
     moved = distance(atoms, symmetric)
     return Relaxation(potential.name, atoms, relaxed, moved, steps[0], steps[-1])
@@ -92,15 +99,21 @@ def relax_crystal(
 
     """
     result = relax_structure(crystal_atoms(crystal), potential, options, progress)
-    last, before = result.last, crystal.unitcell
+    last = result.last
     progress.say(
         f"Relaxed in {last.step} steps: force {last.max_force:.1e} eV/Å, "
         f"stress {last.max_stress:.1e} GPa"
     )
+    return with_cell(crystal, result.relaxed)
+
+
+def with_cell(crystal: Crystal, atoms: Atoms) -> Crystal:
+    """Return a crystal with the cell and positions of ``atoms``, in the order of its own."""
+    before = crystal.unitcell
     unitcell = PhonopyAtoms(
         symbols=before.symbols,
-        positions=result.relaxed.positions,
-        cell=result.relaxed.cell.array,
+        positions=atoms.positions,
+        cell=atoms.cell.array,
         masses=before.masses,
         magnetic_moments=before.magnetic_moments,
     )
