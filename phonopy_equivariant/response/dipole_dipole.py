@@ -28,6 +28,7 @@ from scipy.special import erfc
 
 # Terms below this share of the leading one are left out of either sum.
 NEGLIGIBLE = 1e-17
+COULOMB = get_physical_units().Hartree * get_physical_units().Bohr  # e², eV·Å
 AT_GAMMA = 1e-5  # 1/Å without 2π: phonopy takes a shorter q for Γ
 _BLOCK = 2**21  # complex numbers of a block of q
 
@@ -39,6 +40,7 @@ class Dipoles(NamedTuple):
     positions: Float[ndarray, "atoms 3"]  # Å
     charges: Float[ndarray, "atoms 3 3"]  # e; first index: dipole, second: displacement
     dielectric: Float[ndarray, "3 3"]
+    coulomb: float = COULOMB  # e², eV·Å
 
     @property
     def reciprocal(self) -> Float[ndarray, "3 3"]:
@@ -48,8 +50,7 @@ class Dipoles(NamedTuple):
     @property
     def strength(self) -> float:
         """Return 4πe²/V, eV/Å²."""
-        units = get_physical_units()
-        return 4 * np.pi * units.Hartree * units.Bohr / abs(np.linalg.det(self.cell))
+        return float(4 * np.pi * self.coulomb / abs(np.linalg.det(self.cell)))
 
 
 def balanced_screening(dipoles: Dipoles) -> float:
@@ -189,10 +190,10 @@ def _reciprocal_vectors(
     longest = 2 * screening * np.sqrt(-np.log(NEGLIGIBLE))
     longest /= np.sqrt(np.linalg.eigvalsh(dipoles.dielectric)[0])
     longest += np.linalg.norm(qpoints @ dipoles.reciprocal, axis=1).max(initial=0.0)
-    return _lattice_vectors(dipoles.reciprocal, longest)
+    return lattice_vectors(dipoles.reciprocal, longest)
 
 
-def _lattice_vectors(cell: Float[ndarray, "3 3"], longest: float) -> Float[ndarray, "vectors 3"]:
+def lattice_vectors(cell: Float[ndarray, "3 3"], longest: float) -> Float[ndarray, "vectors 3"]:
     """Return the vectors of a lattice up to a length."""
     counts = np.floor(longest * np.linalg.norm(np.linalg.inv(cell), axis=0) + 1e-9).astype(int)
     ranges = [np.arange(-count, count + 1) for count in counts]
@@ -250,8 +251,7 @@ def _real_sum(
     sums = np.zeros((len(qpoints), orders, atoms, 3, atoms, 3), complex)
     reach = np.sqrt(-np.log(NEGLIGIBLE) * np.linalg.eigvalsh(dipoles.dielectric)[-1]) / screening
     offsets = dipoles.positions[None, :] - dipoles.positions[:, None]
-    lattice = _lattice_vectors(dipoles.cell, reach + np.linalg.norm(offsets, axis=2).max())
-    coulomb = dipoles.strength * abs(np.linalg.det(dipoles.cell)) / (4 * np.pi)
+    lattice = lattice_vectors(dipoles.cell, reach + np.linalg.norm(offsets, axis=2).max())
     waves = qpoints @ dipoles.reciprocal
     for i in range(atoms):
         for j in range(atoms):
@@ -259,7 +259,7 @@ def _real_sum(
             length = np.linalg.norm(vectors, axis=1)
             vectors = vectors[(length > 1e-6) & (length <= reach)]
             tensors = image_force_constants(dipoles, vectors, screening)
-            tensors = dipoles.charges[i].T @ tensors @ dipoles.charges[j] * coulomb
+            tensors = dipoles.charges[i].T @ tensors @ dipoles.charges[j] * dipoles.coulomb
             phases = np.exp(1j * waves @ vectors.T)
             flat = tensors.reshape(-1, 9)
             sums[:, 0, i, :, j] = (phases @ flat).reshape(-1, 3, 3)
