@@ -163,7 +163,7 @@ class PolarResponse:
         """Return S(q) in the lattice gauge, eV/Å²."""
         weight = window(self.dipoles, qpoints, self.range)[:, None, None]
         values = (1 - weight) * (self._direct(qpoints) - self.long_range(qpoints))
-        return values + weight * self._interpolated(qpoints)
+        return values + weight * self.interpolated(qpoints)
 
     def dynamical_matrices(self, qpoints: Float[ndarray, "q 3"], values: Values) -> Values:
         """Return D(q) in phonopy's convention from S(q) in the lattice gauge."""
@@ -178,7 +178,8 @@ class PolarResponse:
             columns.conj()[:, None, :]
         )
 
-    def _interpolated(self, qpoints: Float[ndarray, "q 3"]) -> Values:
+    def interpolated(self, qpoints: Float[ndarray, "q 3"]) -> Values:
+        """Return I(q) in the lattice gauge, eV/Å²."""
         columns = self._columns(qpoints) * np.repeat(np.sqrt(self.primitive.masses), 3)
         values = np.empty((len(qpoints), *2 * columns.shape[1:]), complex)
         for index, q in enumerate(qpoints):
