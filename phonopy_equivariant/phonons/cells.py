@@ -26,8 +26,8 @@ def require_sound(phonon: Phonopy) -> None:
     ------
     PhonopyEquivariantError
         Units are not eV and Å; masses are zero, negative or not numbers; Born charges or the
-        dielectric tensor are not usable, or of another cell; or the primitive cell does not repeat in the supercell,
-        or its images have other masses.
+        dielectric tensor are not usable, or of another cell; or the primitive cell does not repeat
+        in the supercell, or its images have other masses.
 
     """
     if not isinstance(phonon, Phonopy):

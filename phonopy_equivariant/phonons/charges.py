@@ -64,7 +64,7 @@ def require_charges(parameters: Mapping[str, Any], source: str, atoms: int) -> N
     dielectric, born = (np.asarray(parameters[key], float) for key in ("dielectric", "born"))
     if born.shape != (atoms, 3, 3) or dielectric.shape != (3, 3):
         raise PhonopyEquivariantError(
-            f"{source}: charges of {len(born)} atoms, and the primitive cell has {atoms}; take the "
+            f"{source}: charges of {len(born)} atoms, the primitive cell has {atoms}; take the "
             "primitive cell they belong to (primitive_matrix=), or leave the charges out "
             "(nac_params=None)."
         )

@@ -94,6 +94,7 @@ class ExactReport(CrystalReport):
         )
         computed = sum(attempt.computed for attempt in self.attempts)
         square = 2 * self.tolerance * LOWEST
+        limit = f", of at most {2 * self.hessian_range:.1f} Å" if self.charges is None else ""
         return [
             self.potential_row(),
             ["method", f"exact D(q), {computed} q computed, {self.seconds:.2f} s"],
@@ -101,10 +102,7 @@ class ExactReport(CrystalReport):
             self.symmetry.row(),
             ["tolerance", f"{self.tolerance:g} THz"],
             [f"below {LOWEST:g} THz", f"error of ω² at most {square:g} THz²"],
-            [
-                "cells in use",
-                f"{last.diameter:.1f} Å across, of at most {2 * self.hessian_range:.1f} Å",
-            ],
+            ["cells in use", f"{last.diameter:.1f} Å across{limit}"],
             *self._charge_rows(),
             *self.equilibrium_rows(),
         ]
@@ -145,9 +143,9 @@ def use_exact_dynamical_matrix(
         phonopy's object, any supercell; a potential, or the name of a model.
     tolerance
         Largest error of a frequency, THz; 1e-6 in double precision, 1e-4 in single precision or
-        with Born charges by default. At the probed q a quarter of it is demanded. Below 1 THz the error of ω² is limited
-        instead, to twice the tolerance times 1 THz, because √|ω²| has an infinite slope at zero:
-        :meth:`ExactReport.frequency_errors` gives the error of ω.
+        with Born charges by default. At the probed q a quarter of it is demanded. Below 1 THz the
+        error of ω² is limited instead, to twice the tolerance times 1 THz, because √|ω²| has an
+        infinite slope at zero: :meth:`ExactReport.frequency_errors` gives the error of ω.
     max_memory
         Bytes that a block of q, and the force constants, may take.
     nac_range
@@ -157,8 +155,9 @@ def use_exact_dynamical_matrix(
     Raises
     ------
     PhonopyEquivariantError
-        Born charges of Wang's method, or a range that is not positive; the tolerance is not positive, or cannot be met; an element the
-        potential does not know; what :func:`.cells.require_sound` refuses.
+        Born charges of Wang's method, or a range that is not positive; the tolerance is not
+        positive, or cannot be met; an element the potential does not know; what
+        :func:`.cells.require_sound` refuses.
 
     """
     potential = as_potential(potential)

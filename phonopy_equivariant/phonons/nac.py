@@ -44,8 +44,8 @@ from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_star
 from phonopy_equivariant.structure import inscribed_radius
 
-# Å, diameter of the cells whose q are trusted. Of 6 to 24 Å it gives the least error of all
-# branches in five crystals, see docs/polar_crystals.md; training sets of phonons have cells like it.
+# Å, diameter of the cells whose q are trusted: the size of the cells in training sets of phonons.
+# What other sizes give is measured in docs/polar_crystals.md.
 NAC_RANGE = 10.0
 # Å, diameter from which a supercell's own q lie where the potential is not to be trusted
 WIDEST = 1.5 * NAC_RANGE
@@ -174,8 +174,10 @@ class PolarResponse:
         nearest = qpoints - np.rint(qpoints)
         values = long_range(self.dipoles, nearest, self.screening)
         columns = self._columns(nearest)
-        return columns[:, :, None] * values.reshape(-1, *2 * columns.shape[1:]) * (
-            columns.conj()[:, None, :]
+        return (
+            columns[:, :, None]
+            * values.reshape(-1, *2 * columns.shape[1:])
+            * (columns.conj()[:, None, :])
         )
 
     def interpolated(self, qpoints: Float[ndarray, "q 3"]) -> Values:
