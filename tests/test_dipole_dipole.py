@@ -1,4 +1,4 @@
-"""Force constants of dipoles by Ewald's sum: against phonopy, Laplace's equation and differences."""
+"""Force constants of dipoles by Ewald's sum: against phonopy, Laplace and differences."""
 
 from __future__ import annotations
 

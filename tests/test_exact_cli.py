@@ -78,7 +78,7 @@ def test_irreps_and_modulations_pass_through(tmp_path: Path) -> None:
 
 
 def test_born_charges(tmp_path: Path) -> None:
-    """Bands split at Γ by the path, and by --q-direction; plain phonopy reads the same from file."""
+    """Bands split at Γ by path and --q-direction; plain phonopy reads the same from the file."""
     poscar(tmp_path)
     (tmp_path / "BORN").write_text(BORN)
     words = ("run", "POSCAR", "--exact", "--model", model(), "--dim", 2, "--exact-tolerance", 1e-3)

@@ -11,9 +11,9 @@ So the rule is: **D(q) of the potential is trusted at Γ and from the q of the t
 where I(q) interpolates D_potential - L from Γ and the q commensurate with cells of at most R, as
 phonopy does from a supercell of that size (Gonze and Lee 1997), and w is one near Γ:
 
-    w = 1 - Π_G (1 - w_0(q + G)),    w_0(k) = exp(-[k·ε·k/ε̄ · (R/2π)²]²),    ε̄ = tr(ε)/3
+    w = 1 - Π_G (1 - w_0(q + G)),    w_0(k) = exp(-[k·ε·k/(ε̄ k_0²)]²),    k_0 = √2·2π/R,
 
-w_0 is 1 - O(k⁴) in the metric of ε, so that (1 - w)·L, and with it S, is analytic at Γ. At Γ and at
+with ε̄ = tr(ε)/3. w_0 is 1 - O(k⁴) in the metric of ε, so that (1 - w)·L, and with it S, is analytic at Γ. At Γ and at
 the other q of those cells S + L is the potential's D(q), and no dipole is counted twice.
 """
 
@@ -196,9 +196,13 @@ class PolarResponse:
 
 
 def trusted_cells(cell: Float[ndarray, "3 3"], nac_range: float) -> Int[ndarray, "3"]:
-    """Return how many primitive cells fit into ``nac_range`` (Å) along each vector, at least 1."""
+    """Return how many primitive cells fit into ``nac_range`` (Å) along each vector.
+
+    There are at least two where one cell is shorter than the range.
+    """
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    return np.maximum(1, np.floor(nac_range / heights + 1e-6)).astype(int)
+    fitting = np.floor(nac_range / heights + 1e-6)
+    return np.where(heights < nac_range, np.maximum(2, fitting), 1).astype(int)
 
 
 def window(
@@ -208,12 +212,13 @@ def window(
     mean = np.trace(dipoles.dielectric) / 3
     smallest = np.linalg.eigvalsh(dipoles.dielectric)[0]
     waves = (qpoints - np.rint(qpoints)) @ dipoles.reciprocal
+    width = 2**0.5 * 2 * np.pi / nac_range
     # beyond, w_0 is below e^-46, 1e-20
-    reach = 2.6 * 2 * np.pi / nac_range * np.sqrt(mean / smallest)
+    reach = 2.6 * width * np.sqrt(mean / smallest)
     reach += np.linalg.norm(waves, axis=1).max(initial=0.0)
     waves = waves[:, None] + lattice_vectors(dipoles.reciprocal, reach)
     squares = np.einsum("qka,ab,qkb->qk", waves, dipoles.dielectric, waves) / mean
-    alone = np.exp(-((squares * (nac_range / (2 * np.pi)) ** 2) ** 2))
+    alone = np.exp(-((squares / width**2) ** 2))
     weights: ndarray = 1 - np.prod(1 - alone, axis=1)
     return weights
 
