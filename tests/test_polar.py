@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cli_helpers
@@ -14,6 +15,9 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.frequencies import signed_root
+from phonopy_equivariant.io.build import has_born_charges
+from phonopy_equivariant.io.crystals import read_crystal
+from phonopy_equivariant.io.supercells import select_supercell, supercell_diameter
 from phonopy_equivariant.phonons.cells import primitive_operations
 from phonopy_equivariant.phonons.charges import Charges, obeying
 from phonopy_equivariant.phonons.exact_range import converged_matrix
@@ -362,6 +366,36 @@ def test_a_wide_supercell_is_warned_of() -> None:
     assert supercell_remarks(rock_salt()) == []
     phonon.nac_params = None
     assert supercell_remarks(phonon) == []
+
+
+def test_a_supercell_is_compared_with_the_whole_interaction(potential: Potential) -> None:
+    """The error half-way between its q is that of phonopy's scheme against exact mode."""
+    phonon = rock_salt()
+    pe.set_force_constants(phonon, potential)
+    stability = pe.stability(phonon, potential, [2, 2, 2])
+    point = np.array([stability.worst])
+    polar = rule(phonon, potential)
+    expected = polar.dynamical_matrices(point, polar.short_range(point))
+    found = phonon.run_qpoints(point).frequencies[0]
+    error = np.abs(found - in_thz(np.linalg.eigvalsh(expected[0]))).max()
+    np.testing.assert_allclose(stability.folding, error, rtol=1e-3)
+    assert error > 1e-3
+
+
+def test_the_supercell_of_a_polar_crystal_is_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crystal = read_crystal(cli_helpers.poscar(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert not has_born_charges(crystal)
+    (tmp_path / "BORN").write_text("14.4\n")
+    assert has_born_charges(crystal)
+    diameters = []
+    for polar in (True, False):
+        matrix, origin = select_supercell(crystal, polar=polar)
+        diameters.append(supercell_diameter(crystal.unitcell, matrix))
+        assert ("Born" in origin) == polar
+    assert 10 <= diameters[0] < 15 < 20 <= diameters[1]
 
 
 def test_a_crystal_without_symmetry(one_layer: Potential) -> None:

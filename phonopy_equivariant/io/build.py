@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ase.data
@@ -115,6 +116,13 @@ def set_born_charges(
         values["method"] = settings.nac_method
     phonon.nac_params = values  # type: ignore[assignment]
     return source
+
+
+def has_born_charges(crystal: Crystal, settings: PhonopySettings | None = None) -> bool:
+    """Tell whether :func:`set_born_charges` would give phonopy Born charges."""
+    if settings is not None and not settings.is_nac:
+        return False
+    return crystal.nac_params is not None or Path("BORN").exists()
 
 
 def check_indices(phonon: Phonopy, settings: PhonopySettings) -> None:

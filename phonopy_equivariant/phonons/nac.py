@@ -13,8 +13,9 @@ phonopy does from a supercell of that size (Gonze and Lee 1997), and w is one ne
 
     w = 1 - Π_G (1 - w_0(q + G)),    w_0(k) = exp(-[k·ε·k/(ε̄ k_0²)]²),    k_0 = √2·2π/R,
 
-with ε̄ = tr(ε)/3. w_0 is 1 - O(k⁴) in the metric of ε, so that (1 - w)·L, and with it S, is analytic at Γ. At Γ and at
-the other q of those cells S + L is the potential's D(q), and no dipole is counted twice.
+with ε̄ = tr(ε)/3. w_0 is 1 - O(k⁴) in the metric of ε, so that (1 - w)·L, and with it S, is
+analytic at Γ. At Γ and at the other q of those cells S + L is the potential's D(q), and no dipole
+is counted twice.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def phonons(
         The name of a model, the path of a checkpoint, or a potential.
     supercell
         One number, three, or a matrix as phonopy's ``supercell_matrix``. Default: the smallest
-        supercell in which a sphere of 20 Å diameter fits.
+        supercell in which a sphere of 20 Å diameter fits, of 10 Å with Born charges.
     relax
         Whether to relax atoms and cell with the model first, in the space group.
     exact
@@ -118,10 +118,11 @@ def phonons(
     settings.primitive_matrix = primitive_matrix  # type: ignore[assignment]
     progress = Silent()
     crystal = prepared_crystal(crystal, potential, options, progress)
-    matrix, _ = select_supercell(crystal, options.supercell, symprec)
+    charges = crystal.nac_params if nac_params is None else nac_params
+    polar = charges is not None and not exact
+    matrix, _ = select_supercell(crystal, options.supercell, symprec, polar)
     phonon = build_phonon(crystal, matrix, settings, AnalyticPhonopy)
     assert isinstance(phonon, AnalyticPhonopy)
-    charges = crystal.nac_params if nac_params is None else nac_params
     if charges is not None:
         phonon.nac_params = dict(charges)  # type: ignore[assignment]
     phonon.report = compute_phonons(phonon, potential, options, progress)
