@@ -329,13 +329,6 @@ def test_masses_set_before_are_honoured(potential: Potential) -> None:
     assert np.abs(found - default).max() > 1e-3
 
 
-def test_born_charges_are_refused(potential: Potential) -> None:
-    phonon = rock_salt()
-    phonon.nac_params = {"born": np.zeros((2, 3, 3)), "dielectric": np.eye(3), "factor": 14.4}
-    with pytest.raises(pe.PhonopyEquivariantError, match=r"Gonze-Lee.*supercell road"):
-        pe.use_exact_dynamical_matrix(phonon, potential)
-
-
 def test_a_tolerance_below_rounding_is_refused() -> None:
     """Springs between neighbours and noise of 1e-6: no grid brings the noise down."""
     phonon, random = rock_salt(), np.random.default_rng(0)

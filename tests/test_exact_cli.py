@@ -77,19 +77,48 @@ def test_irreps_and_modulations_pass_through(tmp_path: Path) -> None:
     assert [mode["ir_label"] for mode in content["normal_modes"]] == ["T1u", "T1u"]
 
 
-def test_born_charges_are_refused(tmp_path: Path) -> None:
+def test_born_charges(tmp_path: Path) -> None:
+    """Bands split at Γ by path and --q-direction; plain phonopy reads the same from the file."""
     poscar(tmp_path)
     (tmp_path / "BORN").write_text(BORN)
-    words = ("run", "POSCAR", "--exact", "--model", model(), "--dim", 2, "--mesh", 3, 3, 3)
-    result = command(*words, cwd=tmp_path, status=None)
-    assert result.returncode != 0
-    last = result.stderr.splitlines()[-1]
-    assert "error: Exact mode has no non-analytical correction" in last
-    assert "--nonac" in last
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "phonopy_params.yaml").exists()
-    command(*words, "--nonac", cwd=tmp_path)
-    assert (tmp_path / "mesh.yaml").exists()
+    words = ("run", "POSCAR", "--exact", "--model", model(), "--dim", 2, "--exact-tolerance", 1e-3)
+    done = command(*words, "--band", "auto", "--band-points", 5, "-t", cwd=tmp_path)
+    assert "Born charges         off sum rule by" in done.stdout
+    bands = yaml.safe_load((tmp_path / "band.yaml").read_text())["phonon"]
+    assert (tmp_path / "thermal_properties.yaml").exists()
+    (gamma, *_) = [point for point in bands if not np.any(point["q-position"])]
+    levels = [band["frequency"] for band in gamma["band"]]
+    assert levels[5] - levels[4] > 0.5 > levels[4] - levels[3]
+
+    command(*words, "--qpoints", 0, 0, 0, "--q-direction", 1, 0, 0, cwd=tmp_path)
+    points = yaml.safe_load((tmp_path / "qpoints.yaml").read_text())["phonon"]
+    directed = [band["frequency"] for band in points[0]["band"]]
+    np.testing.assert_allclose(directed[3:], levels[3:], rtol=0, atol=1e-6)
+
+    phonon = phonopy.load(tmp_path / "phonopy_params.yaml")
+    plain = phonon.run_qpoints([[0, 0, 0]], nac_q_direction=[1, 0, 0]).frequencies[0]
+    np.testing.assert_allclose(plain[3:], levels[3:], rtol=0, atol=1e-6)
+
+    command(*words, "--nonac", "--qpoints", 0, 0, 0, "--q-direction", 1, 0, 0, cwd=tmp_path)
+    points = yaml.safe_load((tmp_path / "qpoints.yaml").read_text())["phonon"]
+    without = [band["frequency"] for band in points[0]["band"]]
+    np.testing.assert_allclose(without[3:], levels[3], rtol=0, atol=1e-6)
+
+
+def test_the_range_of_dipoles(tmp_path: Path) -> None:
+    poscar(tmp_path)
+    words = ("run", "POSCAR", "--model", model(), "--dim", 1, "--qpoints", 0.1, 0, 0)
+    refused = command(*words, "--nac-range", 8, cwd=tmp_path, status=2)
+    assert "--nac-range without --exact" in refused.stderr
+    (tmp_path / "BORN").write_text(BORN)
+    words = (*words, "--exact", "--exact-tolerance", 0.1)
+    done = command(*words, "--nac-range", 7, cwd=tmp_path)
+    assert "NAC range            7 Å" in done.stdout
+    assert "of 2×2×2 cells" in done.stdout
+    wrong = command(*words, "--nac-range=-7", cwd=tmp_path, status=1)
+    assert "--nac-range" in wrong.stderr.splitlines()[-1]
+    wang = command(*words, "--nac-method", "wang", cwd=tmp_path, status=1)
+    assert "leave --nac-method away" in wang.stderr.splitlines()[-1]
 
 
 def test_another_primitive_cell_is_refused(finished: tuple[Path, str]) -> None:

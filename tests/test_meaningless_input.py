@@ -53,6 +53,10 @@ CHARGES = {
     "an element": (np.array([ONE, -ONE]), np.diag([2.5, np.inf, 2.5]), "not a finite number"),
     "zeros": (np.array([ONE, -ONE]), 0.0 * ONE, "has the eigenvalue 0"),
     "a negative one": (np.array([ONE, -ONE]), np.diag([2.5, 2.5, -1]), "has the eigenvalue -1"),
+    "a metal": (np.array([ONE, -ONE]), np.diag([2.5, 2.5, 5e3]), "as of a metal"),
+    "three charges": (np.array([ONE, ONE, -2 * ONE]), 2.5 * ONE, "of 3 atoms, .* has 2"),
+    "charges of one sign": (np.array([ONE, -0.85 * ONE]), 2.5 * ONE, "sum to zero.* 0.15 e"),
+    "another cell": (np.diag([1, 1, 1.5]) * [[[1]], [[-1]]], 2.5 * ONE, "those of another cell"),
 }
 
 
@@ -72,6 +76,7 @@ def test_born_charges(name: str, one_layer: Potential) -> None:
         ("0 0 0 0 0 0 0 0 0", "has the eigenvalue 0"),
         ("nan 0 0 0 2 0 0 0 2", "not a finite number"),
         ("2 0 0 0 2 0 0 0 -3", "has the eigenvalue -3"),
+        ("900 0 0 0 900 0 0 0 900", "as of a metal"),
     ],
 )
 def test_file_of_born_charges(

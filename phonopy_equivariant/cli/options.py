@@ -102,7 +102,7 @@ def add_dim_option(group: argparse._ActionsContainer) -> None:
         nargs="+",
         metavar="N",
         help="supercell as one number, three numbers, or nine (rows of the matrix); default: the "
-        "smallest of inscribed diameter 20 Å",
+        "smallest of inscribed diameter 20 Å, 10 Å with Born charges",
     )
 
 

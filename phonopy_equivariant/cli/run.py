@@ -41,6 +41,7 @@ options of phonopy pass through; those used most:
   --irreps 0 0 0           irreducible representations at q             irreps.yaml
   --gv                     group velocities with --mesh or --qpoints
   --mass 28 28             masses of the atoms of the primitive cell (isotopes)
+  --q-direction 1 0 0      from where Gamma is approached, with Born charges
   --nonac                  no non-analytical correction, though there is a BORN file
   -p, -p -s                show plots, or save them as PDF
   -t, --dos and the like get a mesh if none is given; several of them run one after the other.
@@ -90,6 +91,8 @@ def main(words: list[str]) -> int:
             raise UsageError(
                 "contradictory options: --exact-tolerance without --exact; add --exact."
             )
+        if args.nac_range is not None and not args.exact:
+            raise UsageError("contradictory options: --nac-range without --exact; add --exact.")
         options = split.phonopys + ["-q"] * args.quiet + ["-v"] * args.verbose
         plan = plan_calculations(options)
     except UsageError as error:
@@ -111,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--exact",
         action="store_true",
         help="no supercell: D(q) at every q as the potential has it, the range of its force "
-        "constants found (docs/exact_mode.md); not with Born charges",
+        "constants found (docs/exact_mode.md)",
     )
     group.add_argument(
         "--exact-tolerance",
@@ -119,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="THZ",
         help="largest error of a frequency with --exact in THz; default: 1e-6, and 1e-4 with "
         "--dtype float32",
+    )
+    group.add_argument(
+        "--nac-range",
+        type=finite_number,
+        metavar="L",
+        help="with --exact and Born charges: size in Å of the cells at whose q the potential is "
+        "trusted with dipoles (docs/polar_crystals.md); default: 10",
     )
     group.add_argument(
         "--relax",
@@ -165,7 +175,11 @@ def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) 
     fmax = defaults.FMAX if args.relax_fmax is None else args.relax_fmax
     relaxation = RelaxationOptions(fmax, symprec=settings.symmetry_tolerance or defaults.SYMPREC)
     options = PhononOptions(
-        matrix, relaxation if args.relax else None, args.exact, args.exact_tolerance
+        matrix,
+        relaxation if args.relax else None,
+        args.exact,
+        args.exact_tolerance,
+        args.nac_range,
     )
     result = crystal_phonons(crystal, potential, options, plan, console, args.irreps_table)
     status = run_script(result, potential, plan, user_options, console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ase.data
@@ -20,7 +21,8 @@ from phonopy_equivariant.defaults import PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 from phonopy_equivariant.io.memory import check_memory
-from phonopy_equivariant.phonons.cells import require_charges, require_sound
+from phonopy_equivariant.phonons.cells import primitive_operations, require_sound
+from phonopy_equivariant.phonons.charges import obeying, require_charges
 from phonopy_equivariant.phonons.permutations import composed_permutations
 
 
@@ -105,13 +107,9 @@ def set_born_charges(
     if parameters is None:
         return None
     source = "BORN" if crystal.nac_params is None else crystal.path.name
-    if len(parameters["born"]) != len(phonon.primitive):
-        raise PhonopyEquivariantError(
-            f"The Born charges of {source} are of {len(parameters['born'])} atoms, the primitive "
-            f"cell has {len(phonon.primitive)}; take the primitive cell they belong to "
-            "(primitive_matrix=), or pass nac_params=None."
-        )
-    require_charges(parameters, f"The Born charges of {source}")
+    line = f"The Born charges of {source}"
+    require_charges(parameters, line, len(phonon.primitive))
+    obeying(parameters, line, primitive_operations(phonon))
     values: dict[str, Any] = dict(parameters)
     if crystal.calculator is not None or values.get("factor") is None:
         values["factor"] = factor  # ours are eV and Å, whatever the file's units
@@ -119,6 +117,13 @@ def set_born_charges(
         values["method"] = settings.nac_method
     phonon.nac_params = values  # type: ignore[assignment]
     return source
+
+
+def has_born_charges(crystal: Crystal, settings: PhonopySettings | None = None) -> bool:
+    """Tell whether :func:`set_born_charges` would give phonopy Born charges."""
+    if settings is not None and not settings.is_nac:
+        return False
+    return crystal.nac_params is not None or Path("BORN").exists()
 
 
 def check_indices(phonon: Phonopy, settings: PhonopySettings) -> None:

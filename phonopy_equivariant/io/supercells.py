@@ -15,6 +15,7 @@ from phonopy_equivariant.defaults import PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.io.memory import check_memory
+from phonopy_equivariant.phonons.nac import NAC_RANGE
 from phonopy_equivariant.structure import inscribed_radius
 
 # Å, of the sphere inscribed in a supercell chosen here. With the bundled model, frequencies between
@@ -69,11 +70,16 @@ def supercell_matrix(numbers: object) -> Int[ndarray, "3 3"]:
 
 
 def select_supercell(
-    crystal: Crystal, requested: Int[ndarray, "3 3"] | None = None, symprec: float = PHONOPY_SYMPREC
+    crystal: Crystal,
+    requested: Int[ndarray, "3 3"] | None = None,
+    symprec: float = PHONOPY_SYMPREC,
+    polar: bool = False,
 ) -> tuple[Int[ndarray, "3 3"], str]:
     """Return the supercell matrix and where it comes from.
 
     The ``requested`` matrix wins over that of the file, and the file over the automatic choice.
+    With ``polar``, for phonopy's correction with Born charges, the choice is a smaller one: see
+    :mod:`.phonons.nac`.
 
     Raises
     ------
@@ -93,7 +99,8 @@ def select_supercell(
     elif of_file is not None:
         matrix, origin = np.asarray(of_file), f"from {crystal.path.name}"
     else:
-        matrix, origin = choose_supercell(crystal.unitcell, symprec), "chosen"
+        diameter, origin = (NAC_RANGE, "chosen for Born charges") if polar else (DIAMETER, "chosen")
+        matrix = choose_supercell(crystal.unitcell, symprec, diameter)
     atoms = count_atoms(crystal.unitcell, matrix)
     if atoms > SURELY_FITS:
         check_memory(atoms, count_operations(crystal.unitcell, matrix, symprec))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -13,6 +10,7 @@ from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.phonons.charges import obeying, require_charges
 from phonopy_equivariant.response.symmetry.operations import Operations, obeyed, operations
 from phonopy_equivariant.structure import Structure, as_structure, masses_of
 
@@ -28,8 +26,8 @@ def require_sound(phonon: Phonopy) -> None:
     ------
     PhonopyEquivariantError
         Units are not eV and Å; masses are zero, negative or not numbers; Born charges or the
-        dielectric tensor are not usable; or the primitive cell does not repeat in the supercell,
-        or its images have other masses.
+        dielectric tensor are not usable, or of another cell; or the primitive cell does not repeat
+        in the supercell, or its images have other masses.
 
     """
     if not isinstance(phonon, Phonopy):
@@ -40,7 +38,8 @@ def require_sound(phonon: Phonopy) -> None:
     require_angstrom(phonon)
     masses_of(phonon.primitive)
     if phonon.nac_params is not None:
-        require_charges(phonon.nac_params, "phonon.nac_params")
+        require_charges(phonon.nac_params, "phonon.nac_params", len(phonon.primitive))
+        obeying(phonon.nac_params, "phonon.nac_params", primitive_operations(phonon))
     require_repeated(phonon)
 
 
@@ -59,30 +58,6 @@ def require_angstrom(phonon: Phonopy) -> None:
             f"This Phonopy object is in the units of {phonon.calculator} ({units.length_unit}, "
             f"{units.force_unit}); make one in Å and eV without calculator=, or take "
             "phonopy-equivariant fc, which converts."
-        )
-
-
-def require_charges(parameters: Mapping[str, Any], source: str) -> None:
-    """Refuse Born charges and dielectric tensors that are no finite numbers, or no insulator's.
-
-    Raises
-    ------
-    PhonopyEquivariantError
-        As said; the line begins with ``source``.
-
-    """
-    remedy = "mend it, or leave the charges out (nac_params=None)."
-    dielectric = np.asarray(parameters["dielectric"], float)
-    if not (np.isfinite(dielectric).all() and np.isfinite(parameters["born"]).all()):
-        raise PhonopyEquivariantError(
-            f"{source}: a Born charge or an element of the dielectric tensor is not a finite "
-            f"number; {remedy}"
-        )
-    smallest = np.linalg.eigvalsh((dielectric + dielectric.T) / 2).min()
-    if not smallest > 0:
-        raise PhonopyEquivariantError(
-            f"{source}: the dielectric tensor has the eigenvalue {smallest:g}, and those of a "
-            f"crystal are positive; {remedy}"
         )
 
 

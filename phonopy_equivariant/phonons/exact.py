@@ -5,35 +5,43 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
+from typing import Any
 
 import numpy as np
 from ase.units import GPa
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from numpy import ndarray
 from phonopy import Phonopy
+from phonopy.harmonic.dynamical_matrix import DynamicalMatrix
 
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.phonons.cells import require_sound
+from phonopy_equivariant.phonons.cells import primitive_operations, require_sound
+from phonopy_equivariant.phonons.charges import Charges, obeying
 from phonopy_equivariant.phonons.exact_range import (
     LOWEST,
     Attempt,
+    Direct,
     converged_matrix,
     frequency_errors,
 )
 from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry_report
+from phonopy_equivariant.phonons.nac import NAC_RANGE, PolarResponse
 from phonopy_equivariant.phonons.report import ISOTOPES, CrystalReport
+from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, respond
 from phonopy_equivariant.response.bloch.prepare import equilibrium_of, prepare
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 
 # THz; in single precision rounding alone moves frequencies by some 1e-6 THz
 TOLERANCE = {"float64": 1e-6, "float32": 1e-4}
+# THz; with dipoles the range of the window near Γ would make a grid three times as large for 1e-6,
+# and the rule of that window is right to some 0.1 THz
+POLAR_TOLERANCE = 1e-4
 
-NAC_REFUSED = (
-    "Exact mode has no non-analytical correction: phonopy's Gonze-Lee method needs the force "
-    "constants of a supercell; use the supercell road (exact=False, pe.set_force_constants), or "
-    "leave the Born charges away (nac_params=None)."
+WANG = (
+    "Exact mode has dipoles by the method of Gonze and Lee, and Wang's interpolates a supercell; "
+    "leave nac_method= away, or use the supercell road (exact=False, pe.set_force_constants)."
 )
 
 
@@ -47,6 +55,12 @@ class ExactReport(CrystalReport):
         Every grid of q with its largest error; the last one is in use.
     tolerance
         Largest error of a frequency asked for, THz; see :meth:`frequency_errors`.
+    charges
+        Born charges in use and how far the given ones were off; None without.
+    nac_range, nac_cells
+        Range (Å) up to which the potential's dipoles are trusted, and the primitive cells of that
+        size, between whose q short-range force constants are interpolated near Γ; None without
+        charges. See :mod:`.nac`.
 
     The others are those of :class:`.report.CrystalReport`.
 
@@ -54,6 +68,9 @@ class ExactReport(CrystalReport):
 
     attempts: tuple[Attempt, ...]
     tolerance: float
+    charges: Charges | None = None
+    nac_range: float | None = None
+    nac_cells: tuple[int, ...] | None = None
 
     @property
     def error(self) -> float:
@@ -77,6 +94,7 @@ class ExactReport(CrystalReport):
         )
         computed = sum(attempt.computed for attempt in self.attempts)
         square = 2 * self.tolerance * LOWEST
+        limit = f", of at most {2 * self.hessian_range:.1f} Å" if self.charges is None else ""
         return [
             self.potential_row(),
             ["method", f"exact D(q), {computed} q computed, {self.seconds:.2f} s"],
@@ -84,12 +102,17 @@ class ExactReport(CrystalReport):
             self.symmetry.row(),
             ["tolerance", f"{self.tolerance:g} THz"],
             [f"below {LOWEST:g} THz", f"error of ω² at most {square:g} THz²"],
-            [
-                "cells in use",
-                f"{last.diameter:.1f} Å across, of at most {2 * self.hessian_range:.1f} Å",
-            ],
+            ["cells in use", f"{last.diameter:.1f} Å across{limit}"],
+            *self._charge_rows(),
             *self.equilibrium_rows(),
         ]
+
+    def _charge_rows(self) -> list[list[str]]:
+        if self.charges is None or self.nac_cells is None:
+            return []
+        cells = "×".join(map(str, self.nac_cells))
+        text = f"{self.nac_range:g} Å: near Γ dipoles, and the potential at the q of {cells} cells"
+        return [self.charges.row(), ["NAC range", text]]
 
 
 def use_exact_dynamical_matrix(
@@ -97,6 +120,7 @@ def use_exact_dynamical_matrix(
     potential: PotentialLike,
     tolerance: float | None = None,
     max_memory: int = MAX_MEMORY,
+    nac_range: float | None = None,
 ) -> ExactReport:
     """Give ``phonon`` D(q) without folding error, in place; its supercell plays no part.
 
@@ -104,6 +128,10 @@ def use_exact_dynamical_matrix(
     velocities, irreps and modulations then run in phonopy's own kernels on force constants that
     reach as far as the potential's do. The range is found: a grid of q is refined until Fourier
     interpolation from it meets D(q) computed directly between its points.
+
+    With Born charges in ``phonon`` (``nac_params``) the interaction of dipoles is complete at every
+    q, and the bands split at Γ by the direction of approach, as with phonopy's correction: see
+    :mod:`.nac`. The charges in ``phonon`` are made to obey symmetry and sum rule.
 
     Force constants stored in ``phonon`` are removed. Setting masses, Born charges or force
     constants afterwards drops the exact matrix; phonopy then refuses to run until this function
@@ -114,43 +142,49 @@ def use_exact_dynamical_matrix(
     phonon, potential
         phonopy's object, any supercell; a potential, or the name of a model.
     tolerance
-        Largest error of a frequency, THz; 1e-6 in double precision, 1e-4 in single precision by
-        default. At the probed q a quarter of it is demanded. Below 1 THz the error of ω² is limited
-        instead, to twice the tolerance times 1 THz, because √|ω²| has an infinite slope at zero:
-        :meth:`ExactReport.frequency_errors` gives the error of ω.
+        Largest error of a frequency, THz; 1e-6 in double precision, 1e-4 in single precision or
+        with Born charges by default. At the probed q a quarter of it is demanded. Below 1 THz the
+        error of ω² is limited instead, to twice the tolerance times 1 THz, because √|ω²| has an
+        infinite slope at zero: :meth:`ExactReport.frequency_errors` gives the error of ω.
     max_memory
         Bytes that a block of q, and the force constants, may take.
+    nac_range
+        Size (Å) of the cells at whose q the potential is trusted with the dipole-dipole
+        interaction, 10 by default. Used with Born charges only.
 
     Raises
     ------
     PhonopyEquivariantError
-        Born charges are set; the tolerance is not positive, or cannot be met; an element the
-        potential does not know; what :func:`.cells.require_sound` refuses.
+        Born charges of Wang's method, or a range that is not positive; the tolerance is not
+        positive, or cannot be met; an element the potential does not know; what
+        :func:`.cells.require_sound` refuses.
 
     """
     potential = as_potential(potential)
     require_sound(phonon)
-    if phonon.nac_params is not None:
-        raise PhonopyEquivariantError(NAC_REFUSED)
     start = time.perf_counter()
     primitive = phonon.primitive
-    tolerance = TOLERANCE[potential.dtype] if tolerance is None else tolerance
+    if tolerance is None:
+        tolerance = TOLERANCE[potential.dtype] if phonon.nac_params is None else POLAR_TOLERANCE
     if not 0 < tolerance < np.inf:
         raise PhonopyEquivariantError(
             f"The tolerance of exact mode is {tolerance:g} THz; give a positive number "
             "as tolerance=."
         )
+    charges = _charges(phonon)
     lattice = prepare(potential, primitive)
-    matrix, attempts = converged_matrix(
-        phonon,
-        lambda qpoints: respond(potential, lattice, qpoints, max_memory)[0],
-        lambda qpoints, values: mass_weighted(primitive, qpoints, values),
-        tolerance,
-        potential.hessian_range,
-        max_memory,
+
+    def direct(qpoints: Float[ndarray, "q 3"]) -> Complex[ndarray, "q columns columns"]:
+        return respond(potential, lattice, qpoints, max_memory)[0]
+
+    matrix, attempts, polar = _converged(
+        phonon, potential, direct, charges, tolerance, nac_range, max_memory
     )
     equilibrium = equilibrium_of(lattice)
     phonon.force_constants = None  # clears whatever was derived from it
+    if charges is not None:
+        given: Any = phonon.nac_params
+        phonon.nac_params = given | {"born": charges.born, "dielectric": charges.dielectric}
     # the only private attribute of phonopy that is written; there is no setter
     phonon._dynamical_matrix = matrix  # type: ignore[assignment]
     symmetry = symmetry_report(phonon)
@@ -167,4 +201,49 @@ def use_exact_dynamical_matrix(
         seconds=time.perf_counter() - start,
         symmetry=symmetry,
         familiarity=familiarity_at(potential, primitive.numbers, equilibrium),
+        charges=charges,
+        nac_range=None if polar is None else polar.range,
+        nac_cells=None if polar is None else tuple(int(count) for count in polar.counts),
     )
+
+
+def _charges(phonon: Phonopy) -> Charges | None:
+    parameters: Any = phonon.nac_params
+    if parameters is None:
+        return None
+    if parameters.get("method") == "wang":
+        raise PhonopyEquivariantError(WANG)
+    return obeying(parameters, "phonon.nac_params", primitive_operations(phonon))
+
+
+def _converged(
+    phonon: Phonopy,
+    potential: Potential,
+    direct: Direct,
+    charges: Charges | None,
+    tolerance: float,
+    nac_range: float | None,
+    max_memory: int,
+) -> tuple[DynamicalMatrix, list[Attempt], PolarResponse | None]:
+    """Return the converged matrix of the potential, with dipoles if there are charges."""
+    if charges is None:
+        matrix, attempts = converged_matrix(
+            phonon,
+            direct,
+            lambda qpoints, values: mass_weighted(phonon.primitive, qpoints, values),
+            tolerance,
+            potential.hessian_range,
+            max_memory,
+        )
+        return matrix, attempts, None
+    polar = PolarResponse(phonon, charges, NAC_RANGE if nac_range is None else nac_range, direct)
+    matrix, attempts = converged_matrix(
+        phonon,
+        polar.short_range,
+        polar.dynamical_matrices,
+        tolerance,
+        np.inf,  # S(q) has the range of the window, which has no end
+        max_memory,
+        polar.kind,
+    )
+    return matrix, attempts, polar

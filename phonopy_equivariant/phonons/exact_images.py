@@ -7,6 +7,8 @@ supercell is built: phonopy would search its symmetry, 17 s for 1024 atoms.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Complex, Float, Int
 from numpy import ndarray
@@ -57,6 +59,7 @@ def image_matrix(
     counts: Int[ndarray, "3"],
     grid: Grid,
     values: Complex[ndarray, "q atoms 3 atoms 3"],
+    kind: Callable[..., DynamicalMatrix] = DynamicalMatrix,
 ) -> DynamicalMatrix:
     """Return phonopy's dynamical matrix of Φ(q) given on a grid of q.
 
@@ -70,6 +73,8 @@ def image_matrix(
         Cells along each primitive vector.
     grid, values
         The q commensurate with ``counts``; Φ(q) in the lattice gauge, eV/Å².
+    kind
+        Class of the dynamical matrix, made from supercell, primitive cell and force constants.
 
     """
     primitive = phonon.primitive
@@ -83,7 +88,7 @@ def image_matrix(
     table = ImageTable(primitive, cells, vectors * counts, multiplicity)
     real = cell_force_constants(counts, grid, values)
     compact = real.transpose(1, 3, 0, 2, 4).reshape(atoms, atoms * cells, 3, 3)
-    return DynamicalMatrix(phonon.supercell, table, compact)
+    return kind(phonon.supercell, table, compact)
 
 
 def cell_force_constants(

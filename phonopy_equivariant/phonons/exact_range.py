@@ -72,6 +72,7 @@ def converged_matrix(
     tolerance: float,
     full_range: float,
     max_memory: int,
+    kind: Callable[..., DynamicalMatrix] = DynamicalMatrix,
 ) -> tuple[DynamicalMatrix, list[Attempt]]:
     """Return a dynamical matrix without range error above ``tolerance``, and the way to it.
 
@@ -85,6 +86,8 @@ def converged_matrix(
         Length (Å) beyond which there are no force constants.
     max_memory
         Bytes the force constants may take.
+    kind
+        Class of the dynamical matrix, see :func:`.exact_images.image_matrix`.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def converged_matrix(
         qpoints = np.concatenate([grid.qpoints[grid.irreducible], between])
         values = direct(qpoints)
         at_grid, at_probes = values[: -len(between)], values[-len(between) :]
-        matrix = image_matrix(phonon, counts, grid, fill_star(grid, symmetry, at_grid))
+        matrix = image_matrix(phonon, counts, grid, fill_star(grid, symmetry, at_grid), kind)
         error = _deviation(phonon, matrix, between, mass_weighted(between, at_probes))
         width = 2 * inscribed_radius(phonon.primitive.cell * counts[:, None])
         attempts.append(Attempt(_triple(counts), width, len(qpoints), error))
@@ -161,6 +164,8 @@ def _next_diameter(attempts: list[Attempt], tolerance: float) -> float:
 def _check_progress(attempts: list[Attempt], tolerance: float) -> None:
     if len(attempts) < 3 or attempts[-1].error < 0.5 * attempts[-2].error:
         return
+    if attempts[-1].diameter < 1.1 * attempts[-2].diameter:
+        return  # too short a step to tell
     smallest = min(attempt.error for attempt in attempts)
     raise PhonopyEquivariantError(
         f"Frequencies stay uncertain by {smallest:.1g} THz however fine the grid of q, more than "

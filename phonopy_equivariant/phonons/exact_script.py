@@ -38,7 +38,8 @@ def folded_force_constants(
     symmetry = primitive_operations(phonon)
     grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
     values = []
-    for q in grid.qpoints[grid.irreducible]:
+    for point in grid.qpoints[grid.irreducible]:
+        q = point - np.rint(point)  # phonopy's sum over dipoles is made for the first zone
         matrix.run(q)
         weight = np.sqrt(primitive.masses) * np.exp(-2j * np.pi * primitive.scaled_positions @ q)
         columns = np.repeat(weight, 3)

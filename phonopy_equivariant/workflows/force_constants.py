@@ -7,7 +7,7 @@ import os
 from phonopy import Phonopy
 
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
-from phonopy_equivariant.io.build import build_phonon, set_born_charges
+from phonopy_equivariant.io.build import build_phonon, has_born_charges, set_born_charges
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.io.outputs import write_force_constants, write_params
 from phonopy_equivariant.io.supercells import select_supercell, supercell_line
@@ -39,8 +39,9 @@ def force_constants_file(
 
     """
     begin_response(potential, progress)
-    phonon = _built(crystal, options, progress)
-    source = set_born_charges(phonon, crystal) if born and file_format == "yaml" else None
+    with_charges = born and file_format == "yaml"
+    phonon = _built(crystal, options, progress, with_charges and has_born_charges(crystal))
+    source = set_born_charges(phonon, crystal) if with_charges else None
     if source:
         progress.say(f"Born charges: from {source}")
     report = compute_phonons(phonon, potential, options, progress)
@@ -73,8 +74,10 @@ def force_sets_file(
     write_force_sets(dataset, path)
 
 
-def _built(crystal: Crystal, options: PhononOptions, progress: Progress) -> Phonopy:
-    matrix, origin = select_supercell(crystal, options.supercell)
+def _built(
+    crystal: Crystal, options: PhononOptions, progress: Progress, polar: bool = False
+) -> Phonopy:
+    matrix, origin = select_supercell(crystal, options.supercell, polar=polar)
     progress.say(supercell_line(crystal.unitcell, matrix, origin))
     with progress.stage("Symmetry of the supercell"):
         return build_phonon(crystal, matrix)

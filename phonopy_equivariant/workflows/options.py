@@ -37,6 +37,9 @@ class PhononOptions:
         How atoms and cell are relaxed first; None if they are not.
     exact, tolerance
         Whether D(q) is computed without a supercell, and the largest error of a frequency (THz).
+    nac_range
+        Size (Å) of the cells at whose q the potential is trusted with dipoles, in exact mode with
+        Born charges; see :func:`.use_exact_dynamical_matrix`.
 
     """
 
@@ -44,6 +47,7 @@ class PhononOptions:
     relaxation: RelaxationOptions | None = None
     exact: bool = False
     tolerance: float | None = None
+    nac_range: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import select_supercell, supercell_matrix
 from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_matrix
 from phonopy_equivariant.phonons.force_constants import set_force_constants
+from phonopy_equivariant.phonons.nac import supercell_remarks
 from phonopy_equivariant.phonons.report import ForceConstantsReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.rehearsal import begin_programs
@@ -54,6 +55,7 @@ def phonons(
     primitive_matrix: str | Float[ndarray, "3 3"] | Sequence[Sequence[float]] = "auto",
     symprec: float = PHONOPY_SYMPREC,
     nac_params: Mapping[str, Any] | None = None,
+    nac_range: float | None = None,
 ) -> AnalyticPhonopy:
     """Return a ``Phonopy`` of a crystal with analytic force constants, ready for bands.
 
@@ -65,7 +67,7 @@ def phonons(
         The name of a model, the path of a checkpoint, or a potential.
     supercell
         One number, three, or a matrix as phonopy's ``supercell_matrix``. Default: the smallest
-        supercell in which a sphere of 20 Å diameter fits.
+        supercell in which a sphere of 20 Å diameter fits, of 10 Å with Born charges.
     relax
         Whether to relax atoms and cell with the model first, in the space group.
     exact
@@ -75,6 +77,9 @@ def phonons(
         As in phonopy.
     nac_params
         Born charges and dielectric tensor, as in phonopy. ``BORN`` files are not looked for.
+    nac_range
+        As in :func:`phonopy_equivariant.use_exact_dynamical_matrix`, with ``exact`` and Born
+        charges only.
 
     Returns
     -------
@@ -106,16 +111,17 @@ def phonons(
     begin_programs(potential)
     matrix = None if supercell is None else supercell_matrix(supercell)
     relaxation = RelaxationOptions(symprec=max(symprec, SYMPREC)) if relax else None
-    options = PhononOptions(matrix, relaxation, exact)
+    options = PhononOptions(matrix, relaxation, exact, nac_range=nac_range)
     settings = PhonopySettings(load_phonopy_yaml=True)
     settings.symmetry_tolerance = symprec
     settings.primitive_matrix = primitive_matrix  # type: ignore[assignment]
     progress = Silent()
     crystal = prepared_crystal(crystal, potential, options, progress)
-    matrix, _ = select_supercell(crystal, options.supercell, symprec)
+    charges = crystal.nac_params if nac_params is None else nac_params
+    polar = charges is not None and not exact
+    matrix, _ = select_supercell(crystal, options.supercell, symprec, polar)
     phonon = build_phonon(crystal, matrix, settings, AnalyticPhonopy)
     assert isinstance(phonon, AnalyticPhonopy)
-    charges = crystal.nac_params if nac_params is None else nac_params
     if charges is not None:
         phonon.nac_params = dict(charges)  # type: ignore[assignment]
     phonon.report = compute_phonons(phonon, potential, options, progress)
@@ -166,11 +172,15 @@ def compute_phonons(
         warnings.filterwarnings("ignore", "isotopes on equivalent sites")  # said below
         if options.exact:
             with progress.stage("Exact dynamical matrix"):
-                report = use_exact_dynamical_matrix(phonon, potential, options.tolerance)
+                report = use_exact_dynamical_matrix(
+                    phonon, potential, options.tolerance, nac_range=options.nac_range
+                )
         else:
             with progress.stage(f"Force constants of {len(phonon.supercell)} atoms"):
                 report = set_force_constants(phonon, potential)
     remarks = familiarity_remarks(potential, phonon.primitive, report.familiarity)
+    if not options.exact:
+        remarks += supercell_remarks(phonon)
     remarks += equilibrium_remarks(report.residual_force, report.residual_stress)
     for remark in [*remarks, *report.symmetry.remarks()]:
         progress.warn(remark)

@@ -14,7 +14,12 @@ from phonopy.phonon.band_structure import get_band_qpoints, get_band_qpoints_by_
 
 from phonopy_equivariant._version import __version__
 from phonopy_equivariant.defaults import PHONOPY_SYMPREC
-from phonopy_equivariant.io.build import build_phonon, check_indices, set_born_charges
+from phonopy_equivariant.io.build import (
+    build_phonon,
+    check_indices,
+    has_born_charges,
+    set_born_charges,
+)
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.io.outputs import PARAMS_FILE, PROVENANCE, write_params
 from phonopy_equivariant.io.supercells import select_supercell, supercell_line
@@ -91,7 +96,10 @@ def crystal_phonons(
         _checked_phonon(crystal, np.eye(3, dtype=int), plan, table)
     crystal = prepared_crystal(crystal, potential, options, progress)
     matrix, origin = select_supercell(
-        crystal, options.supercell, settings.symmetry_tolerance or PHONOPY_SYMPREC
+        crystal,
+        options.supercell,
+        settings.symmetry_tolerance or PHONOPY_SYMPREC,
+        polar=not options.exact and has_born_charges(crystal, settings),
     )
     progress.say(supercell_line(crystal.unitcell, matrix, origin))
     with progress.stage("Symmetry of the supercell"):
