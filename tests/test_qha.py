@@ -17,7 +17,6 @@ from phonopy import PhonopyQHA
 from phonopy.physical_units import get_physical_units
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.phonons.expansion_comparison import (
     compare_axial_expansions,
@@ -316,26 +315,6 @@ def test_the_command(tmp_path: Path, potential: Potential) -> None:
         assert_refused(command(*words, *options, cwd=tmp_path, status=1), *words_said)
     command(*words, "--grid", 4, cwd=tmp_path, status=2)
     command(*words, "--anisotropic", "--volumes", 7, cwd=tmp_path, status=2)
-
-
-def test_relaxations_start_on_the_line_through_two_volumes() -> None:
-    """Shape and fractional coordinates linear in the change of volume, an atom crossing a face."""
-
-    def at(change: float) -> Crystal:
-        atoms = Atoms("NaCl", cell=np.diag([3.0, 3.0 + change, 4.0 - 2 * change]), pbc=True)
-        atoms.set_cell(atoms.cell.array * (36 * (1 + change) / atoms.get_volume()) ** (1 / 3))
-        atoms.set_scaled_positions([[0, 0, (0.01 - change) % 1.0], [0.5, 0.5 + change, 0.5]])
-        return as_crystal(atoms)
-
-    known = [workflow.RelaxedVolume(change, at(change)) for change in (0.0, -0.3, 0.02)]
-    found, expected = (x.unitcell for x in (workflow.predicted(known, 0.03, 36.0), at(0.03)))
-    assert found.volume == pytest.approx(36 * 1.03, rel=1e-12)
-    # linear in shapes of volume 1 and not in these lengths: the second order is left
-    np.testing.assert_allclose(found.cell, expected.cell, atol=2e-4)
-    apart = found.scaled_positions - expected.scaled_positions
-    np.testing.assert_allclose(apart - np.rint(apart), 0, atol=1e-12)
-    alone = workflow.predicted(known[:1], 0.03, 36.0).unitcell
-    np.testing.assert_allclose(alone.cell, known[0].crystal.unitcell.cell * 1.03 ** (1 / 3))
 
 
 def test_a_mesh_is_kept_until_the_phonons_change(result: pe.QuasiHarmonic) -> None:
