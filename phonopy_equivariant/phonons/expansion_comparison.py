@@ -8,7 +8,6 @@ temperature T, where phonopy has α, the crystal is already expanded, and softer
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from ase.units import GPa
@@ -122,9 +121,9 @@ def _at_rest(
 def _axial(
     expansion: ThermalExpansion,
     cell: Float[ndarray, "3 3"],
-    temperatures: Sequence[float] | ndarray,
+    temperatures: Float[ndarray, " n"],
     axial: Float[ndarray, "n 3"],
-) -> dict[str, Float[ndarray, " n"]]:
+) -> dict[str, Float[ndarray, " compared"]]:
     """Return columns for lattice vectors of different lengths; none if all are equal."""
     lengths = np.linalg.norm(cell, axis=1)
     first = [k for k in range(3) if not np.isclose(lengths[k], lengths[:k], rtol=1e-5).any()]

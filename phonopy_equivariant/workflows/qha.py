@@ -38,11 +38,10 @@ from phonopy_equivariant.workflows.options import PhononOptions, QHAOptions
 from phonopy_equivariant.workflows.progress import Progress, Silent
 from phonopy_equivariant.workflows.volumes import (
     Recipe,
-    RelaxedVolume,
     at_rest,
     in_cell,
-    predicted,
     recipe_for,
+    scaled,
     supercell_remark,
 )
 
@@ -218,17 +217,17 @@ def qha_of_crystal(
 
 
 def _samples_of_volumes(crystal: Crystal, recipe: Recipe, progress: Progress) -> tuple[Sample, ...]:
-    """Return the crystal at all volumes, ascending, each relaxed from those nearest to it."""
+    """Return the crystal at all volumes, ascending, each relaxed from the nearest one before."""
     changes = np.linspace(*recipe.options.volume_range, recipe.options.volumes) / 100
     outwards = [int(k) for k in np.argsort(np.abs(changes), kind="stable")]
-    relaxed = [RelaxedVolume(0.0, crystal)]
+    relaxed = [(0.0, crystal)]
     samples: dict[int, Sample] = {}
     for k in progress.track(f"{len(changes)} volumes", outwards):
-        start = predicted(relaxed, float(changes[k]), crystal.unitcell.volume)
-        there = recipe.relaxed(start, shape=True)
-        samples[k] = recipe.sample(there, k, direct=k == outwards[0])
-        if changes[k]:
-            relaxed.append(RelaxedVolume(float(changes[k]), there))
+        change = float(changes[k])
+        _, neighbour = min(relaxed, key=lambda pair: abs(pair[0] - changes[k]))
+        start = scaled(neighbour, crystal.unitcell.volume * (1 + change))
+        relaxed.append((change, recipe.relaxed(start, shape=True)))
+        samples[k] = recipe.sample(relaxed[-1][1], k, direct=k == outwards[0])
     ascending = tuple(samples[k] for k in sorted(samples))
     _say_problems(ascending, samples[outwards[0]], progress)
     return ascending

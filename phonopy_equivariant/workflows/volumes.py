@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from ase import Atoms
 from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy import Phonopy
@@ -161,50 +162,19 @@ def _born_charges(
     return reference.nac_params
 
 
-class RelaxedVolume(NamedTuple):
-    """A crystal relaxed at a volume."""
-
-    change: float  # of the volume at rest, relative
-    crystal: Crystal
-
-
-def predicted(known: Sequence[RelaxedVolume], change: float, at_rest: float) -> Crystal:
-    """Return a crystal at a volume, near where it will relax to.
-
-    Shape of the cell and fractional coordinates are those of the nearest volume known, or lie on
-    the line through the two nearest.
-
-    Parameters
-    ----------
-    known
-        Volumes relaxed before, no two of them equal.
-    change, at_rest
-        Relative change of the volume, and the volume at rest (Å³).
-
-    """
-    near, *further = sorted(known, key=lambda relaxed: abs(relaxed.change - change))
-    atoms = crystal_atoms(near.crystal)
-    shape, fractions = _shape(near.crystal), near.crystal.unitcell.scaled_positions
-    if further:
-        steps = (change - near.change) / (near.change - further[0].change)
-        shape = shape + steps * (shape - _shape(further[0].crystal))
-        moved = fractions - further[0].crystal.unitcell.scaled_positions
-        fractions = fractions + steps * (moved - np.rint(moved))
-    atoms.set_constraint()
-    atoms.set_cell(shape * (at_rest * (1 + change) / np.linalg.det(shape)) ** (1 / 3))
-    atoms.set_scaled_positions(fractions)
-    return with_cell(near.crystal, atoms)
-
-
-def _shape(crystal: Crystal) -> Float[ndarray, "3 3"]:
-    """Return the lattice vectors of a crystal, scaled to a cell of volume 1."""
-    cell = crystal.unitcell.cell
-    return np.asarray(cell / np.linalg.det(cell) ** (1 / 3))
+def scaled(crystal: Crystal, volume: float) -> Crystal:
+    """Return a crystal with its cell scaled to a volume (Å³)."""
+    atoms = crystal_atoms(crystal)
+    factor = (volume / atoms.get_volume()) ** (1 / 3)
+    return _with_lattice(crystal, atoms, atoms.cell.array * factor)
 
 
 def in_cell(crystal: Crystal, cell: PhonopyAtoms) -> Crystal:
     """Return a crystal with its fractional coordinates in the lattice of a cell."""
-    atoms = crystal_atoms(crystal)
+    return _with_lattice(crystal, crystal_atoms(crystal), cell.cell)
+
+
+def _with_lattice(crystal: Crystal, atoms: Atoms, lattice: Float[ndarray, "3 3"]) -> Crystal:
     atoms.set_constraint()
-    atoms.set_cell(cell.cell, scale_atoms=True)
+    atoms.set_cell(lattice, scale_atoms=True)
     return with_cell(crystal, atoms)
