@@ -35,7 +35,7 @@ from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 
 # THz; in single precision rounding alone moves frequencies by some 1e-6 THz
 TOLERANCE = {"float64": 1e-6, "float32": 1e-4}
-# THz; the window near Γ is long in real space, grids for 1e-6 have three to ten times as many q,
+# THz; the window near Γ is long in real space, so that grids for 1e-6 have several times as many q,
 # and the rule of that window is right to some 0.1 THz
 POLAR_TOLERANCE = 1e-3
 
