@@ -329,3 +329,30 @@ def test_a_mesh_is_kept_until_the_phonons_change(result: pe.QuasiHarmonic) -> No
         phonon.run_mesh([4, 4, 4]).frequencies, before.frequencies / 2, atol=1e-5
     )
     phonon.masses = masses
+
+
+@small_supercell
+def test_born_charges_are_the_same_at_every_volume(tmp_path: Path, potential: Potential) -> None:
+    """LO-TO splitting next to Γ at every volume, from BORN; --nonac leaves it away."""
+    poscar(tmp_path)
+    (tmp_path / "BORN").write_text(
+        "14.4\n2.4 0 0 0 2.4 0 0 0 2.4\n1.1 0 0 0 1.1 0 0 0 1.1\n-1.1 0 0 0 -1.1 0 0 0 -1.1\n"
+    )
+    model = pe.save_checkpoint(potential, tmp_path / "stiff.npz")
+    words = ("qha", "POSCAR", "--model", model, "--dim", 2, "--mesh", 2, 2, 2, "--keep")
+    few = ("--volumes", 5, "--volume-range", -2, 2, "--tmax", 50, "--no-comparison")
+    with_charges = command(*words, *few, "-o", "polar", cwd=tmp_path)
+    assert "from BORN, the same at every volume" in with_charges.stderr
+    command(*words, *few, "--nonac", "-o", "plain", cwd=tmp_path)
+    for name in ("phonopy_params-01.yaml", "phonopy_params-05.yaml"):
+        polar, plain = (
+            phonopy.load(tmp_path / folder / name, log_level=0, is_nac=True, born_filename=None)
+            for folder in ("polar", "plain")
+        )
+        assert polar.nac_params is not None
+        near = [[1e-4, 1e-4, 0.0]]
+        splitting = [
+            phonon.run_qpoints(near).frequencies[0, -1] - phonon.run_qpoints(near).frequencies[0, 3]
+            for phonon in (polar, plain)
+        ]
+        assert splitting[0] > 0.5 > 0.01 > splitting[1]
