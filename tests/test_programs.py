@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.io import write
 
 from phonopy_equivariant import potential as potential_module
 from phonopy_equivariant.models.config import NequIPConfig
@@ -272,3 +274,25 @@ def test_programs_begun_together_are_those_that_the_response_needs(folder):
     lattice_force_constants(potential, bulk("Si"), QPOINTS)
     assert compilation.count_programs() == before
     assert len(list(folder.iterdir())) == len({id(program) for program in begun}) == 12
+
+
+def test_where_programs_are_found_e3nn_is_not_imported(folder):
+    script = (
+        "import sys\n"
+        "import phonopy_equivariant as pe\n"
+        "pe.phonons(sys.argv[1], supercell=[1, 1, 1])\n"
+        "print(sorted({'e3nn_jax', 'sympy', 'ase.io', 'scipy.stats'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent)}
+    write(folder.parent / "POSCAR", bulk("Si"))
+    imported = [
+        subprocess.run(
+            [sys.executable, "-c", script, str(folder.parent / "POSCAR")],
+            env=environment,
+            capture_output=True,
+            check=True,
+        ).stdout.decode()
+        for _ in range(2)
+    ]
+    assert "e3nn_jax" in imported[0]
+    assert imported[1].strip() == "[]"

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from ase import Atoms
 from ase.geometry import cell_to_cellpar, cellpar_to_cell
-from ase.neighborlist import natural_cutoffs, neighbor_list
 from jaxtyping import Float
 from numpy import ndarray
 
@@ -263,6 +262,8 @@ def _has_multiplicities(items: Items, reading: _Reading) -> bool:
 def _overlaps(symbols: list[str], reading: _Reading) -> bool:
     """Tell whether atoms are closer than any bond."""
     atoms = _atoms(symbols, reading)
+    from ase.neighborlist import natural_cutoffs, neighbor_list  # scipy.sparse.csgraph
+
     return len(neighbor_list("i", atoms, natural_cutoffs(atoms, mult=_OVERLAP))) > 0
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers
@@ -183,6 +182,8 @@ def read_input(text: str, kind: InputFormat, name: str, report: Callable[[str], 
 def _read_ase(text: str, kind: InputFormat, name: str) -> list[Atoms]:
     if not kind.ase:
         return []
+    import ase.io  # half a second of imports
+
     options: Any = kind.options
     with tempfile.TemporaryDirectory() as folder:  # not all of ASE's readers take an open file
         path = Path(folder, name)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from phonopy import Phonopy
@@ -21,7 +20,6 @@ from phonopy.file_IO import (
 )
 from phonopy.physical_units import get_calculator_physical_units
 
-from phonopy_equivariant.calculators.constraints import allowed_motions
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import check_writable, replacing
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
@@ -109,6 +107,8 @@ def write_atoms(atoms: Atoms, path: str | os.PathLike[str]) -> None:
         ASE writes no such format, or the file cannot be written.
 
     """
+    import ase.io  # half a second of imports: only where it is needed
+
     path = Path(path).expanduser()
     file_format = output_format(path)
     options: dict[str, Any] = {}
@@ -130,6 +130,10 @@ def check_constraints(atoms: Atoms, path: str | os.PathLike[str]) -> None:
     """
     if not atoms.constraints:
         return
+    import ase.io
+
+    from phonopy_equivariant.calculators.constraints import allowed_motions
+
     preserved = False
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / Path(path).name
@@ -157,10 +161,12 @@ def output_format(path: str | os.PathLike[str]) -> str:
         The name stands for no format that ASE writes.
 
     """
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats
+
     try:
-        file_format = ase.io.formats.filetype(str(path), read=False)
-        writable = ase.io.formats.ioformats[file_format].can_write
-    except (ase.io.formats.UnknownFileTypeError, KeyError):
+        file_format = filetype(str(path), read=False)
+        writable = ioformats[file_format].can_write
+    except (UnknownFileTypeError, KeyError):
         writable = False
     if not writable:
         raise PhonopyEquivariantError(

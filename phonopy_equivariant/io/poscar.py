@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
-from ase.io.vasp import set_constraints
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
@@ -83,6 +82,8 @@ def read_poscar(lines: Sequence[str], folder: Path, report: Callable[[str], None
     else:
         atoms.set_scaled_positions(coordinates)
     if layout.selective:
+        from ase.io.vasp import set_constraints  # half a second of imports
+
         set_constraints(atoms, _fixed(body, layout.first))
     rounding = [[half_unit(word) for word in _words(lines[row])[:3]] for row in (2, 3, 4)]
     return as_meant(atoms, Digits(half, np.array(rounding) * scale), report)

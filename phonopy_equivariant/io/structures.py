@@ -9,9 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ase.io
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from phonopy.file_IO import get_io_module_to_decompress
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
@@ -81,6 +79,8 @@ def read_structure(path: Path, index: int | None, report: Callable[[str], None])
 
 def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], None]) -> Atoms:
     """Read a file with ASE by its full name: ``name@3`` is no frame of a file ``name``."""
+    from ase.io.formats import UnknownFileTypeError, filetype, ioformats  # half a second of imports
+
     try:
         with quietly():
             file_format = filetype(str(path))
@@ -108,6 +108,8 @@ def _read_ase(path: Path, text: str, index: int | None, report: Callable[[str], 
 
 
 def _frames(path: Path, file_format: str, index: Any) -> Any:
+    import ase.io
+
     with get_io_module_to_decompress(path).open(path, "rb") as file:
         marked = file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
     try:

@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Callable
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
@@ -40,6 +39,8 @@ def read_other_xyz(
             isotopes[atom] = ISOTOPES[words[column]]
             words[column] = "H"
             lines[atom + 2] = " ".join(words)
+    import ase.io  # half a second of imports
+
     try:
         with quietly():
             atoms = ase.io.read(io.StringIO("\n".join(lines) + "\n"), format=file_format)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.special import erfinv, expit
 
 
 @functools.cache
@@ -21,6 +20,8 @@ def second_moment(name: str) -> float:
     the normal distribution, whose result (SiLU: 1.67656) published weights were trained with.
     Here it is always float64; e3nn's depends on the precision it is traced in.
     """
+    from scipy.special import erfinv, expit  # where programs are traced
+
     functions: dict[str, Callable[[Any], Any]] = {"silu": lambda x: x * expit(x), "tanh": np.tanh}
     quantiles = np.sqrt(2) * erfinv(np.linspace(-1.0, 1.0, 1_000_003)[1:-1])
     return float(np.sqrt(np.mean(functions[name](quantiles) ** 2)))

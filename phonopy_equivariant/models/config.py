@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import e3nn_jax as e3nn
 from ase.data import chemical_symbols
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
+from phonopy_equivariant.models.representations import format_irreps, parse_irreps
 
 
 class ModelConfig:
@@ -69,10 +69,10 @@ class ModelConfig:
         value = getattr(self, name)
         return PhonopyEquivariantError(f"{self.kind} configuration: {name}={value!r} {problem}.")
 
-    def _parse_irreps(self, name: str) -> e3nn.Irreps:
-        """Return a field's irreps, each once and in e3nn's order."""
+    def _parse_irreps(self, name: str) -> dict[str, int]:
+        """Return a field's irreps and channels, each once and in e3nn's order."""
         try:
-            return e3nn.Irreps(getattr(self, name)).regroup()
+            return parse_irreps(getattr(self, name))
         except ValueError as error:
             raise self._error(name, "is not a list like '64x0e + 32x1o'") from error
 
@@ -143,12 +143,12 @@ class NequIPConfig(ModelConfig):
         self._check_types()
         object.__setattr__(self, "species", tuple(sorted(int(z) for z in self.species)))
         irreps = self._parse_irreps("hidden_irreps")
-        object.__setattr__(self, "hidden_irreps", str(irreps))
+        object.__setattr__(self, "hidden_irreps", format_irreps(irreps))
         requirements = {
             "species": known_species(self.species),
             "cutoff": self.cutoff > 0,
             "num_interactions": self.num_interactions >= 1,
-            "hidden_irreps": irreps.count("0e") > 0,
+            "hidden_irreps": "0e" in irreps,
             "l_max": 0 <= self.l_max <= 8,
             "num_radial_basis": self.num_radial_basis >= 1,
             "radial_width": self.radial_width >= 1,

@@ -17,12 +17,18 @@ import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import e3nn_jax as e3nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy import ndarray
+
+from phonopy_equivariant.models.representations import (
+    Irrep,
+    parse_irrep,
+    parse_irreps,
+    products,
+)
 
 Features = dict[str, Array]
 
@@ -91,7 +97,7 @@ def layer_layouts(
     The first layer reads the one-hot species, the last one writes scalars only. Irreps that no
     path can reach (all their features would be zero) are left out.
     """
-    hidden = {str(ir): mul for mul, ir in e3nn.Irreps(hidden_irreps)}
+    hidden = parse_irreps(hidden_irreps)
     layouts = []
     inputs = {"0e": species}
     for layer in range(num_interactions):
@@ -112,7 +118,7 @@ def paths_between(key: str, outputs: Iterable[str], l_max: int) -> tuple[Group, 
         output: tuple(
             degree
             for degree in range(l_max + 1)
-            if irrep(output) in source * e3nn.Irrep(degree, (-1) ** degree)
+            if irrep(output) in products(source, Irrep(degree, (-1) ** degree))
         )
         for output in outputs
     }
@@ -120,15 +126,15 @@ def paths_between(key: str, outputs: Iterable[str], l_max: int) -> tuple[Group, 
 
 
 @functools.cache
-def irrep(key: str) -> e3nn.Irrep:
+def irrep(key: str) -> Irrep:
     """Return the irrep of a key; a tag after a colon tells two inputs of one irrep apart."""
-    return e3nn.Irrep(key.partition(":")[0])
+    return parse_irrep(key.partition(":")[0])
 
 
 @functools.cache
 def dimension(key: str) -> int:
     """Return 2l+1 of an irrep."""
-    return int(irrep(key).dim)
+    return irrep(key).dim
 
 
 @functools.cache
@@ -137,15 +143,17 @@ def coupling(key: str, groups: tuple[Group, ...], l_max: int) -> Float[ndarray, 
 
     Clebsch-Gordan coefficients in e3nn's component normalisation, sqrt(2 l_out + 1) · CG.
     """
+    import e3nn_jax as e3nn  # a second of imports that kept programs do without
+
     source = irrep(key)
     blocks = []
     for group in groups:
         target = irrep(group.output)
         block = np.zeros(((l_max + 1) ** 2, target.dim, len(group.degrees), source.dim))
         for path, degree in enumerate(group.degrees):
-            coefficients = e3nn.clebsch_gordan(source.l, degree, target.l) * np.sqrt(target.dim)
+            coefficients = e3nn.clebsch_gordan(source.degree, degree, target.degree)
             rows = slice(degree**2, (degree + 1) ** 2)
-            block[rows, :, path, :] = np.transpose(coefficients, (1, 2, 0))
+            block[rows, :, path, :] = np.transpose(coefficients, (1, 2, 0)) * target.dim**0.5
         blocks.append(block.reshape((l_max + 1) ** 2, group.components, source.dim))
     return np.concatenate(blocks, axis=1)
 
@@ -155,6 +163,8 @@ def harmonics(direction: Float[Array, "edges 3"], l_max: int) -> Float[Array, "e
 
     Component normalisation: the squares of a degree sum to 2l+1.
     """
+    import e3nn_jax as e3nn  # a second of imports that kept programs do without
+
     irreps = e3nn.Irreps.spherical_harmonics(l_max)
     return e3nn.spherical_harmonics(
         irreps, direction, normalize=False, algorithm=("recursive", "dense")

@@ -17,7 +17,6 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import e3nn_jax as e3nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -40,6 +39,7 @@ from phonopy_equivariant.models.networks import (
     Readout,
 )
 from phonopy_equivariant.models.product_basis import ProductBasis, reachable
+from phonopy_equivariant.models.representations import parse_irreps
 from phonopy_equivariant.models.weights import Draw, transform, weight
 
 # the message 1, whose sum over neighbours is their density
@@ -77,14 +77,14 @@ class LayerShape(NamedTuple):
 
 def layer_shapes(config: MACEConfig) -> tuple[LayerShape, ...]:
     """Return the irreps of all layers; the last one keeps scalars only."""
-    hidden = {str(ir): mul for mul, ir in e3nn.Irreps(config.hidden_irreps)}
+    hidden = parse_irreps(config.hidden_irreps)
     harmonics = [f"{degree}{'eo'[degree % 2]}" for degree in range(config.l_max + 1)]
     features = {"0e": config.channels}
     shapes = []
     for layer in range(config.num_interactions):
         kind, correlation = config.interactions[layer], config.correlation[layer]
-        irreps = e3nn.Irreps(config.message_irreps[layer])
-        sent = {str(ir): mul for mul, ir in irreps if str(ir) in features} or features
+        irreps = parse_irreps(config.message_irreps[layer])
+        sent = {key: width for key, width in irreps.items() if key in features} or features
         groups = {key: paths_between(key, harmonics, config.l_max) for key in sent}
         reached = {group.output for some in groups.values() for group in some}
         targets = {key: config.channels for key in harmonics if key in reached}

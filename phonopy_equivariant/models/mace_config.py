@@ -6,10 +6,10 @@ import dataclasses
 import math
 from typing import ClassVar
 
-import e3nn_jax as e3nn
 from ase.data import covalent_radii
 
 from phonopy_equivariant.models.config import ModelConfig, known_species
+from phonopy_equivariant.models.representations import format_irreps, parse_irrep, parse_irreps
 
 INTERACTIONS = ("plain", "residual", "density", "density-residual", "nonlinear")
 READOUTS = ("none", "linear", "silu", "tanh", "silu-bias", "tanh-bias")
@@ -114,7 +114,7 @@ class MACEConfig(ModelConfig):
         self._check({"species": known_species(self.species)})
         irreps = self._parse_irreps("hidden_irreps")
         defaults = {
-            "hidden_irreps": str(irreps),
+            "hidden_irreps": format_irreps(irreps),
             "readouts": ("linear",) * (self.num_interactions - 1) + ("silu",),
             "transform_constants": TRANSFORMS.get(self.distance_transform, ()),
             "covalent_radii": tuple(float(covalent_radii[z]) for z in self.species),
@@ -131,16 +131,16 @@ class MACEConfig(ModelConfig):
                 object.__setattr__(self, name, values * self.num_interactions)
         self._check(self._requirements(irreps))
 
-    def _requirements(self, irreps: e3nn.Irreps) -> dict[str, bool]:
+    def _requirements(self, irreps: dict[str, int]) -> dict[str, bool]:
         """Return which fields are as they must be."""
         layers, species = self.num_interactions, len(self.species)
         constants = len(TRANSFORMS.get(self.distance_transform, ()))
         return {
             "cutoff": self.cutoff > 0,
             "num_interactions": layers >= 1,
-            "hidden_irreps": irreps.count("0e") > 0
-            and len({mul for mul, _ in irreps}) == 1
-            and all(ir.p == (-1) ** ir.l for _, ir in irreps),
+            "hidden_irreps": "0e" in irreps
+            and len(set(irreps.values())) == 1
+            and all(x.parity == (-1) ** x.degree for x in map(parse_irrep, irreps)),
             "l_max": 0 <= self.l_max <= 6,
             "correlation": len(self.correlation) == layers
             and all(isinstance(n, int) and 1 <= n <= 4 for n in self.correlation),
@@ -166,7 +166,7 @@ class MACEConfig(ModelConfig):
     @property
     def channels(self) -> int:
         """Number of channels of every irrep."""
-        return int(e3nn.Irreps(self.hidden_irreps).count("0e"))
+        return parse_irreps(self.hidden_irreps).get("0e", 0)
 
     @property
     def symmetric_radial(self) -> bool:

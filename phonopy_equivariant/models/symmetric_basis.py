@@ -18,10 +18,11 @@ import functools
 import itertools
 from collections.abc import Iterator
 
-import e3nn_jax as e3nn
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+
+from phonopy_equivariant.models.representations import Irrep, parse_irrep, products
 
 # Paths are kept or dropped by what is left of unit vectors; rounding leaves 1e-15.
 INDEPENDENT = 1e-6
@@ -29,9 +30,9 @@ INDEPENDENT = 1e-6
 
 def component_slices(irreps: tuple[str, ...]) -> tuple[slice, ...]:
     """Return where the components of each irrep stand when all stand in one axis."""
-    stops = np.cumsum([e3nn.Irrep(key).dim for key in irreps])
+    stops = np.cumsum([parse_irrep(key).dim for key in irreps])
     return tuple(
-        slice(int(stop) - e3nn.Irrep(key).dim, int(stop))
+        slice(int(stop) - parse_irrep(key).dim, int(stop))
         for key, stop in zip(irreps, stops, strict=True)
     )
 
@@ -77,13 +78,13 @@ def equivariant_polynomials(
     slices = component_slices(irreps)
     total = slices[-1].stop
     positions = monomial_position(total, order)
-    shape = (e3nn.Irrep(output).dim, len(monomials(total, order)))
+    shape = (parse_irrep(output).dim, len(monomials(total, order)))
     columns: list[ndarray] = []
     for factors in itertools.combinations_with_replacement(range(len(irreps)), order):
         block: list[ndarray] = []  # other sets of irreps have other monomials
         chosen = [irreps[index] for index in factors]
         where = positions[np.ix_(*[np.r_[slices[index]] for index in factors])].ravel()
-        for tensor in _coupling_paths(chosen, e3nn.Irrep(output)):
+        for tensor in _coupling_paths(chosen, parse_irrep(output)):
             column = np.zeros(shape)
             for row, values in zip(column, tensor, strict=True):
                 np.add.at(row, where, values.ravel())
@@ -100,19 +101,21 @@ def equivariant_polynomials(
     return np.moveaxis(stacked, 0, -1)
 
 
-def _coupling_paths(factors: list[str], output: e3nn.Irrep) -> Iterator[ndarray]:
+def _coupling_paths(factors: list[str], output: Irrep) -> Iterator[ndarray]:
     """Yield tensors (2l+1, components of each factor), one for each way to couple to ``output``."""
+    import e3nn_jax as e3nn  # a second of imports that kept programs do without
 
-    def grow(irrep: e3nn.Irrep, tensor: ndarray, rest: list[str]) -> Iterator[ndarray]:
+    def grow(irrep: Irrep, tensor: ndarray, rest: list[str]) -> Iterator[ndarray]:
         if not rest:
             if irrep == output:
                 yield tensor
             return
-        for target in irrep * e3nn.Irrep(rest[0]):
+        factor = parse_irrep(rest[0])
+        for target in products(irrep, factor):
             if len(rest) == 1 and target != output:
                 continue
-            coefficients = np.asarray(e3nn.clebsch_gordan(irrep.l, e3nn.Irrep(rest[0]).l, target.l))
+            coefficients = e3nn.clebsch_gordan(irrep.degree, factor.degree, target.degree)
             yield from grow(target, np.einsum("i...,ijk->k...j", tensor, coefficients), rest[1:])
 
-    first = e3nn.Irrep(factors[0])
+    first = parse_irrep(factors[0])
     yield from grow(first, np.eye(first.dim), factors[1:])

@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from phonopy.structure import symmetry
-from scipy.spatial import cKDTree
 
 # Fractions of the cell within which two translations are the same; those of a lattice differ by far
 # more.
@@ -103,6 +102,8 @@ def _factors(
     translations; and, for every operation, its factor among the former and among the latter.
     Return None if an operation is no such product.
     """
+    from scipy.spatial import cKDTree  # a tenth of a second of imports
+
     first, rotation = np.unique(rotations, axis=0, return_index=True, return_inverse=True)[1:]
     rotation = rotation.ravel()
     pure = np.flatnonzero((rotations == np.eye(3, dtype=int)).all(axis=(1, 2)))

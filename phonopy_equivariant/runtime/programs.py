@@ -17,9 +17,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib
+import importlib.metadata
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,14 @@ from phonopy_equivariant.runtime.source import imported_source
 # Bytes that all files together may take: programs of some hundred models.
 SIZE_LIMIT = 512 * 2**20
 
-_TRACED_BY = ("jax", "jaxlib", "haiku", "e3nn_jax", "jraph")
+# module: what is installed under another name
+_TRACED_BY = {
+    "jax": "jax",
+    "jaxlib": "jaxlib",
+    "haiku": "dm-haiku",
+    "e3nn_jax": "e3nn-jax",
+    "jraph": "jraph",
+}
 _FOLDER = "phonopy_equivariant"
 _HASH = 32  # bytes of SHA-256
 _OTHERS_WRITE = 0o022  # group and others
@@ -174,8 +182,15 @@ def _file_name(name: str, structure: Any, options: Any, source: str) -> str:
 
 @functools.cache
 def _versions() -> tuple[str, ...]:
-    modules = [importlib.import_module(name) for name in _TRACED_BY]
-    return tuple(f"{module.__name__} {module.__version__}" for module in modules)
+    return tuple(f"{module} {_version(module)}" for module in _TRACED_BY)
+
+
+def _version(module: str) -> str:
+    """Return the version of a module, without the imports of one that only tracing needs."""
+    imported = sys.modules.get(module)
+    if imported is None:
+        return importlib.metadata.version(_TRACED_BY[module])
+    return str(imported.__version__)
 
 
 def _read(path: Path) -> bytes | None:

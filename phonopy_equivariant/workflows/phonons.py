@@ -28,7 +28,6 @@ from phonopy_equivariant.response.bloch.rehearsal import begin_programs
 from phonopy_equivariant.structure import StructureLike
 from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
 from phonopy_equivariant.workflows.progress import Progress, Silent
-from phonopy_equivariant.workflows.relaxation import relax_crystal
 
 # Above these, phonons describe no crystal at rest; below, frequencies move by less than their
 # error from the potential.
@@ -146,6 +145,8 @@ def prepared_crystal(
     crystal = dataclasses.replace(crystal, dataset=None)
     if options.relaxation is None:
         return crystal
+    from phonopy_equivariant.workflows.relaxation import relax_crystal  # ASE's optimisers
+
     return relax_crystal(crystal, potential, options.relaxation, progress)
 
 

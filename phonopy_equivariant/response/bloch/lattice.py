@@ -29,6 +29,7 @@ from phonopy_equivariant.response.symmetry.little_group import (
 )
 from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.star import real_q
+from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
 # Bytes that one block of q may take unless the caller says otherwise.
@@ -219,7 +220,7 @@ def _block(
     if lattice.on_host:
         table = PairTable(slots, filled, weighted, full, real)
         run = Host(potential.model, potential.params)
-        with x64_mode():
+        with x64_mode(), one_blas_thread():
             values = (bloch_force_constants(run, lattice.expansion, lattice.species, table),)
     else:
         values = _bloch(

@@ -24,6 +24,7 @@ from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.bloch.rehearsal import begin_programs
 from phonopy_equivariant.response.symmetry.little_group import Orbits
 from phonopy_equivariant.response.symmetry.operations import Operations
+from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
 
@@ -102,7 +103,7 @@ def prepare(
     )
     if host:
         begin_programs(potential)
-        with x64_mode():
+        with x64_mode(), one_blas_thread():
             expansion, slope = expand(Host(potential.model, potential.params), network), None
     else:
         expansion, slope = _expand(

@@ -15,15 +15,14 @@ sums over receivers, Φ = sum_i X_i, and the X_i of an orbit follow from one ano
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import e3nn_jax as e3nn
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
 
+from phonopy_equivariant.models.representations import coupling_with_vector
 from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.star import equivalent_q
 
@@ -89,7 +88,7 @@ def rotations_of_irreps(
     proper = rotations * signs[:, None, None]
     degrees = [np.ones((len(rotations), 1, 1)), proper]
     for degree in range(2, 1 + max(int(irrep[:-1]) for irrep in irreps)):
-        step = _coupling_with_vector(degree)
+        step = coupling_with_vector(degree)
         left = np.tensordot(proper, step, (2, 0))  # (o, a, d, n)
         both = np.einsum("ocd,oadn->oacn", degrees[-1], left)
         degrees.append(np.einsum("acm,oacn->omn", step, both))
@@ -98,13 +97,6 @@ def rotations_of_irreps(
         parity = signs if irrep[-1] == "o" else np.ones(len(rotations))
         found[irrep] = degrees[int(irrep[:-1])] * parity[:, None, None]
     return found
-
-
-@functools.cache
-def _coupling_with_vector(degree: int) -> Float[ndarray, "3 c m"]:
-    """Return orthonormal coefficients that couple degrees 1 and l-1 to l."""
-    coefficients = np.asarray(e3nn.clebsch_gordan(1, degree - 1, degree), float)
-    return coefficients * np.sqrt((2 * degree + 1) / np.sum(coefficients**2))
 
 
 def little_groups(symmetry: Operations, qpoints: Float[ndarray, "q 3"]) -> list[LittleGroup]:
