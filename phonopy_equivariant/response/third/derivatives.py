@@ -3,11 +3,12 @@
 Harmonics times r^l are harmonic polynomials P_l, and the gradient of one is a sum of those of
 degree l - 1:
 
-    ∂_z P_lm = l κ_l sum_n C[z, n, m] P_{l-1,n}
+    ∂_z P_lm = sqrt(l (2l + 1)) sum_n C[z, n, m] P_{l-1,n}
 
-with C the Clebsch-Gordan coefficients that couple a vector and degree l - 1 to degree l. The
-factor follows from Euler's theorem, r·∂P_l = l P_l, where κ_l is the ratio of P_l to the coupled
-product of r and P_{l-1}. No automatic differentiation of harmonics is compiled.
+with C the orthonormal coefficients that couple a vector and degree l - 1 to degree l. The factor
+follows from Euler's theorem, r·∂P_l = l P_l, and from the norm: the squares of a degree sum to
+2l + 1 on the unit sphere, those of the coupled product of r and P_{l-1} to l. No automatic
+differentiation of harmonics is compiled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import e3nn_jax as e3nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from numpy import ndarray
 
 from phonopy_equivariant.models.irreps import harmonics
+from phonopy_equivariant.models.representations import coupling_with_vector
 
 # The six different pairs of axes, and the position of every pair among them.
 PAIRS_OF_AXES = np.array([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)])
@@ -41,17 +42,12 @@ class HarmonicDerivatives(NamedTuple):
 @functools.cache
 def gradient_matrices(l_max: int) -> Float[ndarray, "3 m m"]:
     """Return D with ∂_z P_m = sum_n D[z, m, n] P_n for the harmonic polynomials up to l_max."""
-    direction = np.array([0.36, 0.48, 0.8])
-    with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-        values = np.asarray(harmonics(jnp.asarray(direction[None]), l_max), float)[0]
     result = np.zeros((3, (l_max + 1) ** 2, (l_max + 1) ** 2))
     for degree in range(1, l_max + 1):
         upper = slice(degree**2, (degree + 1) ** 2)
         lower = slice((degree - 1) ** 2, degree**2)
-        coupling = np.asarray(e3nn.clebsch_gordan(1, degree - 1, degree), float)
-        product = np.einsum("z,n,znm->m", direction, values[lower], coupling)
-        ratio = values[upper] @ product / (product @ product)
-        result[:, upper, lower] = degree * ratio * coupling.transpose(0, 2, 1)
+        factor = (degree * (2 * degree + 1)) ** 0.5
+        result[:, upper, lower] = factor * coupling_with_vector(degree).transpose(0, 2, 1)
     return result
 
 
@@ -65,7 +61,7 @@ def harmonic_derivatives(
     second = jnp.einsum("zmn,ewn->ezwm", matrices, first)
     third = jnp.einsum("zmn,ewvn->ezwvm", matrices, second)
     # Y = r^-l P; derivatives of r^-l at r = 1
-    degree = np.concatenate([np.full(2 * l + 1, float(l)) for l in range(l_max + 1)])  # noqa: E741
+    degree = np.concatenate([np.full(2 * k + 1, float(k)) for k in range(l_max + 1)])
     radial = [(-degree).astype(unit.dtype), (degree * (degree + 1)).astype(unit.dtype)]
     radial.append((-degree * (degree + 1) * (degree + 2)).astype(unit.dtype))
     one = jnp.ones_like(distance)

@@ -22,6 +22,7 @@ from phonopy_equivariant.response.third.edges import (
     third_geometry,
     third_pair_term,
 )
+from phonopy_equivariant.response.third.flat import Shapes, pack, shapes_of
 from phonopy_equivariant.response.third.nodes import mix_rows, respond_adjoint, second_change
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
@@ -65,9 +66,9 @@ class ThirdLayer(NamedTuple):
     second_source: Float[ndarray, "edges 6 y"]
     adjoint: Float[ndarray, "edges 3 g"]
     second_adjoint: Float[ndarray, "edges 6 g"]
-    mixed: dict[str, tuple[int, int]]  # shapes of y, of messages and of h'
-    messages: dict[str, tuple[int, int]]
-    updated: dict[str, tuple[int, int]]
+    mixed: Shapes  # shapes of y, of messages and of h'
+    messages: Shapes
+    updated: Shapes
 
 
 class ThirdExpansion(NamedTuple):
@@ -83,32 +84,6 @@ class ThirdExpansion(NamedTuple):
     shifts: Int[ndarray, "edges 3"]
     slots: Int[ndarray, "atoms atoms m"]  # edges of every pair (i, j)
     filled: Float[ndarray, "atoms atoms m"]  # 1, or 0 where a slot is empty
-
-
-def shapes_of(features: Features) -> dict[str, tuple[int, int]]:
-    """Return the shape (2l+1, u) of all features, keys in order: how they lie in a flat axis."""
-    return {key: features[key].shape[-2:] for key in sorted(features)}
-
-
-def pack(features: Features, shapes: dict[str, tuple[int, int]]) -> ndarray:
-    """Return features on one flat last axis; zero where a key is missing."""
-    lead = next(iter(features.values()))
-    parts = []
-    for key, (m, u) in shapes.items():
-        value = features.get(key)
-        if value is None:
-            value = np.zeros((*lead.shape[:-2], m, u), lead.dtype)
-        parts.append(value.reshape(*lead.shape[:-2], m * u))
-    return np.concatenate(parts, axis=-1)
-
-
-def unpack(flat: ndarray, shapes: dict[str, tuple[int, int]]) -> Features:
-    """Return the features that lie in a flat last axis."""
-    result, start = {}, 0
-    for key, (m, u) in shapes.items():
-        result[key] = flat[..., start : start + m * u].reshape(*flat.shape[:-1], m, u)
-        start += m * u
-    return result
 
 
 def expand_to_third_order(potential: Potential, primitive: Any) -> ThirdExpansion:

@@ -10,11 +10,18 @@ import numpy as np
 from jaxtyping import Complex, Float
 from numpy import ndarray
 
+from phonopy_equivariant.models.irreps import dimension
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.symmetry.star import equivalent_q
-from phonopy_equivariant.response.third.expansion import expand_to_third_order
-from phonopy_equivariant.response.third.sweep import FirstOrder, first_order
+from phonopy_equivariant.response.symmetry.star import equivalent_q, real_q
+from phonopy_equivariant.response.third.expansion import ThirdExpansion, expand_to_third_order
+from phonopy_equivariant.response.third.sweep import FirstOrder, first_orders
 from phonopy_equivariant.response.third.triplet import third_derivatives
+from phonopy_equivariant.runtime.blas import one_blas_thread
+from phonopy_equivariant.runtime.compilation import x64_mode
+
+
+# Bytes that the operators of one receiver may take for a block of q.
+OPERATORS = 2**28
 
 
 def lattice_third_derivatives(
@@ -49,6 +56,17 @@ def lattice_third_derivatives(
         Numbers that are not finite.
 
     """
+    with x64_mode(), one_blas_thread():
+        values = _third_derivatives(potential, primitive, pairs, track)
+    return potential.require_finite(values)
+
+
+def _third_derivatives(
+    potential: Potential,
+    primitive: Any,
+    pairs: Float[ndarray, "pairs 2 3"],
+    track: Callable[[int, int], None] | None,
+) -> Complex[ndarray, "pairs columns columns columns"]:
     pairs = np.asarray(pairs, float).reshape(-1, 2, 3)
     crystal = expand_to_third_order(potential, primitive)
     columns = 3 * len(crystal.species)
@@ -56,7 +74,7 @@ def lattice_third_derivatives(
     triplets = np.concatenate([pairs, -pairs.sum(axis=1, keepdims=True)], axis=1)
     different, place, conjugate = _up_to_sign(triplets.reshape(-1, 3))
     place, conjugate = place.reshape(-1, 3), conjugate.reshape(-1, 3)
-    kept = [first_order(crystal, q) for q in different]
+    kept = _kept(crystal, different)
     for pair in range(len(pairs)):
         changes = [
             _conjugated(kept[q]) if reverse else kept[q]
@@ -65,7 +83,7 @@ def lattice_third_derivatives(
         result[pair] = third_derivatives(crystal, changes)
         if track is not None:
             track(pair + 1, len(pairs))
-    return potential.require_finite(result)
+    return result
 
 
 def _up_to_sign(
@@ -86,6 +104,30 @@ def _up_to_sign(
         place[k] = np.flatnonzero(same | opposite)[0]
         conjugate[k] = not same[place[k]]
     return different, place, conjugate
+
+
+def _kept(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> list[FirstOrder]:
+    """Return the first orders at all q, in blocks of real and of complex numbers."""
+    kept: list[FirstOrder | None] = [None] * len(qpoints)
+    real = real_q(qpoints)
+    size = _block_size(crystal)
+    for group in (np.flatnonzero(real), np.flatnonzero(~real)):
+        for start in range(0, len(group), size):
+            block = group[start : start + size]
+            for q, changes in zip(block, first_orders(crystal, qpoints[block]), strict=True):
+                kept[q] = changes
+    return [changes for changes in kept if changes is not None]
+
+
+def _block_size(crystal: ThirdExpansion) -> int:
+    """Return for how many q at once the operators of one receiver fit into memory."""
+    largest = max(
+        4 * layer.layout.num_components(key) * dimension(key) * width
+        for layer in crystal.run.model.layers
+        for key, width in layer.layout.inputs.items()
+        if key in layer.layout.groups
+    )
+    return max(1, OPERATORS // (3 * 16 * len(crystal.species) * largest))
 
 
 def _conjugated(changes: FirstOrder) -> FirstOrder:

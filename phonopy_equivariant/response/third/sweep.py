@@ -17,24 +17,26 @@ Columns are (atom, axis). Arrays are real where 2q is a reciprocal lattice vecto
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from phonopy_equivariant.response.bloch import local
 from phonopy_equivariant.response.bloch.arrays import Features
-from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.response.third.derivatives import POSITION_OF_PAIR
-from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer, pack, unpack
+from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer
+from phonopy_equivariant.response.third.flat import Shapes, pack, real_rows, unpack
 from phonopy_equivariant.response.third.nodes import mix_rows, respond_adjoint
-from phonopy_equivariant.runtime.compilation import x64_mode
+from phonopy_equivariant.response.third.phases import Phases, plain_sums
 
 
 class LayerChanges(NamedTuple):
-    """Changes of one layer at one q; the fields after ``slope`` are None in the first layer.
+    """Changes of one layer; from ``sent`` on None in the first layer.
 
+    All arrays begin with an axis of q while a block of q is computed, and have none afterwards.
     ``later`` is None in the last layer.
     """
 
@@ -56,304 +58,222 @@ class FirstOrder(NamedTuple):
     bond: ndarray  # sum_S e^{2πi q·S} of the third derivative of edges (i, j, 3, 3, 3)
 
 
-def first_order(crystal: ThirdExpansion, q: Float[ndarray, "3"]) -> FirstOrder:
-    """Return the first-order changes at one q, in units of the reciprocal lattice vectors."""
-    with x64_mode():
-        return _Sweep(crystal, np.asarray(q, float)).result()
+class _Forward(NamedTuple):
+    """What the forward sweep finds in one layer, (q, atoms, ...)."""
+
+    mixed: ndarray
+    curved: ndarray  # φ''·δy
+    sent: ndarray | None
+    right: ndarray | None
 
 
-class _Sweep:
-    """The two sweeps at one q."""
+def first_orders(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> list[FirstOrder]:
+    """Return the first-order changes at a block of q; to be called in 64-bit mode.
 
-    def __init__(self, crystal: ThirdExpansion, q: Float[ndarray, "3"]):
+    Numbers are real if 2q is a reciprocal lattice vector for all q of the block.
+    """
+    block = _Block(crystal, np.asarray(qpoints, float))
+    changes = block.backward(block.forward())
+    return [jax.tree.map(lambda x, q=q: x[q], changes) for q in range(len(qpoints))]
+
+
+class _Block:
+    """The two sweeps at a block of q. Rows of one atom are (q, columns)."""
+
+    def __init__(self, crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]):
         self.crystal, self.run = crystal, crystal.run
         self.atoms = len(crystal.species)
-        self.columns = 3 * self.atoms
-        angle = 2 * np.pi * (crystal.shifts @ q)
-        self.real = bool(real_q(q))
-        phases = np.cos(angle) if self.real else np.exp(1j * angle)
-        self.phases = phases[crystal.slots] * crystal.filled
+        self.q, self.columns = len(qpoints), 3 * self.atoms
+        self.phases = Phases(crystal, qpoints)
 
-    def result(self) -> FirstOrder:
-        forward = self._forward()
-        return self._backward(forward)
-
-    # sums over images
-
-    def at_q(self, values: Float[ndarray, "edges ..."]) -> ndarray:
-        """Return sum_S e^{2πi q·S} x_e of every pair, (i, j, ...)."""
-        return _image_sums(self.phases, self.crystal.slots, values)
-
-    def plain(self, values: Float[ndarray, "edges ..."]) -> ndarray:
-        """Return sum_S x_e of every pair."""
-        return _image_sums(self.crystal.filled, self.crystal.slots, values)
-
-    # forward
-
-    def _forward(self) -> list[tuple[ndarray, ndarray, ndarray | None, ndarray | None]]:
-        """Return δy, φ''·δy, δg and ``right`` of every layer."""
+    def forward(self) -> list[_Forward]:
+        """Return what the sweep finds in every layer."""
         results = []
         changes: ndarray | None = None  # δh
         sent: ndarray | None = None
         for t, layer in enumerate(self.crystal.layers):
-            source = self._from_source(layer)
-            sums, right = None, None
+            sums: list[Features] = []
+            right = None
             if sent is not None:
                 sums, right = self._gathered(t, layer, sent)
-            mixed, curved, updated, following = self._respond(t, layer, source, sums, changes)
-            results.append((mixed, curved, sent, right))
+            mixed, curved, updated, following = self._respond(t, layer, sums, changes)
+            results.append(_Forward(mixed, curved, sent, right))
             changes, sent = updated, following
         return results
 
+    def backward(self, forward: list[_Forward]) -> FirstOrder:
+        """Return the changes of all layers, with an axis of q in front."""
+        layers: list[LayerChanges] = []
+        same = np.zeros((self.q, self.atoms, 6, self.columns), self.phases.dtype)
+        adjoints: tuple[ndarray | None, ndarray | None] = (None, None)
+        for t in reversed(range(len(forward))):
+            layer, found = self.crystal.layers[t], forward[t]
+            later, slope, mu, direct = self._respond_adjoint(t, layer, found.curved, adjoints)
+            second_source = self.phases.at_q(layer.second_source)
+            same += self._same_from_source(layer, second_source, slope)
+            left = second_adjoint = None
+            if found.sent is not None:
+                returned, left = self._returned(t, layer, mu)
+                adjoints = direct, returned
+                second_adjoint = self.phases.at_q(layer.second_adjoint)
+                same += self._same_from_adjoint(layer, second_adjoint, found.sent)
+            layers.append(
+                LayerChanges(
+                    found.mixed,
+                    slope,
+                    second_source,
+                    later,
+                    found.sent,
+                    found.right,
+                    left,
+                    second_adjoint,
+                )
+            )
+        bond = self.phases.at_q(self.crystal.bond)
+        return FirstOrder(tuple(reversed(layers)), same[:, :, POSITION_OF_PAIR], bond)
+
+    def _rows(self, values: ndarray, i: int, shapes: Shapes) -> Features:
+        """Return the rows of one atom from (q, atoms, columns, flat)."""
+        return unpack(values[:, i].reshape(self.q * self.columns, -1), shapes)
+
+    def _stacked(self, rows: list[Features], shapes: Shapes) -> ndarray:
+        """Return (q, atoms, columns, flat) from the rows of every atom."""
+        flat = np.stack([pack(x, shapes) for x in rows])
+        return flat.reshape(self.atoms, self.q, self.columns, -1).swapaxes(0, 1)
+
+    def _run_rows(self, function: Any, t: int, i: int, items: Any) -> Any:
+        """Return a linear function of the rows of one atom."""
+        rows, restored = real_rows(items)
+        layer = self.crystal.layers[t]
+        point, product = jax.tree.map(lambda x: x[i : i + 1], (layer.point, layer.product))
+        shared = (*self.run.of_layer(t), point, product, self.crystal.species[i : i + 1])
+        return restored(self.run.rows(function, self.run.kinds[t], shared, (rows,), None))
+
     def _from_source(self, layer: ThirdLayer) -> ndarray:
-        """Return sum_e source_e·δr_e, (i, columns, y)."""
-        moved = self.at_q(layer.source)  # (i, j, 3, y)
-        own = self.plain(layer.source).sum(axis=1)
+        """Return sum_e source_e·δr_e, (q, i, columns, y)."""
+        moved = self.phases.at_q(layer.source)  # (q, i, j, 3, y)
         index = np.arange(self.atoms)
-        moved[index, index] -= own
-        return moved.reshape(self.atoms, self.columns, -1)
+        moved[:, index, index] -= plain_sums(self.crystal, layer.source, self.crystal.receivers)
+        return moved.reshape(self.q, self.atoms, self.columns, -1)
 
     def _gathered(
         self, t: int, layer: ThirdLayer, sent: ndarray
     ) -> tuple[list[Features], ndarray]:
         """Return sum_j K_ij(q) δg_j of every atom, and ``right``."""
         lefts = {
-            # (u, columns, atoms · b)
-            key: x.transpose(3, 1, 0, 2).reshape(x.shape[3], self.columns, -1)
+            # (q, u, columns, atoms · b)
+            key: x.transpose(0, 4, 2, 1, 3).reshape(self.q, x.shape[4], self.columns, -1)
             for key, x in unpack(sent, layer.messages).items()
             if key in layer.radial
         }
         sums, right = [], []
+        kind, params = self.run.kinds[t], self.run.layers[t]
         for i in range(self.atoms):
-            rows: list[Features] = [{}, {}]
+            gathered, slopes = {}, {}
             for key, left in lefts.items():
-                operator = self._operator(t, layer, key, i)
-                u, inner, _, a = operator.shape
-                product = left @ operator.reshape(u, inner, 4 * a)
-                product = product.reshape(u, self.columns, 4, a).transpose(2, 1, 3, 0)
-                rows[0][key], rows[1][key] = product[0], product[1:].reshape(-1, a, u)
-            sums.append(rows[0])
-            right.append(self._mixed(t, layer, i, rows[1]))
-        return sums, np.stack(right)
-
-    def _operator(self, t: int, layer: ThirdLayer, key: str, i: int) -> ndarray:
-        """Return K_ij(q) and its gradient for one receiver, (u, atoms · b, 4, a)."""
-        index = self.crystal.slots[i].reshape(-1)
-        paths = self.run.kinds[t].layer.layout.path_of_component(key)
-        radial = layer.radial[key][index][:, :, paths].transpose(1, 0, 3, 2)  # (2, edges, u, a)
-        angular = layer.angular[key][index].transpose(0, 3, 1, 2)  # (edges, b, 4, a)
-        unit = self.crystal.unit[index]
-        kernel = radial[0][:, :, None, None] * angular[:, None]
-        kernel[:, :, :, 1:] += (
-            (radial[1][:, :, None] * angular[:, None, :, 0])[:, :, :, None]
-            * unit[:, None, None, :, None]
-        )
-        _, u, b, _, a = kernel.shape
-        slots = self.phases.shape[2]
-        flat = kernel.reshape(self.atoms, slots, -1)
-        operator = _phase_product(self.phases[i][:, None], flat).reshape(self.atoms, u, b, 4, a)
-        return operator.transpose(1, 0, 2, 3, 4).reshape(u, self.atoms * b, 4, a)
-
-    def _mixed(self, t: int, layer: ThirdLayer, i: int, sums: Features) -> ndarray:
-        """Return mix of the three gradients at one atom, (3, columns, y)."""
-        species = self.crystal.species[i : i + 1]
-        rows, restore = self._real_rows(sums)
-        mixed = self.run.rows(
-            mix_rows, self.run.kinds[t], (self.run.layers[t], species), (rows,), None
-        )
-        return pack(restore(mixed), layer.mixed).reshape(3, self.columns, -1)
+                product = left @ self.phases.operator(t, key, i)  # (q, u, columns, 4 · a)
+                product = product.reshape(*product.shape[:3], 4, -1).transpose(3, 0, 2, 4, 1)
+                gathered[key] = product[0].reshape(-1, *product.shape[3:])
+                slopes[key] = product[1:].reshape(-1, *product.shape[3:])
+            sums.append(gathered)
+            rows, restored = real_rows(slopes)
+            shared = (params, self.crystal.species[i : i + 1])
+            mixed = restored(self.run.rows(mix_rows, kind, shared, (rows,), None))
+            right.append(pack(mixed, layer.mixed).reshape(3, self.q, self.columns, -1))
+        return sums, np.stack(right).transpose(2, 0, 1, 3, 4)
 
     def _respond(
-        self,
-        t: int,
-        layer: ThirdLayer,
-        source: ndarray,
-        sums: list[Features] | None,
-        changes: ndarray | None,
+        self, t: int, layer: ThirdLayer, sums: list[Features], changes: ndarray | None
     ) -> tuple[ndarray, ndarray, ndarray, ndarray | None]:
-        """Return δy, φ''·δy, δh' and δg' of all atoms, (atoms, columns, ...)."""
-        run, last = self.run, t == len(self.crystal.layers) - 1
-        before = self.crystal.layers[t - 1].updated
-        following = {} if last else self.crystal.layers[t + 1].messages
-        found = []
+        """Return δy, φ''·δy, δh' and δg' of all atoms; no δg' after the last layer."""
+        last = t == len(self.crystal.layers) - 1
+        source = self._from_source(layer)
+        results = []
         for i in range(self.atoms):
-            items: tuple[Features, Features, Features] = ({}, {}, unpack(source[i], layer.mixed))
-            if sums is not None and changes is not None:
-                items = (sums[i], unpack(changes[i], before), items[2])
-            rows, restore = self._real_rows(items)
-            shared = (*run.of_layer(t), *self._atom(layer, i))
-            results = run.rows(local.respond, run.kinds[t], shared, (rows,), None)
-            mixed, curved, updated, sent = restore(results)
-            found.append(
-                (
-                    pack(mixed, layer.mixed),
-                    pack(curved, layer.mixed),
-                    pack(updated, layer.updated),
-                    pack(sent, following) if following else None,
-                )
-            )
-        mixed, curved, updated, sent = zip(*found, strict=True)
+            items: tuple[Features, Features, Features] = ({}, {}, {})
+            if changes is not None:
+                before = self.crystal.layers[t - 1].updated
+                items = (sums[i], self._rows(changes, i, before), {})
+            items = (*items[:2], self._rows(source, i, layer.mixed))
+            results.append(self._run_rows(local.respond, t, i, items))
+        mixed, curved, updated, sent = (list(x) for x in zip(*results, strict=True))
         return (
-            np.stack(mixed),
-            np.stack(curved),
-            np.stack(updated),
-            np.stack(sent) if following else None,
+            self._stacked(mixed, layer.mixed),
+            self._stacked(curved, layer.mixed),
+            self._stacked(updated, layer.updated),
+            None if last else self._stacked(sent, self.crystal.layers[t + 1].messages),
         )
-
-    def _atom(self, layer: ThirdLayer, i: int) -> tuple:
-        """Return point, product and species of one atom."""
-        point, product = _rows_of((layer.point, layer.product), i)
-        return point, product, self.crystal.species[i : i + 1]
-
-    def _real_rows(self, values):
-        """Return rows of real numbers, imaginary parts after the real ones, and the way back."""
-        if self.real:
-            return values, lambda x: x
-        rows = _map(lambda x: np.concatenate([x.real, x.imag]), values)
-
-        def restore(results):
-            def one(x: ndarray) -> ndarray:
-                half = len(x) // 2
-                return x[:half] + 1j * x[half:]
-
-            return _map(one, results)
-
-        return rows, restore
-
-    # backward
-
-    def _backward(self, forward) -> FirstOrder:
-        layers: list[LayerChanges] = []
-        same = np.zeros((self.atoms, 3, 3, self.columns), self.phases.dtype)
-        direct: ndarray | None = None
-        returned: ndarray | None = None
-        for t in reversed(range(len(self.crystal.layers))):
-            layer = self.crystal.layers[t]
-            mixed, curved, sent, right = forward[t]
-            later, slope, mu, direct = self._respond_adjoint(t, layer, curved, direct, returned)
-            second_source = self.at_q(layer.second_source)
-            same += self._same_from_source(layer, second_source, slope)
-            left = second_adjoint = None
-            if t:
-                returned, left = self._returned(t, layer, mu)
-                second_adjoint = self.at_q(layer.second_adjoint)
-                same += self._same_from_adjoint(layer, second_adjoint, sent)
-            layers.append(
-                LayerChanges(mixed, slope, second_source, later, sent, right, left, second_adjoint)
-            )
-        bond = self.at_q(self.crystal.bond)
-        return FirstOrder(tuple(reversed(layers)), same, bond)
 
     def _respond_adjoint(
         self,
         t: int,
         layer: ThirdLayer,
         curved: ndarray,
-        direct: ndarray | None,
-        returned: ndarray | None,
+        adjoints: tuple[ndarray | None, ndarray | None],
     ) -> tuple[ndarray | None, ndarray, list[Features], ndarray | None]:
-        """Return δν, δη, δμ and the direct part of δν of the layer before."""
-        run, last = self.run, t == len(self.crystal.layers) - 1
-        following = {} if last else self.crystal.layers[t + 1].messages
-        found = []
+        """Return δν, δη, δμ and the part of δν of the layer before that no message carries."""
+        direct, returned = adjoints
+        results = []
         for i in range(self.atoms):
-            items: tuple[Features, Features, Features] = (unpack(curved[i], layer.mixed), {}, {})
+            items: tuple[Features, Features] = ({}, {})
             if direct is not None and returned is not None:
+                following = self.crystal.layers[t + 1].messages
                 items = (
-                    items[0], unpack(direct[i], layer.updated), unpack(returned[i], following)
+                    self._rows(direct, i, layer.updated),
+                    self._rows(returned, i, following),
                 )
-            rows, restore = self._real_rows(items)
-            shared = (*run.of_layer(t), *self._atom(layer, i))
-            results = run.rows(respond_adjoint, run.kinds[t], shared, (rows,), None)
-            later, eta, mu, nu = restore(results)
-            before = self.crystal.layers[t - 1].updated if t else {}
-            found.append(
-                (
-                    None if last else pack(later, layer.updated),
-                    pack(eta, layer.mixed),
-                    mu,
-                    pack(nu, before) if t else None,
-                )
-            )
-        later, eta, mu, nu = zip(*found, strict=True)
+            rows = (self._rows(curved, i, layer.mixed), *items)
+            results.append(self._run_rows(respond_adjoint, t, i, rows))
+        later, eta, mu, nu = (list(x) for x in zip(*results, strict=True))
         return (
-            None if last else np.stack(later),
-            np.stack(eta),
-            list(mu),
-            np.stack(nu) if t else None,
+            None if direct is None else self._stacked(later, layer.updated),
+            self._stacked(eta, layer.mixed),
+            mu,
+            self._stacked(nu, self.crystal.layers[t - 1].updated) if t else None,
         )
 
     def _returned(
         self, t: int, layer: ThirdLayer, mu: list[Features]
     ) -> tuple[ndarray, ndarray]:
-        """Return δκ of every atom, (atoms, columns, g), and ``left``."""
-        sums: Features = {}  # (4, atoms, columns, b, u)
+        """Return δκ of every atom, (q, atoms, columns, g), and ``left``."""
+        sums: Features = {}
         for i in range(self.atoms):
             for key, change in mu[i].items():
-                operator = self._operator(t, layer, key, i)
-                u, inner, _, a = operator.shape
+                operator = self.phases.operator(t, key, i)
+                _, u, inner, a = operator.shape
+                by_channel = change.reshape(self.q, self.columns, a // 4, u)
                 # the conjugate of K(q) is K(-q)
-                right = change.conj().transpose(2, 1, 0)  # (u, a, columns)
-                product = operator.reshape(u, inner * 4, a) @ right
-                product = product.conj().reshape(u, self.atoms, -1, 4, self.columns)
-                part = product.transpose(3, 1, 4, 2, 0)
+                right = by_channel.conj().transpose(0, 3, 2, 1)  # (q, u, a, columns)
+                part = operator.reshape(self.q, u, inner * 4, a // 4) @ right
                 sums[key] = sums[key] + part if key in sums else part
-        flat = pack(sums, layer.messages)
-        returned, left = flat[0], flat[1:].transpose(1, 0, 2, 3)
-        back = self.at_q(layer.adjoint).conj()  # (i, j, 3, g)
-        returned = returned - back.transpose(1, 0, 2, 3).reshape(returned.shape)
-        own = self.plain(layer.adjoint).sum(axis=0)  # (j, 3, g)
-        blocks = returned.reshape(self.atoms, self.atoms, 3, -1)
+        blocks = {
+            # (4, q, atoms, columns, b, u)
+            key: x.conj()
+            .reshape(self.q, x.shape[1], self.atoms, -1, 4, self.columns)
+            .transpose(4, 0, 2, 5, 3, 1)
+            for key, x in sums.items()
+        }
+        flat = pack(blocks, layer.messages)
+        left = np.ascontiguousarray(flat[1:].transpose(1, 2, 0, 3, 4))
+        back = self.phases.at_q(layer.adjoint).conj()  # (q, i, j, 3, g)
+        far = back.transpose(0, 2, 1, 3, 4)
+        returned = flat[0].reshape(far.shape) - far
         index = np.arange(self.atoms)
-        blocks[index, index] += own
-        return returned, left
-
-    # two displacements of one atom
+        returned[:, index, index] += plain_sums(
+            self.crystal, layer.adjoint, self.crystal.senders
+        )
+        return returned.reshape(flat.shape[1:]), left
 
     def _same_from_source(self, layer: ThirdLayer, at_q: ndarray, slope: ndarray) -> ndarray:
         """Return mix(∂∂K·g)·δη with both displacements on the receiver, and on the sender."""
-        here = self.plain(layer.second_source).sum(axis=1)  # (i, 6, y)
-        result = here @ slope.transpose(0, 2, 1)
-        result = result + np.einsum(
-            "ijpc->jpc", _product(at_q.conj(), slope[:, None].transpose(0, 1, 3, 2))
-        )
-        return result[:, POSITION_OF_PAIR]
+        change = slope.swapaxes(2, 3)  # (q, i, y, columns)
+        here = plain_sums(self.crystal, layer.second_source, self.crystal.receivers)
+        there = at_q.conj() @ change[:, :, None]
+        return np.asarray(here @ change + there.sum(axis=1))
 
     def _same_from_adjoint(self, layer: ThirdLayer, at_q: ndarray, sent: ndarray) -> ndarray:
-        """Return (μ·∂∂K)·δg with both displacements on the receiver, and on the sender."""
-        there = self.plain(layer.second_adjoint).sum(axis=0)  # (j, 6, g)
-        result = there @ sent.transpose(0, 2, 1)
-        result = result + np.einsum(
-            "ijpc->ipc", _product(at_q, sent[None].transpose(0, 1, 3, 2))
-        )
-        return result[:, POSITION_OF_PAIR]
-
-
-def _product(left: ndarray, right: ndarray) -> ndarray:
-    return np.matmul(left, right)
-
-
-def _image_sums(phases: ndarray, slots: ndarray, values: ndarray) -> ndarray:
-    """Return phase-weighted sums of the edges of every pair."""
-    atoms = len(slots)
-    flat = values[slots.reshape(-1)].reshape(*slots.shape, -1)
-    return _phase_product(phases[:, :, None], flat).reshape(atoms, atoms, *values.shape[1:])
-
-
-def _phase_product(phases: ndarray, values: Float[ndarray, "... m x"]) -> ndarray:
-    """Return the product of phases (..., 1, m), which may be complex, with real values."""
-    if not np.iscomplexobj(phases):
-        return (phases @ values)[..., 0, :]
-    parts = np.concatenate([phases.real, phases.imag], axis=-2) @ values
-    return parts[..., 0, :] + 1j * parts[..., 1, :]
-
-
-def _rows_of(values, i: int):
-    """Return atom i of all arrays, with an axis of length one."""
-    return _map(lambda x: x[i : i + 1], values)
-
-
-def _map(function, values):
-    import jax
-
-    return jax.tree.map(function, values)
+        """Return (μ·∂∂K)·δg with both displacements on the sender, and on the receiver."""
+        change = sent.swapaxes(2, 3)  # (q, j, g, columns)
+        there = plain_sums(self.crystal, layer.second_adjoint, self.crystal.senders)
+        here = at_q @ change[:, None]
+        return np.asarray(there @ change + here.sum(axis=2))

@@ -27,10 +27,10 @@ from numpy import ndarray
 
 from phonopy_equivariant.response.bloch.arrays import Features
 from phonopy_equivariant.response.third.derivatives import POSITION_OF_PAIR
-from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer, pack, unpack
+from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer
+from phonopy_equivariant.response.third.flat import Shapes, pack, unpack
 from phonopy_equivariant.response.third.nodes import second_change
 from phonopy_equivariant.response.third.sweep import FirstOrder
-from phonopy_equivariant.runtime.compilation import x64_mode
 
 _CYCLES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 _ORDERS = tuple(itertools.permutations(range(3)))
@@ -41,10 +41,9 @@ def third_derivatives(
 ) -> Complex[ndarray, "columns columns columns"]:
     """Return Φ3 in the lattice gauge from the first orders at three q (eV/Å³).
 
-    The sum of the three q must be a reciprocal lattice vector. Columns are (atom, axis).
+    To be called in 64-bit mode. The sum of the three q must be a reciprocal lattice vector. Columns are (atom, axis).
     """
-    with x64_mode():
-        result = _from_nodes(crystal, changes)
+    result = _from_nodes(crystal, changes)
     result += _from_one_displacement(crystal, changes)
     result += _from_two_displacements(crystal, changes)
     result += _from_three_displacements(crystal, changes)
@@ -152,7 +151,7 @@ def _second_changes(
     # every part of the first with every part of the second, column by column
     combinations = list(itertools.product(range(len(left)), range(len(right))))
 
-    def rows(side: int, shapes: dict[str, tuple[int, int]], place: int) -> Features:
+    def rows(side: int, shapes: Shapes, place: int) -> Features:
         stacked = []
         for combination in combinations:
             values = parts[side][combination[side]][place]
@@ -170,7 +169,7 @@ def _second_changes(
     shared = (*run.of_layer(t)[:1], type(layer.point)(**point), crystal.species[i : i + 1])
     slope, updated = run.changes(second_change, run.kinds[t], shared, (items,))
 
-    def combined(features: Features, shapes: dict[str, tuple[int, int]]) -> ndarray:
+    def combined(features: Features, shapes: Shapes) -> ndarray:
         flat = pack(features, shapes).reshape(len(combinations), columns**2, -1)
         total = 0.0
         for factor, value in zip(combinations, flat, strict=True):
