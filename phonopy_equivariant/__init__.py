@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     )
     from phonopy_equivariant.phonons.report import ForceConstantsReport
     from phonopy_equivariant.phonons.stability import Stability, stability
+    from phonopy_equivariant.phonons.third_order import (
+        set_third_order_force_constants,
+        third_order_force_constants,
+    )
+    from phonopy_equivariant.phonons.third_order_report import ThirdOrderReport
     from phonopy_equivariant.potential import Evaluation, Potential, random_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
     from phonopy_equivariant.response.dynamical_matrix import dynamical_matrices
@@ -79,6 +84,7 @@ __all__ = [
     "Structure",
     "StructureLike",
     "Thermochemistry",
+    "ThirdOrderReport",
     "TrainingConfig",
     "TrainingResult",
     "__version__",
@@ -100,7 +106,9 @@ __all__ = [
     "relax",
     "save_checkpoint",
     "set_force_constants",
+    "set_third_order_force_constants",
     "stability",
+    "third_order_force_constants",
     "train",
     "use_exact_dynamical_matrix",
 ]
@@ -129,6 +137,7 @@ _HOME = {
     "Structure": "structure",
     "StructureLike": "structure",
     "Thermochemistry": "molecules.analysis",
+    "ThirdOrderReport": "phonons.third_order_report",
     "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
     "dynamical_matrices": "response.dynamical_matrix",
@@ -148,7 +157,9 @@ _HOME = {
     "relax": "calculators.relax",
     "save_checkpoint": "checkpoints.native",
     "set_force_constants": "phonons.force_constants",
+    "set_third_order_force_constants": "phonons.third_order",
     "stability": "phonons.stability",
+    "third_order_force_constants": "phonons.third_order",
     "train": "training.loop",
     "use_exact_dynamical_matrix": "phonons.exact",
 }

@@ -28,6 +28,7 @@ from phonopy_equivariant.phonons.residuals import (
 )
 from phonopy_equivariant.phonons.third_order_report import ThirdOrderReport
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.triplets import (
     Triplets,
     commensurate_triplets,
@@ -38,7 +39,7 @@ from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
 from phonopy_equivariant.structure import inscribed_radius, masses_of
 
 if TYPE_CHECKING:
-    from phono3py import Phono3py
+    from phono3py import Phono3py  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
 # Called with the number of triplets that are done, and of all.
 Track = Callable[[int, int], None]
@@ -77,7 +78,9 @@ def third_order_force_constants(
         only within the tolerance of phono3py's search; numbers that are not finite.
 
     """
-    return _third_order(phono3py, as_potential(potential), track)[0]
+    cells = _sound(phono3py)
+    potential = as_potential(potential)
+    return third_order_of_cells(cells, potential, primitive_operations(cells), track)[0]
 
 
 def set_third_order_force_constants(
@@ -95,12 +98,13 @@ def set_third_order_force_constants(
         Residuals of the laws that third-order force constants obey, and the time taken.
 
     """
+    cells = _sound(phono3py)
     potential = as_potential(potential)
     start = time.perf_counter()
-    compact, triplets = _third_order(phono3py, potential, track)
+    symmetry = primitive_operations(cells)
+    compact, triplets = third_order_of_cells(cells, potential, symmetry, track)
     second = force_constants(_phonon_of(phono3py), potential)
     seconds = time.perf_counter() - start
-    cells: Any = phono3py
     owner, images = supercell_images(cells)
     rows = np.array(phono3py.primitive.p2s_map)
     report = ThirdOrderReport(
@@ -121,18 +125,20 @@ def set_third_order_force_constants(
     return report
 
 
-def _third_order(
-    phono3py: Phono3py, potential: Potential, track: Track | None
+def third_order_of_cells(
+    cells: Any, potential: Potential, symmetry: Operations, track: Track | None = None
 ) -> tuple[Float[ndarray, "prim super super 3 3 3"], Triplets]:
-    """Return third-order force constants and the triplets they were made of."""
-    cells = _sound(phono3py)
-    symmetry = primitive_operations(cells)
+    """Return third-order force constants and the triplets they were made of.
+
+    ``cells`` has a primitive cell and a supercell, as Phonopy and Phono3py objects have;
+    ``symmetry`` are operations that the primitive cell obeys.
+    """
     triplets = commensurate_triplets(supercell_of_primitive(cells), symmetry)
     values = lattice_third_derivatives(
-        potential, phono3py.primitive, triplets.qpoints[triplets.irreducible], track
+        potential, cells.primitive, triplets.qpoints[triplets.irreducible], track
     )
     owner, images = supercell_images(cells)
-    rows = np.array(phono3py.primitive.p2s_map)
+    rows = np.array(cells.primitive.p2s_map)
     every = fill_triplets(triplets, symmetry, values)
     return compact_third_order(triplets, every, images, owner, rows), triplets
 

@@ -59,9 +59,12 @@ def commensurate_triplets(matrix: Int[ndarray, "3 3"], symmetry: Operations) -> 
     operation, permutation = (np.zeros(count**2, int) for _ in range(2))
     conjugate = np.zeros(count**2, bool)
     # (conjugate, operation, permutation) of every image of one triplet; later ones stand
-    flips, ops, perms = (x.ravel() for x in np.meshgrid(
-        [True, False], np.arange(len(allowed))[::-1], np.arange(6)[::-1], indexing="ij"
-    ))
+    flips, ops, perms = (
+        x.ravel()
+        for x in np.meshgrid(
+            [True, False], np.arange(len(allowed))[::-1], np.arange(6)[::-1], indexing="ij"
+        )
+    )
     irreducible: list[int] = []
     for pair in range(count**2):
         if source[pair] >= 0:

@@ -1,1 +1,1 @@
-"""Third derivatives of the energy of a crystal, from first-order responses on the primitive cell."""
+"""Third derivatives of the energy of a crystal from first-order responses."""

@@ -14,6 +14,7 @@ differentiation of harmonics is compiled.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -140,7 +141,9 @@ def _three_places(values: Float[Array, "edges 3 3 3 ..."]) -> Array:
     return values + jnp.swapaxes(values, 1, 2) + jnp.moveaxis(values, 1, 3)
 
 
-def three_derivatives(function: object, r: Float[Array, " edges"]) -> Float[Array, "edges 4 ..."]:
+def three_derivatives(
+    function: Callable[[Array], Array], r: Float[Array, " edges"]
+) -> Float[Array, "edges 4 ..."]:
     """Return a function of each distance and its first three derivatives on a new axis."""
     one = jnp.ones_like(r)
 

@@ -65,9 +65,7 @@ def third_geometry(
     distance = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
     unit = vectors / distance[:, None]
     basis = three_derivatives(lambda r: model.basis(shared, r, z_i, z_j), distance)
-    return ThirdGeometry(
-        unit, distance, *harmonic_derivatives(unit, distance, model.l_max), basis
-    )
+    return ThirdGeometry(unit, distance, *harmonic_derivatives(unit, distance, model.l_max), basis)
 
 
 def third_pair_term(
@@ -99,7 +97,7 @@ def third_edge_terms(
 
     ``sent`` are messages g_j of the senders, ``received`` adjoints μ_i of the receivers.
     """
-    layer, layout = kind.layer, kind.layer.layout
+    layout = kind.layer.layout
     radial = _radial_derivatives(kind, params, edges.basis, z_i, z_j)
     split = [split_radial(layout, radial[:, k]) for k in range(4)]
     count, dtype = len(edges.unit), edges.unit.dtype
@@ -189,9 +187,7 @@ def _second(
     return along * radial[:, 1:2] + across * radial[:, :1] + mixed + angular
 
 
-def _mixed(
-    kind: Kind, params: Params, changes: Features, z_i: Int[Array, " edges"]
-) -> Features:
+def _mixed(kind: Kind, params: Params, changes: Features, z_i: Int[Array, " edges"]) -> Features:
     """Return mix of the rows of every edge, {key: (edges, rows, m, w)}."""
     count, rows = next(iter(changes.values())).shape[:2]
     flat = {key: x.reshape(count * rows, *x.shape[2:]) for key, x in changes.items()}
@@ -199,9 +195,7 @@ def _mixed(
     return {key: x.reshape(count, rows, *x.shape[1:]) for key, x in mixed.items()}
 
 
-def _bond(
-    edges: ThirdGeometry, weights: Float[Array, "edges 4 m"]
-) -> Float[Array, "edges 3 3 3"]:
+def _bond(edges: ThirdGeometry, weights: Float[Array, "edges 4 m"]) -> Float[Array, "edges 3 3 3"]:
     """Return the third derivative of sum_m f_m(|r|) Y_m(r), given f and its derivatives."""
     value, first, second, third = (weights[:, k] for k in range(4))
     y = edges.harmonics

@@ -19,7 +19,6 @@ from phonopy_equivariant.response.third.triplet import third_derivatives
 from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.runtime.compilation import x64_mode
 
-
 # Bytes that the operators of one receiver may take for a block of q.
 OPERATORS = 2**28
 

@@ -24,6 +24,9 @@ from phonopy_equivariant.response.bloch.node import (
     node_function,
 )
 
+# δy and δν of one displacement, or changes of η and h'
+Change = tuple[Features, Features]
+
 
 def respond_adjoint(
     kind: Kind,
@@ -45,7 +48,9 @@ def respond_adjoint(
     template = {key: jnp.zeros_like(x) for key, x in point.updated.items()}
     activate = activation(layer, params, species, product)
 
-    def one(row: tuple[Features, Features, Features]) -> tuple[Features, ...]:
+    def one(
+        row: tuple[Features, Features, Features],
+    ) -> tuple[Features, Features, Features, Features]:
         curved, direct, returned = jax.tree.map(lambda x: x[None], row)
         eta, later = curved, {}
         if following is not None:
@@ -61,18 +66,15 @@ def respond_adjoint(
             )
             for key in layer.layout.groups
         }
-        _, pull_mix = jax.vjp(
-            lambda a, h: layer.mix(params, a, h, species), sums, point.features
-        )
+        _, pull_mix = jax.vjp(lambda a, h: layer.mix(params, a, h, species), sums, point.features)
         mu, nu = pull_mix(eta)
-        return jax.tree.map(lambda x: x[0], (later, eta, mu, nu))
+        later, eta, mu, nu = jax.tree.map(lambda x: x[0], (later, eta, mu, nu))
+        return later, eta, mu, nu
 
     return jax.vmap(one)((curved, direct, returned))
 
 
-def mix_rows(
-    kind: Kind, params: Params, species: Int[Array, "1"], sums: Features
-) -> Features:
+def mix_rows(kind: Kind, params: Params, species: Int[Array, "1"], sums: Features) -> Features:
     """Return mix of rows of sums at one atom."""
     count = len(next(iter(sums.values())))
     return kind.layer.mix(params, sums, None, jnp.broadcast_to(species, (count,)))
@@ -83,8 +85,8 @@ def second_change(
     params: Params,
     point: Point,
     species: Int[Array, "1"],
-    rows: tuple[tuple[Features, Features], tuple[Features, Features]],
-) -> tuple[Features, Features]:
+    rows: tuple[Change, Change],
+) -> Change:
     """Return the second-order change of η and of h' along two changes (δy, δν) for every row.
 
     Contracted with a third δy and δν, the two make up the atom's part of the third derivative.
@@ -97,7 +99,7 @@ def second_change(
         updated = {} if kind.following is None else activation(layer, params, species)(y)
         return slope, updated
 
-    def one(row: tuple[tuple[Features, Features], tuple[Features, Features]]) -> tuple[Features, Features]:
+    def one(row: tuple[Change, Change]) -> Change:
         (y_1, nu_1), (y_2, nu_2) = jax.tree.map(lambda x: x[None], row)
         if kind.following is None:
             nu_1 = nu_2 = jax.tree.map(jnp.zeros_like, point.later)
@@ -106,6 +108,7 @@ def second_change(
             return jax.jvp(function, (y, later), (y_1, nu_1))[1]
 
         change = jax.jvp(along, (point.mixed, point.later), (y_2, nu_2))[1]
-        return jax.tree.map(lambda x: x[0], change)
+        slope, updated = jax.tree.map(lambda x: x[0], change)
+        return slope, updated
 
     return jax.vmap(one)(rows)

@@ -104,7 +104,7 @@ class _Block:
     def backward(self, forward: list[_Forward]) -> FirstOrder:
         """Return the changes of all layers, with an axis of q in front."""
         layers: list[LayerChanges] = []
-        same = np.zeros((self.q, self.atoms, 6, self.columns), self.phases.dtype)
+        same: ndarray = np.zeros((self.q, self.atoms, 6, self.columns), self.phases.dtype)
         adjoints: tuple[ndarray | None, ndarray | None] = (None, None)
         for t in reversed(range(len(forward))):
             layer, found = self.crystal.layers[t], forward[t]
@@ -156,9 +156,7 @@ class _Block:
         moved[:, index, index] -= plain_sums(self.crystal, layer.source, self.crystal.receivers)
         return moved.reshape(self.q, self.atoms, self.columns, -1)
 
-    def _gathered(
-        self, t: int, layer: ThirdLayer, sent: ndarray
-    ) -> tuple[list[Features], ndarray]:
+    def _gathered(self, t: int, layer: ThirdLayer, sent: ndarray) -> tuple[list[Features], ndarray]:
         """Return sum_j K_ij(q) δg_j of every atom, and ``right``."""
         lefts = {
             # (q, u, columns, atoms · b)
@@ -232,9 +230,7 @@ class _Block:
             self._stacked(nu, self.crystal.layers[t - 1].updated) if t else None,
         )
 
-    def _returned(
-        self, t: int, layer: ThirdLayer, mu: list[Features]
-    ) -> tuple[ndarray, ndarray]:
+    def _returned(self, t: int, layer: ThirdLayer, mu: list[Features]) -> tuple[ndarray, ndarray]:
         """Return δκ of every atom, (q, atoms, columns, g), and ``left``."""
         sums: Features = {}
         for i in range(self.atoms):
@@ -259,9 +255,7 @@ class _Block:
         far = back.transpose(0, 2, 1, 3, 4)
         returned = flat[0].reshape(far.shape) - far
         index = np.arange(self.atoms)
-        returned[:, index, index] += plain_sums(
-            self.crystal, layer.adjoint, self.crystal.senders
-        )
+        returned[:, index, index] += plain_sums(self.crystal, layer.adjoint, self.crystal.senders)
         return returned.reshape(flat.shape[1:]), left
 
     def _same_from_source(self, layer: ThirdLayer, at_q: ndarray, slope: ndarray) -> ndarray:
