@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from phonopy_equivariant.phonons.report import ForceConstantsReport
     from phonopy_equivariant.phonons.stability import Stability, stability
     from phonopy_equivariant.phonons.thermal_expansion import ThermalExpansion, thermal_expansion
+    from phonopy_equivariant.phonons.third_order import (
+        set_third_order_force_constants,
+        third_order_force_constants,
+    )
+    from phonopy_equivariant.phonons.third_order_report import ThirdOrderReport
     from phonopy_equivariant.potential import Evaluation, Potential, random_potential
     from phonopy_equivariant.response.autodiff.hessian import hessian
     from phonopy_equivariant.response.dynamical_matrix import dynamical_matrices
@@ -90,6 +95,7 @@ __all__ = [
     "StructureLike",
     "ThermalExpansion",
     "Thermochemistry",
+    "ThirdOrderReport",
     "TrainingConfig",
     "TrainingResult",
     "__version__",
@@ -114,8 +120,10 @@ __all__ = [
     "relax",
     "save_checkpoint",
     "set_force_constants",
+    "set_third_order_force_constants",
     "stability",
     "thermal_expansion",
+    "third_order_force_constants",
     "train",
     "use_exact_dynamical_matrix",
 ]
@@ -149,6 +157,7 @@ _HOME = {
     "StructureLike": "structure",
     "ThermalExpansion": "phonons.thermal_expansion",
     "Thermochemistry": "molecules.analysis",
+    "ThirdOrderReport": "phonons.third_order_report",
     "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
     "anisotropic_qha": "workflows.qha",
@@ -171,8 +180,10 @@ _HOME = {
     "relax": "calculators.relax",
     "save_checkpoint": "checkpoints.native",
     "set_force_constants": "phonons.force_constants",
+    "set_third_order_force_constants": "phonons.third_order",
     "stability": "phonons.stability",
     "thermal_expansion": "phonons.thermal_expansion",
+    "third_order_force_constants": "phonons.third_order",
     "train": "training.loop",
     "use_exact_dynamical_matrix": "phonons.exact",
 }

@@ -52,6 +52,40 @@ def permutation_residual(
     return worst
 
 
+def third_sum_rule_residual(
+    compact: Float[ndarray, "prim super super 3 3 3"], owner: Int[ndarray, " super"]
+) -> float:
+    """Return the largest sum over one atom of Φ(i, J, K), eV/Å³: zero by translations."""
+    first = np.zeros((len(compact), *compact.shape[2:]))
+    # the sum over I of Φ(I, J, K) is the same for all images of J: here it is summed over K too
+    np.add.at(first, owner, compact.sum(axis=0))
+    sums = (compact.sum(axis=1), compact.sum(axis=2), first.sum(axis=1))
+    return float(max(np.abs(x).max() for x in sums))
+
+
+def third_permutation_residual(
+    compact: Float[ndarray, "prim super super 3 3 3"],
+    cells: Int[ndarray, "super 3"],
+    owner: Int[ndarray, " super"],
+    rows: Int[ndarray, " prim"],
+    matrix: Int[ndarray, "3 3"],
+) -> float:
+    """Return the largest |Φ(i, J, K) - Φ(J, i, K)| and |Φ(i, J, K) - Φ(i, K, J)|, eV/Å³.
+
+    Both are zero for a third derivative. Parameters are those of :func:`permutation_residual`.
+    """
+    home, keys = cells[rows], _keys(cells, owner, matrix)
+    order = np.argsort(keys)
+    worst = float(np.abs(compact - compact.transpose(0, 2, 1, 3, 5, 4)).max())
+    for j in range(len(owner)):
+        # the translation that takes J to the atom of its row
+        moved = cells + home[owner[j]] - cells[j]
+        place = order[np.searchsorted(keys, _keys(moved, owner, matrix), sorter=order)]
+        back = compact[owner[j]][place[rows]][:, place]  # Φ(J, i, K)
+        worst = max(worst, float(np.abs(compact[:, j] - back.transpose(0, 1, 3, 2, 4)).max()))
+    return worst
+
+
 def _keys(
     cells: Int[ndarray, "listed 3"], owner: Int[ndarray, " listed"], matrix: Int[ndarray, "3 3"]
 ) -> Int[ndarray, " listed"]:

@@ -24,7 +24,7 @@ from phonopy_equivariant.models.layered import LayeredModel, Params, bind_radial
 from phonopy_equivariant.response.bloch import local
 from phonopy_equivariant.response.bloch.arrays import Array, Features, segment_sum
 from phonopy_equivariant.response.bloch.network import Network
-from phonopy_equivariant.runtime.compilation import compiled, generation
+from phonopy_equivariant.runtime.compilation import Compiled, compiled, generation
 
 # Rows of one block. Larger blocks waste more on small crystals, smaller ones spend more on calls.
 EDGES, ATOMS, ROWS = 32, 8, 48
@@ -264,7 +264,7 @@ class Host(Execution):
         return program(*arguments[1:])
 
 
-PROGRAMS = {
+PROGRAMS: dict[Function, Compiled] = {
     function: compiled(static_argnums=(0,), keep=True)(function)
     for function in (
         local.start,

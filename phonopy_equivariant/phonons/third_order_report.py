@@ -1,0 +1,59 @@
+"""What can be said of the quality of third-order force constants."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from phonopy_equivariant.phonons.report import SymmetryReport
+from phonopy_equivariant.results import Result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ThirdOrderReport(Result):
+    """Diagnostics of one set of analytic third-order force constants.
+
+    Parameters
+    ----------
+    model, sha256
+        Name and hash of the potential's file.
+    triplets, irreducible
+        Number of triplets of commensurate q, and of those that were computed.
+    sum_rule
+        Largest sum of Φ(i, J, K) over one atom, eV/Å³: zero by translation symmetry.
+    permutation
+        Largest change of Φ(i, J, K) with the order of its atoms, eV/Å³: zero for a third
+        derivative.
+    largest
+        Largest element, eV/Å³: what the two residuals compare with.
+    inscribed_radius
+        Radius of the sphere inscribed in the supercell, Å.
+    seconds
+        Wall time, compilation included.
+    symmetry
+        How well the structure obeys the symmetry that phono3py found.
+
+    """
+
+    model: str
+    sha256: str
+    triplets: int
+    irreducible: int
+    sum_rule: float
+    permutation: float
+    largest: float
+    inscribed_radius: float
+    seconds: float
+    symmetry: SymmetryReport
+
+    def rows(self) -> list[list[str]]:
+        """Return labels and values."""
+        label = f"{self.model} (sha256 {self.sha256[:12]})" if self.sha256 else self.model
+        return [
+            ["potential", label],
+            ["triplets of q", f"{self.irreducible} of {self.triplets}, {self.seconds:.2f} s"],
+            self.symmetry.row(),
+            ["largest element", f"{self.largest:.3f} eV/Å³"],
+            ["sum rule residual", f"{self.sum_rule:.1e} eV/Å³"],
+            ["permutation residual", f"{self.permutation:.1e} eV/Å³"],
+            ["inscribed radius", f"{self.inscribed_radius:.1f} Å"],
+        ]

@@ -1,0 +1,1 @@
+"""Third derivatives of the energy of a crystal from first-order responses."""

@@ -1,0 +1,175 @@
+"""The energy of a crystal expanded in its edges to third order: all that is free of q."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.bloch import local
+from phonopy_equivariant.response.bloch.arrays import Features
+from phonopy_equivariant.response.bloch.execution import PROGRAMS, Host
+from phonopy_equivariant.response.bloch.local import Point
+from phonopy_equivariant.response.bloch.network import Network
+from phonopy_equivariant.response.bloch.node import ProductExpansion
+from phonopy_equivariant.response.bloch.prepare import pair_slots
+from phonopy_equivariant.response.third.edges import (
+    third_edge_terms,
+    third_geometry,
+    third_pair_term,
+)
+from phonopy_equivariant.response.third.flat import Shapes, pack, shapes_of
+from phonopy_equivariant.response.third.nodes import mix_rows, respond_adjoint, second_change
+from phonopy_equivariant.runtime.compilation import compiled, x64_mode
+
+PROGRAMS.update(
+    {
+        function: compiled(static_argnums=(0,), keep=True)(function)
+        for function in (
+            third_geometry,
+            third_pair_term,
+            third_edge_terms,
+            respond_adjoint,
+            mix_rows,
+            second_change,
+        )
+    }
+)
+
+# Rows of one block of second_change: a call costs as much as some hundred rows.
+CHANGES = 192
+
+
+class ThirdHost(Host):
+    """Host-driven blocks, with larger ones for pairs of changes."""
+
+    def changes(self, function: Callable[..., Any], static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all pairs of changes."""
+        return self._in_blocks(function, CHANGES, static, shared, items)
+
+
+class ThirdLayer(NamedTuple):
+    """Expansion of one layer at the atoms and on the edges; features of edges are flat.
+
+    ``radial`` and ``angular`` are the factors of K and its gradient.
+    """
+
+    point: Point
+    product: ProductExpansion | None
+    radial: Features  # (edges, 2, paths, u)
+    angular: Features  # (edges, 4, a, b)
+    source: Float[ndarray, "edges 3 y"]
+    second_source: Float[ndarray, "edges 6 y"]
+    adjoint: Float[ndarray, "edges 3 g"]
+    second_adjoint: Float[ndarray, "edges 6 g"]
+    mixed: Shapes  # shapes of y, of messages and of h'
+    messages: Shapes
+    updated: Shapes
+
+
+class ThirdExpansion(NamedTuple):
+    """A crystal expanded to third order; edges stand receiver by receiver."""
+
+    run: ThirdHost
+    layers: tuple[ThirdLayer, ...]
+    bond: Float[ndarray, "edges 3 3 3"]  # eV/Å³
+    species: Int[ndarray, " atoms"]
+    unit: Float[ndarray, "edges 3"]
+    senders: Int[ndarray, " edges"]
+    receivers: Int[ndarray, " edges"]
+    shifts: Int[ndarray, "edges 3"]
+    slots: Int[ndarray, "atoms atoms m"]  # edges of every pair (i, j)
+    filled: Float[ndarray, "atoms atoms m"]  # 1, or 0 where a slot is empty
+
+
+def expand_to_third_order(potential: Potential, primitive: Any) -> ThirdExpansion:
+    """Expand the energy of a structure in its edge vectors to third order."""
+    graph = potential.graph(primitive)
+    species, cell = np.asarray(graph.nodes["species"]), graph.globals["cell"][0]
+    senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
+    shifts, positions = np.asarray(graph.edges["shifts"]), graph.nodes["positions"]
+    vectors = positions[senders] + shifts @ cell - positions[receivers]
+    order = np.lexsort((senders, receivers))
+    senders, receivers, shifts = senders[order], receivers[order], shifts[order]
+    atoms = len(species)
+    slots, filled = pair_slots(senders, receivers, atoms)
+    network = Network(vectors[order].astype(potential.dtype), senders, receivers, species)
+    with x64_mode():
+        run = ThirdHost(potential.model, potential.params)
+        layers, bond = _expand(run, network)
+    shape = (atoms, atoms, -1)
+    return ThirdExpansion(
+        run,
+        layers,
+        bond,
+        species,
+        network.vectors / np.linalg.norm(network.vectors, axis=1)[:, None],
+        senders,
+        receivers,
+        shifts,
+        slots.reshape(shape),
+        filled.reshape(shape),
+    )
+
+
+def _expand(run: ThirdHost, network: Network) -> tuple[tuple[ThirdLayer, ...], ndarray]:
+    ends = network.edge_species()
+    edges = run.edges(third_geometry, run.model, (run.shared,), (network.vectors, *ends))
+    states = _forward(run, network, edges)
+    bond: Any = 0.0
+    if run.model.pair is not None:
+        bond = run.edges(third_pair_term, run.model, (run.shared,), (edges, *ends))
+    adjoints: tuple[Features, Features] = ({}, {})
+    layers = []
+    for t in reversed(range(len(states))):
+        messages, features, mixed, updated = states[t]
+        items = (features, mixed, updated, adjoints, network.species)
+        later, mu, nu, product = run.atoms(local.backward, run.kinds[t], run.of_layer(t), items)
+        sent = {key: messages[key][network.senders] for key in mu}
+        received = {key: x[network.receivers] for key, x in mu.items()}
+        terms = run.edges(
+            third_edge_terms, run.kinds[t], (run.layers[t],), (edges, *ends, sent, received)
+        )
+        adjoints = (nu, network.sum_at_senders(terms.returned))
+        bond = bond + terms.bond
+        layers.append(_layer(terms, Point(features, mixed, updated, later), product, messages))
+    return tuple(reversed(layers)), bond
+
+
+def _layer(
+    terms: Any, point: Point, product: ProductExpansion | None, messages: Features
+) -> ThirdLayer:
+    mixed, sent = shapes_of(point.mixed), shapes_of(messages)
+    return ThirdLayer(
+        point,
+        product,
+        terms.radial,
+        terms.angular,
+        pack(terms.source, mixed),
+        pack(terms.second_source, mixed),
+        pack(terms.adjoint, sent),
+        pack(terms.second_adjoint, sent),
+        mixed,
+        sent,
+        shapes_of(point.updated),
+    )
+
+
+def _forward(
+    run: ThirdHost, network: Network, edges: Any
+) -> list[tuple[Features, Features, Features, Features]]:
+    """Return messages, h, y and h' of every layer."""
+    features, messages = run.atoms(local.start, run.model, (run.params,), (network.species,))
+    states = []
+    for t, kind in enumerate(run.kinds):
+        sums = run.convolve(t, network, edges, messages)
+        mixed, updated, sent = run.atoms(
+            local.forward, kind, run.of_layer(t), (sums, features, network.species)
+        )
+        states.append((messages, features, mixed, updated))
+        features, messages = updated, sent
+    return states
