@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,19 @@ Function = Callable[..., Any]
 def host_driven() -> bool:
     """Tell whether blocks are driven from the host: on a processor, whose memory is the host's."""
     return jax.default_backend() == "cpu"
+
+
+@runtime_checkable
+class EdgeValues(Protocol):
+    """What a convolution needs of the edges: harmonics, and the radial basis with derivatives."""
+
+    @property
+    def harmonics(self) -> Array:
+        """Harmonics of each edge, (edges, m)."""
+
+    @property
+    def basis(self) -> Array:
+        """Radial basis of each edge, its value first, (edges, orders, k)."""
 
 
 class Execution(abc.ABC):
@@ -63,9 +76,7 @@ class Execution(abc.ABC):
         """Return values[index]."""
 
     @abc.abstractmethod
-    def convolve(
-        self, t: int, network: Network, edges: local.Geometry, messages: Features
-    ) -> Features:
+    def convolve(self, t: int, network: Network, edges: EdgeValues, messages: Features) -> Features:
         """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
 
     @abc.abstractmethod
@@ -126,9 +137,7 @@ class Traced(Execution):
         """Return values[index]."""
         return pick(values, index)
 
-    def convolve(
-        self, t: int, network: Network, edges: local.Geometry, messages: Features
-    ) -> Features:
+    def convolve(self, t: int, network: Network, edges: EdgeValues, messages: Features) -> Features:
         """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
         layer, orbits = self.kinds[t].layer, network.orbits
         receivers: Any = network.receivers
@@ -201,9 +210,7 @@ class Host(Execution):
         """Return values[index]."""
         return values[index]
 
-    def convolve(
-        self, t: int, network: Network, edges: local.Geometry, messages: Features
-    ) -> Features:
+    def convolve(self, t: int, network: Network, edges: EdgeValues, messages: Features) -> Features:
         """Return A_i of layer t at the receivers, {input irrep: (receivers, a, u)}."""
         layout = self.kinds[t].layer.layout
         sent = {key: messages[key][network.senders] for key in layout.groups}
