@@ -6,16 +6,19 @@ analytically, and there it is wrong: the longitudinal optical branch falls to th
 So the rule is: **D(q) of the potential is trusted at Γ and from the q of the training cells on**,
 |q| ≥ 2π/R. With the long-range part L(q) of the dipoles (:mod:`.response.dipole_dipole`),
 
-    D(q) = S(q) + L(q),    S = (1 - w)·(D_potential - L) + w·I
+    D(q) = S(q) + L(q),    S = X + sum_G w_G·Q_G (I - X) Q_G,    X = D_potential - L
 
-where I(q) interpolates D_potential - L from Γ and the q commensurate with cells of at most R, as
-phonopy does from a supercell of that size (Gonze and Lee 1997), and w is one near Γ:
+where I(q) interpolates X from Γ and the q commensurate with cells of at most R, as phonopy does
+from a supercell of that size (Gonze and Lee 1997). Q_G takes off the common translation of all
+atoms, u_i e^{i(q+G)·x_i} with all u_i equal: it has no dipole, since charges sum to zero, and so
+sound stays that of the potential. The window w_G is one where q is near -G, and S is periodic:
 
-    w = 1 - Π_G (1 - w_0(q + G)),    w_0(k) = exp(-[k·ε·k/(ε̄ k_0²)]²),    k_0 = √2·2π/R,
+    w_0(k) = exp(-[k·ε·k/(ε̄ k_0²)]²),    k_0 = √2·2π/R,    ε̄ = tr(ε)/3,
+    sum_G w_G = 1 - Π_G (1 - v_G),    v_G = w_0(q + G),    w_G in proportion to v_G/(1 - v_G)
 
-with ε̄ = tr(ε)/3. w_0 is 1 - O(k⁴) in the metric of ε, so that (1 - w)·L, and with it S, is
-analytic at Γ. At Γ and at the other q of those cells S + L is the potential's D(q), and no dipole
-is counted twice.
+w_G is 1 - O(|q + G|⁴) in the metric of ε, so that (1 - w_0)·L is analytic at Γ, and with it S: the
+part of L that depends on the direction has no translation in it, and passes Q_0 unchanged. At Γ and
+at the other q of those cells S + L is the potential's D(q), and no dipole is counted twice.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ from phonopy_equivariant.structure import inscribed_radius
 NAC_RANGE = 10.0
 # Å, diameter from which a supercell's own q lie where the potential is not to be trusted
 WIDEST = 1.5 * NAC_RANGE
+NEGLIGIBLE = 1e-15  # weight of a window
 
 Values = Complex[ndarray, "q columns columns"]
 
@@ -147,6 +151,7 @@ class PolarResponse:
         self.screening = balanced_screening(self.dipoles)
         self.counts = trusted_cells(primitive.cell, nac_range)
         self._direct = direct
+        self._optical = optical_projector(len(primitive))
         symmetry = primitive_operations(phonon)
         grid = commensurate_grid(np.diag(self.counts), symmetry)
         points = grid.qpoints[grid.irreducible]
@@ -162,9 +167,16 @@ class PolarResponse:
 
     def short_range(self, qpoints: Float[ndarray, "q 3"]) -> Values:
         """Return S(q) in the lattice gauge, eV/Å²."""
-        weight = window(self.dipoles, qpoints, self.range)[:, None, None]
-        values = (1 - weight) * (self._direct(qpoints) - self.long_range(qpoints))
-        return values + weight * self.interpolated(qpoints)
+        values = self._direct(qpoints) - self.long_range(qpoints)
+        change = self.interpolated(qpoints) - values
+        waves, weights = window(self.dipoles, qpoints, self.range)
+        for index, point in enumerate(weights):
+            for place in np.flatnonzero(point > NEGLIGIBLE):
+                phases = np.exp(1j * self.primitive.positions @ waves[index, place])
+                columns = np.repeat(phases, 3)
+                optical = columns[:, None] * self._optical * columns.conj()
+                values[index] += point[place] * optical @ change[index] @ optical
+        return values
 
     def dynamical_matrices(self, qpoints: Float[ndarray, "q 3"], values: Values) -> Values:
         """Return D(q) in phonopy's convention from S(q) in the lattice gauge."""
@@ -196,6 +208,11 @@ class PolarResponse:
         return np.repeat(phases, 3, axis=1)
 
 
+def optical_projector(atoms: int) -> Float[ndarray, "columns columns"]:
+    """Return the projector on displacements without a common translation."""
+    return np.eye(3 * atoms) - np.kron(np.full((atoms, atoms), 1 / atoms), np.eye(3))
+
+
 def trusted_cells(cell: Float[ndarray, "3 3"], nac_range: float) -> Int[ndarray, "3"]:
     """Return how many primitive cells fit into ``nac_range`` (Å) along each vector.
 
@@ -208,20 +225,22 @@ def trusted_cells(cell: Float[ndarray, "3 3"], nac_range: float) -> Int[ndarray,
 
 def window(
     dipoles: Dipoles, qpoints: Float[ndarray, "q 3"], nac_range: float
-) -> Float[ndarray, " q"]:
-    """Return w(q) of this module: one near every reciprocal vector, zero far from all of them."""
+) -> tuple[Float[ndarray, "q waves 3"], Float[ndarray, "q waves"]]:
+    """Return the wave vectors q + G (1/Å with 2π) within reach, and w_G of this module."""
     mean = np.trace(dipoles.dielectric) / 3
     smallest = np.linalg.eigvalsh(dipoles.dielectric)[0]
-    waves = (qpoints - np.rint(qpoints)) @ dipoles.reciprocal
+    nearest = (qpoints - np.rint(qpoints)) @ dipoles.reciprocal
     width = 2**0.5 * 2 * np.pi / nac_range
     # beyond, w_0 is below e^-46, 1e-20
     reach = 2.6 * width * np.sqrt(mean / smallest)
-    reach += np.linalg.norm(waves, axis=1).max(initial=0.0)
-    waves = waves[:, None] + lattice_vectors(dipoles.reciprocal, reach)
+    reach += np.linalg.norm(nearest, axis=1).max(initial=0.0)
+    waves = nearest[:, None] + lattice_vectors(dipoles.reciprocal, reach)
     squares = np.einsum("qka,ab,qkb->qk", waves, dipoles.dielectric, waves) / mean
-    alone = np.exp(-((squares / width**2) ** 2))
-    weights: ndarray = 1 - np.prod(1 - alone, axis=1)
-    return weights
+    exponents = (squares / width**2) ** 2
+    # v/(1 - v), kept finite at the centre of a window and positive far from all
+    odds = np.exp(-np.minimum(exponents, 600.0)) / np.maximum(-np.expm1(-exponents), 1e-60)
+    total = -np.expm1(np.log(np.maximum(-np.expm1(-exponents), 1e-60)).sum(axis=1))
+    return waves, total[:, None] * odds / odds.sum(axis=1, keepdims=True)
 
 
 def supercell_remarks(phonon: Phonopy) -> list[str]:
