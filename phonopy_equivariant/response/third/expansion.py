@@ -164,9 +164,10 @@ def _forward(
 ) -> list[tuple[Features, Features, Features, Features]]:
     """Return messages, h, y and h' of every layer."""
     features, messages = run.atoms(local.start, run.model, (run.params,), (network.species,))
+    plain = local.Geometry(*edges[:5], edges.basis[:, :3])
     states = []
     for t, kind in enumerate(run.kinds):
-        sums = run.convolve(t, network, edges, messages)
+        sums = run.convolve(t, network, plain, messages)
         mixed, updated, sent = run.atoms(
             local.forward, kind, run.of_layer(t), (sums, features, network.species)
         )
