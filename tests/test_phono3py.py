@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase.build import bulk
+from cli_helpers import command
 from conftest import assert_close, small_config
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.checkpoints.native import save_checkpoint
+from phonopy_equivariant.io import third_order
 from phonopy_equivariant.potential import Potential, random_potential
 
 phono3py = pytest.importorskip("phono3py", reason="phono3py is not installed")
@@ -57,3 +65,44 @@ def test_supercells_of_both_orders_apart(potential: Potential) -> None:
 def test_other_objects_are_refused(potential: Potential) -> None:
     with pytest.raises(pe.PhonopyEquivariantError, match="Phono3py object, got int"):
         pe.third_order_force_constants(3, potential)
+
+
+def test_command_writes_what_phono3py_reads(potential: Potential, tmp_path: Path) -> None:
+    """From phono3py_disp.yaml, with the supercells of the file; phono3py loads the same numbers."""
+    crystal = rock_salt(phonon_supercell_matrix=[1, 2, 1])
+    crystal.generate_displacements()
+    crystal.save(tmp_path / "phono3py_disp.yaml")
+    checkpoint = save_checkpoint(potential, tmp_path / "small.npz")
+    words = ("fc3", "phono3py_disp.yaml", "--model", checkpoint)
+    result = command(*words, cwd=tmp_path)
+    assert "phono3py goes on from phono3py_params.yaml, fc3.hdf5, fc2.hdf5." in result.stderr
+    assert "of 64" in result.stdout  # triplets
+    with contextlib.chdir(tmp_path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of phono3py: the supercell breaks the point group
+        loaded = phono3py.load("phono3py_params.yaml", log_level=0)
+    pe.set_third_order_force_constants(crystal, potential)
+    assert_close(loaded.fc3, crystal.fc3, 1e-12)
+    assert_close(loaded.fc2, crystal.fc2, 1e-12)
+    command(*words, cwd=tmp_path)  # its own files may be replaced
+    (tmp_path / "phono3py_params.yaml").unlink()
+    refused = command(*words, cwd=tmp_path, status=1)
+    assert "fc3.hdf5 exists and may be of another program" in refused.stderr
+
+
+def test_bad_input_is_one_line(
+    potential: Potential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = save_checkpoint(potential, tmp_path / "small.npz")
+    bulk("NaCl", "rocksalt", a=5.0).write(tmp_path / "POSCAR", format="vasp")
+    words = ("fc3", "POSCAR", "--model", checkpoint)
+    cases = [
+        (words, "need a supercell; give --dim 2 2 2"),
+        ((*words, "--dim", "8"), "Third-order force constants of 1024 atoms need at least"),
+    ]
+    monkeypatch.setattr(third_order, "available_memory", lambda: 2**30)
+    for arguments, text in cases:
+        result = command(*arguments, cwd=tmp_path, status=1)
+        assert text in result.stderr
+    monkeypatch.setitem(sys.modules, "phono3py", None)
+    result = command(*words, cwd=tmp_path, status=1)
+    assert "phono3py is not installed; install phonopy_equivariant[kappa]" in result.stderr

@@ -14,6 +14,7 @@ from phonopy_equivariant.cli.elastic import add_command as add_elastic
 from phonopy_equivariant.cli.evaluate import add_command as add_evaluate
 from phonopy_equivariant.cli.failures import exit_status, process_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
+from phonopy_equivariant.cli.fc3 import add_command as add_fc3
 from phonopy_equivariant.cli.gruneisen import add_command as add_gruneisen
 from phonopy_equivariant.cli.models import add_command as add_models
 from phonopy_equivariant.cli.molecule import add_command as add_molecule
@@ -41,6 +42,8 @@ examples:
       relax atoms and cell with the potential first
   phonopy-equivariant fc phonopy_disp.yaml
       in place of all force calculations of a frozen-phonon run
+  phonopy-equivariant fc3 POSCAR --dim 2 2 2
+      third-order force constants, for thermal conductivities with phono3py
   phonopy-equivariant relax POSCAR -o POSCAR_relaxed
   phonopy-equivariant elastic POSCAR --relax
   phonopy-equivariant gruneisen POSCAR --relax
@@ -91,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
-        *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_qha),
+        *(add_run, add_fc, add_fc3, add_relax, add_elastic, add_gruneisen, add_qha),
         *(add_molecule, add_evaluate, add_train, add_dataset, add_models),
     )
     for add_command in adders:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol, runtime_checkable
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -17,6 +19,27 @@ from phonopy_equivariant.structure import Structure, as_structure, masses_of
 # Å. Images of an atom may be this far from where the primitive cell repeats it: coordinates of
 # eight digits. Force constants are those of the repeated primitive cell.
 REPEAT = 1e-7
+
+
+@runtime_checkable
+class Cells(Protocol):
+    """What objects of phonopy and phono3py have in common."""
+
+    @property
+    def primitive(self) -> Any:
+        """The primitive cell."""
+
+    @property
+    def supercell(self) -> Any:
+        """The supercell of the force constants."""
+
+    @property
+    def primitive_symmetry(self) -> Any:
+        """The space group of the primitive cell."""
+
+    @property
+    def calculator(self) -> str | None:
+        """The program whose units the object has."""
 
 
 def require_sound(phonon: Phonopy) -> None:
@@ -43,7 +66,7 @@ def require_sound(phonon: Phonopy) -> None:
     require_repeated(phonon)
 
 
-def require_angstrom(phonon: Phonopy) -> None:
+def require_angstrom(phonon: Cells) -> None:
     """Refuse an object in the units of a calculator that has not eV and Å.
 
     Raises
@@ -61,7 +84,7 @@ def require_angstrom(phonon: Phonopy) -> None:
         )
 
 
-def require_repeated(phonon: Phonopy) -> None:
+def require_repeated(phonon: Cells) -> None:
     """Refuse a primitive cell that the supercell repeats only within the tolerance of phonopy.
 
     phonopy takes positions and masses of one image for all.
@@ -88,20 +111,20 @@ def require_repeated(phonon: Phonopy) -> None:
         )
 
 
-def repeat_deviation(phonon: Phonopy) -> float:
+def repeat_deviation(phonon: Cells) -> float:
     """Return the largest distance (Å) of a supercell's atom from where the primitive has it."""
     offset = phonon.supercell.positions - repeated_primitive(phonon).positions
     return float(np.linalg.norm(offset, axis=1).max())
 
 
-def repeated_primitive(phonon: Phonopy) -> Structure:
+def repeated_primitive(phonon: Cells) -> Structure:
     """Return the supercell made of exact images of the primitive cell's atoms."""
     owner, cells = supercell_images(phonon)
     positions = phonon.primitive.positions[owner] + cells @ phonon.primitive.cell
     return as_structure(phonon.supercell)._replace(positions=positions)
 
 
-def phonopy_operations(phonon: Phonopy) -> Operations:
+def phonopy_operations(phonon: Cells) -> Operations:
     """Return the space group that phonopy found for the primitive cell within its tolerance."""
     symmetry = phonon.primitive_symmetry.symmetry_operations
     return operations(
@@ -109,7 +132,7 @@ def phonopy_operations(phonon: Phonopy) -> Operations:
     )
 
 
-def primitive_operations(phonon: Phonopy) -> Operations:
+def primitive_operations(phonon: Cells) -> Operations:
     """Return the part of phonopy's space group that the primitive cell obeys to rounding.
 
     Only these may relate forces or force constants: see :mod:`.response.symmetry.operations`.
@@ -117,7 +140,7 @@ def primitive_operations(phonon: Phonopy) -> Operations:
     return obeyed(phonopy_operations(phonon))
 
 
-def masses_break_symmetry(phonon: Phonopy) -> bool:
+def masses_break_symmetry(phonon: Cells) -> bool:
     """Tell whether phonopy's space group exchanges atoms of different masses (isotopes).
 
     phonopy finds its group without masses. Its mesh, group velocities and irreps then are those
@@ -139,13 +162,13 @@ def kinds_of_atoms(cell: PhonopyAtoms) -> Int[ndarray, " atoms"]:
     return np.unique(same_kind.argmax(axis=1), return_inverse=True)[1] + 1
 
 
-def supercell_of_primitive(phonon: Phonopy) -> Int[ndarray, "3 3"]:
+def supercell_of_primitive(phonon: Cells) -> Int[ndarray, "3 3"]:
     """Return the supercell's vectors as columns, in units of the primitive cell's."""
     ratio = np.linalg.solve(phonon.primitive.cell.T, phonon.supercell.cell.T)
     return np.rint(ratio).astype(int)
 
 
-def supercell_images(phonon: Phonopy) -> tuple[Int[ndarray, " super"], Int[ndarray, "super 3"]]:
+def supercell_images(phonon: Cells) -> tuple[Int[ndarray, " super"], Int[ndarray, "super 3"]]:
     """Return, for each supercell atom, its primitive atom and the cell vector S to it."""
     primitive = phonon.primitive
     owner = np.array([primitive.p2p_map[s] for s in primitive.s2p_map])

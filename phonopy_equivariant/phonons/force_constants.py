@@ -15,6 +15,7 @@ from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity, compare
 from phonopy_equivariant.phonons.cells import (
+    Cells,
     exchanges_masses,
     phonopy_operations,
     primitive_operations,
@@ -155,7 +156,7 @@ def familiarity_at(
     return compare(potential.reference, equilibrium.features, species)
 
 
-def symmetry_report(phonon: Phonopy) -> SymmetryReport:
+def symmetry_report(phonon: Cells) -> SymmetryReport:
     """Return how well the structure obeys the symmetry that phonopy found."""
     space_group = phonopy_operations(phonon)
     return SymmetryReport(

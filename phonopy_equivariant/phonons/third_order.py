@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from phonopy import Phonopy
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.phonons.cells import (
+    Cells,
     primitive_operations,
     require_angstrom,
     require_repeated,
@@ -126,7 +127,7 @@ def set_third_order_force_constants(
 
 
 def third_order_of_cells(
-    cells: Any, potential: Potential, symmetry: Operations, track: Track | None = None
+    cells: Cells, potential: Potential, symmetry: Operations, track: Track | None = None
 ) -> tuple[Float[ndarray, "prim super super 3 3 3"], Triplets]:
     """Return third-order force constants and the triplets they were made of.
 
@@ -143,7 +144,7 @@ def third_order_of_cells(
     return compact_third_order(triplets, every, images, owner, rows), triplets
 
 
-def _sound(phono3py: Phono3py) -> Any:
+def _sound(phono3py: Phono3py) -> Cells:
     """Return the object, whose cells are read as those of a Phonopy, or refuse it.
 
     Raises
@@ -157,7 +158,7 @@ def _sound(phono3py: Phono3py) -> Any:
         raise PhonopyEquivariantError(
             f"Expected a phono3py.Phono3py object, got {type(phono3py).__name__}."
         )
-    cells: Any = phono3py
+    cells: Cells = phono3py
     require_angstrom(cells)
     masses_of(phono3py.primitive)
     if phono3py.nac_params is not None:
