@@ -166,11 +166,7 @@ def use_exact_dynamical_matrix(
     primitive = phonon.primitive
     if tolerance is None:
         tolerance = TOLERANCE[potential.dtype] if phonon.nac_params is None else POLAR_TOLERANCE
-    if not 0 < tolerance < np.inf:
-        raise PhonopyEquivariantError(
-            f"The tolerance of exact mode is {tolerance:g} THz; give a positive number "
-            "as tolerance=."
-        )
+    _require_positive(tolerance)
     charges = _charges(phonon)
     lattice = prepare(potential, primitive)
 
@@ -181,12 +177,7 @@ def use_exact_dynamical_matrix(
         phonon, potential, direct, charges, tolerance, nac_range, max_memory
     )
     equilibrium = equilibrium_of(lattice)
-    phonon.force_constants = None  # clears whatever was derived from it
-    if charges is not None:
-        given: Any = phonon.nac_params
-        phonon.nac_params = given | {"born": charges.born, "dielectric": charges.dielectric}
-    # the only private attribute of phonopy that is written; there is no setter
-    phonon._dynamical_matrix = matrix  # type: ignore[assignment]
+    _store(phonon, matrix, charges)
     symmetry = symmetry_report(phonon)
     if symmetry.isotopes:
         warnings.warn(ISOTOPES, stacklevel=2)
@@ -205,6 +196,24 @@ def use_exact_dynamical_matrix(
         nac_range=None if polar is None else polar.range,
         nac_cells=None if polar is None else tuple(int(count) for count in polar.counts),
     )
+
+
+def _require_positive(tolerance: float) -> None:
+    if not 0 < tolerance < np.inf:
+        raise PhonopyEquivariantError(
+            f"The tolerance of exact mode is {tolerance:g} THz; give a positive number "
+            "as tolerance=."
+        )
+
+
+def _store(phonon: Phonopy, matrix: DynamicalMatrix, charges: Charges | None) -> None:
+    """Put a dynamical matrix into phonopy's object, and the charges that it was made with."""
+    phonon.force_constants = None  # clears whatever was derived from it
+    if charges is not None:
+        given: Any = phonon.nac_params
+        phonon.nac_params = given | {"born": charges.born, "dielectric": charges.dielectric}
+    # the only private attribute of phonopy that is written; there is no setter
+    phonon._dynamical_matrix = matrix  # type: ignore[assignment]
 
 
 def _charges(phonon: Phonopy) -> Charges | None:

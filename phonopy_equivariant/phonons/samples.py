@@ -78,7 +78,7 @@ class Sample:
             return ""
         place = " ".join(f"{component:.3g}" for component in self.stability.qpoint)
         cause = (
-            "an artefact of the supercell: use exact=True or a larger supercell="
+            f"an artefact of the supercell: {self.stability.remedy}"
             if self.stability.unstable is False
             else "the crystal is unstable there"
         )

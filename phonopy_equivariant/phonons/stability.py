@@ -67,6 +67,8 @@ class Stability(Result):
         D(q) is exact at every q, None if there was no potential to compute it with.
     worst
         The q of that error.
+    polar
+        Whether there are Born charges: then a larger supercell is no remedy, see :mod:`.nac`.
 
     """
 
@@ -79,6 +81,7 @@ class Stability(Result):
     checks: tuple[DirectCheck, ...]
     folding: float | None
     worst: tuple[float, ...]
+    polar: bool = False
 
     @property
     def imaginary(self) -> bool:
@@ -148,10 +151,12 @@ class Stability(Result):
                 "the crystal is unstable in this potential, the supercell is not the cause: "
                 "displace the atoms along the mode and relax"
             )
-        return (
-            "an artefact of the supercell, D(q) computed there is stable: use exact=True or a "
-            "larger supercell="
-        )
+        return f"an artefact of the supercell, D(q) computed there is stable: {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a supercell that does not suffice."""
+        return "use exact=True" if self.polar else "use a larger supercell= or exact=True"
 
     def _supercell(self) -> str:
         if self.folding is None:
@@ -162,10 +167,7 @@ class Stability(Result):
         if self.sufficient:
             return f"suffices: frequencies are {size}"
         cause = "" if self.folding > SUFFICIENT else ", and imaginary modes are its artefact"
-        return (
-            f"does not suffice: frequencies are {size}{cause}; use a larger "
-            "supercell= or exact=True"
-        )
+        return f"does not suffice: frequencies are {size}{cause}; {self.remedy}"
 
 
 def stability(
@@ -239,6 +241,7 @@ def stability(
         checks=folding.checks,
         folding=folding.error,
         worst=folding.worst,
+        polar=phonon.nac_params is not None,
     )
 
 
