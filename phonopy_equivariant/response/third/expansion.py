@@ -94,25 +94,35 @@ def expand_to_third_order(potential: Potential, primitive: Any) -> ThirdExpansio
     shifts, positions = np.asarray(graph.edges["shifts"]), graph.nodes["positions"]
     vectors = positions[senders] + shifts @ cell - positions[receivers]
     order = np.lexsort((senders, receivers))
-    senders, receivers, shifts = senders[order], receivers[order], shifts[order]
-    atoms = len(species)
-    slots, filled = pair_slots(senders, receivers, atoms)
-    network = Network(vectors[order].astype(potential.dtype), senders, receivers, species)
+    network = Network(
+        vectors[order].astype(potential.dtype), senders[order], receivers[order], species
+    )
     with x64_mode():
         run = ThirdHost(potential.model, potential.params)
-        layers, bond = _expand(run, network)
-    shape = (atoms, atoms, -1)
+        return crystal_of_network(run, network, shifts[order])
+
+
+def crystal_of_network(
+    run: ThirdHost, network: Network, shifts: Int[ndarray, "edges 3"]
+) -> ThirdExpansion:
+    """Expand the energy of a network of atoms; to be called in 64-bit mode.
+
+    Edges stand receiver by receiver; ``shifts`` are the cell vectors to their senders.
+    """
+    layers, bond = _expand(run, network)
+    atoms = len(network.species)
+    slots, filled = pair_slots(network.senders, network.receivers, atoms)
     return ThirdExpansion(
         run,
         layers,
         bond,
-        species,
+        network.species,
         network.vectors / np.linalg.norm(network.vectors, axis=1)[:, None],
-        senders,
-        receivers,
+        network.senders,
+        network.receivers,
         shifts,
-        slots.reshape(shape),
-        filled.reshape(shape),
+        slots.reshape(atoms, atoms, -1),
+        filled.reshape(atoms, atoms, -1),
     )
 
 

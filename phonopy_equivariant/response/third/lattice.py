@@ -14,6 +14,7 @@ from phonopy_equivariant.models.irreps import dimension
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.symmetry.star import equivalent_q, real_q
 from phonopy_equivariant.response.third.expansion import ThirdExpansion, expand_to_third_order
+from phonopy_equivariant.response.third.rehearsal import begin_third_order_programs
 from phonopy_equivariant.response.third.sweep import FirstOrder, first_orders
 from phonopy_equivariant.response.third.triplet import third_derivatives
 from phonopy_equivariant.runtime.blas import one_blas_thread
@@ -67,6 +68,7 @@ def _third_derivatives(
     track: Callable[[int, int], None] | None,
 ) -> Complex[ndarray, "pairs columns columns columns"]:
     pairs = np.asarray(pairs, float).reshape(-1, 2, 3)
+    begin_third_order_programs(potential)
     crystal = expand_to_third_order(potential, primitive)
     columns = 3 * len(crystal.species)
     result = np.empty((len(pairs), columns, columns, columns), complex)
