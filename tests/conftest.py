@@ -45,6 +45,13 @@ from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.runtime import compilation
 from phonopy_equivariant.structure import Structure
 
+# Tests compile more than they run: programs that are hardly optimised take half of the time. The
+# commands that tests start compile as users do, and so do the modules that compare with them bit
+# for bit or with published values.
+AS_USERS_DO = compilation._CPU_OPTIONS.copy()
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+MODULES_AS_USERS_DO = {"test_reference", "test_bundled", "test_training_loop"}
+
 # no silent mixing of precisions
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -91,8 +98,11 @@ def turned_irreps(*irreps: str) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_functions_are_dropped() -> Iterator[None]:
+def _programs_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """Free the programs of a module: each maps memory, and Linux allows a process 65530 maps."""
+    as_users_do = request.module.__name__ in MODULES_AS_USERS_DO
+    compilation._CPU_OPTIONS.clear()
+    compilation._CPU_OPTIONS.update(AS_USERS_DO if as_users_do else QUICKLY)
     yield
     compilation.forget()
 

@@ -47,3 +47,9 @@ def test_a_shape_seen_before_is_not_traced_again():
     traced = sines.traced
     run(range(30, 31))
     assert sines.traced == traced
+
+
+def test_options_unknown_to_this_compiler_are_left_out() -> None:
+    """Options of XLA come and go with its versions."""
+    options = {"xla_backend_optimization_level": 1, "xla_absent": True}
+    assert compilation._known(options) == {"xla_backend_optimization_level": 1}
