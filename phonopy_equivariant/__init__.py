@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from phonopy_equivariant.models.mace_config import MACEConfig
     from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
     from phonopy_equivariant.phonons.anisotropic_qha import AnisotropicQuasiHarmonic
+    from phonopy_equivariant.phonons.conductivity import ThermalConductivity
     from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_matrix
     from phonopy_equivariant.phonons.force_constants import force_constants, set_force_constants
     from phonopy_equivariant.phonons.gamma_modes import GammaModes, gamma_modes
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from phonopy_equivariant.training.config import TrainingConfig
     from phonopy_equivariant.training.loop import TrainingResult, train
     from phonopy_equivariant.workflows.evaluation import PhononEvaluation, evaluate
+    from phonopy_equivariant.workflows.kappa import thermal_conductivity
     from phonopy_equivariant.workflows.options import EvaluationOptions
     from phonopy_equivariant.workflows.phonons import AnalyticPhonopy, phonons
     from phonopy_equivariant.workflows.qha import anisotropic_qha, qha
@@ -93,6 +95,7 @@ __all__ = [
     "Stability",
     "Structure",
     "StructureLike",
+    "ThermalConductivity",
     "ThermalExpansion",
     "Thermochemistry",
     "ThirdOrderReport",
@@ -122,6 +125,7 @@ __all__ = [
     "set_force_constants",
     "set_third_order_force_constants",
     "stability",
+    "thermal_conductivity",
     "thermal_expansion",
     "third_order_force_constants",
     "train",
@@ -155,6 +159,7 @@ _HOME = {
     "Stability": "phonons.stability",
     "Structure": "structure",
     "StructureLike": "structure",
+    "ThermalConductivity": "phonons.conductivity",
     "ThermalExpansion": "phonons.thermal_expansion",
     "Thermochemistry": "molecules.analysis",
     "ThirdOrderReport": "phonons.third_order_report",
@@ -182,6 +187,7 @@ _HOME = {
     "set_force_constants": "phonons.force_constants",
     "set_third_order_force_constants": "phonons.third_order",
     "stability": "phonons.stability",
+    "thermal_conductivity": "workflows.kappa",
     "thermal_expansion": "phonons.thermal_expansion",
     "third_order_force_constants": "phonons.third_order",
     "train": "training.loop",

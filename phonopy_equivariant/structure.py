@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols, covalent_radii
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from phonopy.structure.atomic_data import get_atomic_data
 from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -82,7 +83,9 @@ def unchecked_structure(atoms: Atoms) -> Structure:
 
 
 def masses_of(atoms: StructureLike) -> Float[ndarray, " atoms"]:
-    """Return atomic masses (amu); a :class:`Structure` without masses has standard masses.
+    """Return atomic masses (amu); without masses of their own atoms have phonopy's of the elements.
+
+    ASE's differ from them by 1e-4. They serve for elements to which phonopy gives no mass.
 
     Raises
     ------
@@ -90,15 +93,22 @@ def masses_of(atoms: StructureLike) -> Float[ndarray, " atoms"]:
         A mass is zero, negative or not a finite number.
 
     """
-    if isinstance(atoms, Structure) and atoms.masses is None:
-        return atomic_masses[atoms.numbers]
-    masses = np.array(atoms.get_masses() if isinstance(atoms, Atoms) else atoms.masses, float)
+    given = atoms.arrays.get("masses") if isinstance(atoms, Atoms) else atoms.masses
+    if given is None:
+        return _standard_masses()[np.asarray(atoms.numbers)]
+    masses = np.array(given, float)
     wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
     if len(wrong):
         raise PhonopyEquivariantError(
             f"The mass of atom {wrong[0] + 1} is {masses[wrong[0]]:g} amu; give a positive number."
         )
     return masses
+
+
+def _standard_masses() -> Float[ndarray, " elements"]:
+    table = [row[3] for row in get_atomic_data().atom_data]
+    theirs = np.array([np.nan if mass is None else mass for mass in table])
+    return np.where(theirs > 0, theirs, atomic_masses[: len(theirs)])
 
 
 def as_atoms(structure: StructureLike) -> Atoms:

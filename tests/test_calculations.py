@@ -17,7 +17,8 @@ from phonopy_equivariant.io.build import build_phonon, check_indices
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.io.outputs import write_params
 from phonopy_equivariant.workflows.calculations import Calculations, plan_calculations
-from phonopy_equivariant.workflows.script import UsageError, run_phonopy
+from phonopy_equivariant.workflows.handover import UsageError
+from phonopy_equivariant.workflows.script import run_phonopy
 
 ONE = np.eye(3, dtype=int)
 

@@ -9,6 +9,7 @@ import ase.collections
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.data import chemical_symbols, covalent_radii
 from ase.spacegroup import crystal
 from phonopy.structure.atoms import PhonopyAtoms
@@ -18,6 +19,7 @@ from phonopy_equivariant.structure import (
     Structure,
     as_structure,
     check_distances,
+    masses_of,
     to_ase,
     to_phonopy,
 )
@@ -127,3 +129,14 @@ def test_the_shortest_bonds_there_are_pass():
     own_image = Atoms("Cs", cell=[[2.0, 0, 0], [0, 9, 0], [0, 0, 9]], pbc=True)
     with pytest.raises(PhonopyEquivariantError, match=r"Atoms 1 \(Cs\) and 1 \(Cs\)"):
         check_distances(own_image)
+
+
+def test_masses_are_those_of_phonopy() -> None:
+    """Of ASE, of phonopy and of our own record; ASE gives chlorine 35.45, phonopy 35.453."""
+    atoms = bulk("NaCl", "rocksalt", a=5.64)
+    expected = [22.98976928, 35.453]
+    for structure in (atoms, as_structure(atoms), to_phonopy(as_structure(atoms))):
+        np.testing.assert_allclose(masses_of(structure), expected, rtol=1e-12)
+    atoms.set_masses([23.0, 37.0])
+    np.testing.assert_allclose(masses_of(atoms), [23.0, 37.0])
+    np.testing.assert_allclose(masses_of(as_structure(bulk("Pu", "fcc", a=4.6))), 244.06421)

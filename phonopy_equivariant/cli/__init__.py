@@ -16,6 +16,8 @@ from phonopy_equivariant.cli.failures import exit_status, process_status
 from phonopy_equivariant.cli.fc import add_command as add_fc
 from phonopy_equivariant.cli.fc3 import add_command as add_fc3
 from phonopy_equivariant.cli.gruneisen import add_command as add_gruneisen
+from phonopy_equivariant.cli.kappa import add_command as add_kappa
+from phonopy_equivariant.cli.kappa import main as kappa
 from phonopy_equivariant.cli.models import add_command as add_models
 from phonopy_equivariant.cli.molecule import add_command as add_molecule
 from phonopy_equivariant.cli.options import Parser, parser_arguments
@@ -43,7 +45,9 @@ examples:
   phonopy-equivariant fc phonopy_disp.yaml
       in place of all force calculations of a frozen-phonon run
   phonopy-equivariant fc3 POSCAR --dim 2 2 2
-      third-order force constants, for thermal conductivities with phono3py
+      third-order force constants, for phono3py
+  phonopy-equivariant kappa POSCAR --dim 2 2 2 --mesh 11 11 11
+      thermal conductivity, with phono3py
   phonopy-equivariant relax POSCAR -o POSCAR_relaxed
   phonopy-equivariant elastic POSCAR --relax
   phonopy-equivariant gruneisen POSCAR --relax
@@ -82,8 +86,9 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == ["run"]:  # its options are ours and phonopy's
-        return run(words[1:])
+    shared = {"run": run, "kappa": kappa}  # their options are ours and phonopy's or phono3py's
+    if words and words[0] in shared:
+        return shared[words[0]](words[1:])
     args = _parser().parse_args(words)
     status: int = args.function(args)
     return status
@@ -94,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
-        *(add_run, add_fc, add_fc3, add_relax, add_elastic, add_gruneisen, add_qha),
+        *(add_run, add_fc, add_fc3, add_kappa, add_relax, add_elastic, add_gruneisen, add_qha),
         *(add_molecule, add_evaluate, add_train, add_dataset, add_models),
     )
     for add_command in adders:

@@ -44,6 +44,14 @@ def add_command(commands: Any) -> None:
     add_structure_arguments(parser, "structure file or phono3py_disp.yaml")
     add_model_options(parser)
     group = parser.add_argument_group("crystal")
+    add_supercell_options(group)
+    add_relaxation_options(group)
+    add_logging_options(parser)
+    parser.set_defaults(function=functools.partial(_main, parser))
+
+
+def add_supercell_options(group: Any) -> None:
+    """Add ``--dim`` and ``--dim-fc2``, the supercells of both orders."""
     group.add_argument(
         "--dim",
         nargs="+",
@@ -57,9 +65,6 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="supercell of second order; default: that of phono3py's file, or else that of --dim",
     )
-    add_relaxation_options(group)
-    add_logging_options(parser)
-    parser.set_defaults(function=functools.partial(_main, parser))
 
 
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:

@@ -75,10 +75,11 @@ def main(words: list[str]) -> int:
         parser.print_help()
         return 0 if words else 2
     from phonopy_equivariant.workflows.calculations import plan_calculations
-    from phonopy_equivariant.workflows.script import UsageError, split_arguments
+    from phonopy_equivariant.workflows.handover import UsageError, split_arguments
+    from phonopy_equivariant.workflows.script import phonopy_parser
 
     try:
-        split = split_arguments(dim_last(words), parser)
+        split = split_arguments(dim_last(words), parser, phonopy_parser())
         if not split.positional:
             raise UsageError(
                 "STRUCTURE is missing: the file stands before options with several values, as in "
@@ -93,7 +94,7 @@ def main(words: list[str]) -> int:
             )
         if args.nac_range is not None and not args.exact:
             raise UsageError("contradictory options: --nac-range without --exact; add --exact.")
-        options = split.phonopys + ["-q"] * args.quiet + ["-v"] * args.verbose
+        options = split.theirs + ["-q"] * args.quiet + ["-v"] * args.verbose
         plan = plan_calculations(options)
     except UsageError as error:
         parser.error(str(error).rstrip("."))

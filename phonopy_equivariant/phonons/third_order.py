@@ -104,7 +104,7 @@ def set_third_order_force_constants(
     start = time.perf_counter()
     symmetry = primitive_operations(cells)
     compact, triplets = third_order_of_cells(cells, potential, symmetry, track)
-    second = force_constants(_phonon_of(phono3py), potential)
+    second = force_constants(phonon_of(phono3py, is_symmetry=False), potential)
     seconds = time.perf_counter() - start
     owner, images = supercell_images(cells)
     rows = np.array(phono3py.primitive.p2s_map)
@@ -168,15 +168,22 @@ def _sound(phono3py: Phono3py) -> Cells:
     return cells
 
 
-def _phonon_of(phono3py: Phono3py) -> Phonopy:
-    """Return a Phonopy of the supercell that second-order force constants belong to."""
+def phonon_of(phono3py: Phono3py, is_symmetry: bool = True) -> Phonopy:
+    """Return a Phonopy of the supercell that second-order force constants belong to.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        phonopy orders the atoms of the supercell differently.
+
+    """
     matrix = phono3py.phonon_supercell_matrix
     phonon = Phonopy(
         phono3py.unitcell,
         phono3py.supercell_matrix if matrix is None else matrix,
         primitive_matrix=phono3py.primitive_matrix,
         symprec=phono3py.symmetry.tolerance,
-        is_symmetry=False,
+        is_symmetry=is_symmetry,
     )
     difference = phonon.supercell.scaled_positions - phono3py.phonon_supercell.scaled_positions
     if np.abs(difference - np.rint(difference)).max() > 1e-8:

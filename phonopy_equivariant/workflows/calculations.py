@@ -11,12 +11,8 @@ from typing import NamedTuple
 
 from phonopy.cui.settings import PhonopySettings
 
-from phonopy_equivariant.workflows.script import (
-    grouped_options,
-    option_names,
-    phonopy_settings,
-    phonopy_tags,
-)
+from phonopy_equivariant.workflows.handover import grouped_options
+from phonopy_equivariant.workflows.script import option_names, phonopy_settings, phonopy_tags
 
 # Names of phonopy's parser: each line is one calculation. Of --tdm and --tdm-cif, which write the
 # same file, the one with all temperatures comes last.

@@ -1,0 +1,121 @@
+"""``phonopy-equivariant kappa``: from a structure to phono3py's thermal conductivity."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from phonopy_equivariant.cli.console import Console
+from phonopy_equivariant.cli.fc3 import add_supercell_options
+from phonopy_equivariant.cli.options import (
+    Commands,
+    Parser,
+    add_logging_options,
+    add_model_options,
+    add_relaxation_options,
+    add_structure_arguments,
+    dim_last,
+    parser_arguments,
+    relaxation_of,
+)
+
+if TYPE_CHECKING:
+    from phonopy_equivariant.workflows.kappa import KappaPlan
+
+PROGRAM = "phonopy-equivariant kappa"
+
+_DESCRIPTION = """\
+Compute the lattice thermal conductivity of a crystal: analytic force constants of second and third
+order from a potential, then phono3py itself with all its options. STRUCTURE is any file that ASE
+reads, or phono3py's YAML.
+"""
+
+_EXAMPLES = """\
+options of phono3py pass through; those used most:
+  --mesh 19 19 19          mesh of q                          kappa-m191919.hdf5
+  --br, --lbte             relaxation time approximation (default), or the full solution
+  --ts 100 300 500         temperatures in K
+  --isotope                scattering by natural isotopes
+  --bmfp 1                 boundary mean free path in micrometres
+  --wigner                 tunnelling between bands
+  "phono3py --help" lists all of them; "phono3py phono3py_params.yaml OPTIONS" repeats any of them
+  later without computing force constants again. κ(T), κ up to a frequency and lifetimes are drawn
+  into kappa.pdf.
+
+examples:
+  phonopy-equivariant kappa POSCAR --dim 3 3 3 --dim-fc2 4 4 4 --relax --mesh 19 19 19 --isotope
+  phonopy-equivariant kappa POSCAR --dim 2 2 2 --mesh 11 11 11 --lbte --ts 300
+phono3py must be installed: phonopy_equivariant[kappa].
+"""
+
+
+def add_command(commands: Commands) -> None:
+    """Add ``kappa`` to the list of commands."""
+    parser = commands.add_parser(
+        "kappa",
+        help="thermal conductivity: force constants, then phono3py with all its options",
+        add_help=False,
+    )
+    parser.set_defaults(function=lambda _args: main([]))
+
+
+def main(words: list[str]) -> int:
+    """Run ``phonopy-equivariant kappa`` with the words after ``kappa``."""
+    parser = _parser()
+    if not words or "-h" in words or "--help" in words:
+        parser.print_help()
+        return 0 if words else 2
+    from phonopy_equivariant.workflows.handover import UsageError, split_arguments
+    from phonopy_equivariant.workflows.kappa import phono3py_parser, plan_kappa
+
+    try:
+        split = split_arguments(dim_last(words), parser, phono3py_parser())
+        if not split.positional:
+            raise UsageError(
+                "STRUCTURE is missing: the file stands before options with several values, as in "
+                "kappa POSCAR --mesh 11 11 11"
+            )
+        args = parser.parse_args([*split.positional, *split.ours])
+        plan = plan_kappa(split.theirs + ["-q"] * args.quiet + ["-v"] * args.verbose)
+    except UsageError as error:
+        parser.error(str(error).rstrip("."))
+    return _run(parser, args, plan)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM,
+        usage="phonopy-equivariant kappa STRUCTURE [options] [options of phono3py]",
+        **parser_arguments(_DESCRIPTION, _EXAMPLES),
+    )
+    add_structure_arguments(parser, "structure file or phono3py's YAML")
+    add_model_options(parser)
+    group = parser.add_argument_group("crystal")
+    add_supercell_options(group)
+    add_relaxation_options(group)
+    add_logging_options(parser)
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, plan: KappaPlan) -> int:
+    from phonopy_equivariant.cli.start import start_crystal
+    from phonopy_equivariant.io.supercells import parse_dim
+    from phonopy_equivariant.io.third_order import FILES, keep_others
+    from phonopy_equivariant.workflows.kappa import PLOT, conductivity_files
+    from phonopy_equivariant.workflows.third_order import ThirdOrderOptions
+
+    relaxation = relaxation_of(parser, args)
+    matrix, second = (None if x is None else parse_dim(x) for x in (args.dim, args.dim_fc2))
+    console = Console(args.quiet, args.verbose, "kappa")
+    for remark in plan.remarks:
+        console.say(remark)
+    keep_others()
+    crystal, potential = start_crystal(args, console, [*FILES, PLOT])
+    options = ThirdOrderOptions(matrix, second, relaxation)
+    result = conductivity_files(crystal, potential, options, plan, console)
+    console.report("Third-order force constants", result.report.lines())
+    if result.conductivity is not None:
+        console.table(result.conductivity)
+    if result.files:
+        console.say(f"Files: {', '.join(result.files)}")
+    return result.status

@@ -1,0 +1,285 @@
+"""The ``kappa`` command: from a crystal to phono3py's thermal conductivity."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from numpy import ndarray
+
+from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.crystals import Crystal, as_crystal
+from phonopy_equivariant.io.supercells import supercell_matrix
+from phonopy_equivariant.io.third_order import FILES, require_phono3py, write_third_order
+from phonopy_equivariant.phonons.conductivity import (
+    ThermalConductivity,
+    conductivity_of,
+    read_conductivity,
+)
+from phonopy_equivariant.phonons.permutations import composed_permutations
+from phonopy_equivariant.phonons.stability import stability
+from phonopy_equivariant.phonons.third_order import phonon_of
+from phonopy_equivariant.phonons.third_order_report import ThirdOrderReport
+from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.structure import StructureLike
+from phonopy_equivariant.workflows.calculations import DEFAULT_MESH
+from phonopy_equivariant.workflows.handover import UsageError, arguments, one_line, run_in_process
+from phonopy_equivariant.workflows.options import RelaxationOptions
+from phonopy_equivariant.workflows.progress import Progress, Silent
+from phonopy_equivariant.workflows.run import provenance
+from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_order_crystal
+
+PLOT = "kappa.pdf"
+TEMPERATURES = tuple(range(100, 1001, 100))  # K
+_METHODS = ("rta", "lbte")
+# Names of phono3py's parser: what it computes instead of κ, and other sources of force constants.
+_OTHERS = (
+    *("is_gruneisen", "is_joint_dos", "is_imag_self_energy", "is_real_self_energy"),
+    *("is_spectral_function", "write_grid_points", "show_num_triplets", "write_phonon"),
+)
+_CONTRADICTIONS = {
+    "is_displacement": "-d displaces atoms, which analytic force constants do without",
+    "random_displacements": "--rd displaces atoms, which analytic force constants do without",
+    "use_pypolymlp": "--pypolymlp is another potential",
+    "show_symfc_memory_usage": "--show-symfc-memory is about fits to displacements",
+}
+
+
+class KappaPlan(NamedTuple):
+    """Options of phono3py's script, and the choices made for the user."""
+
+    options: list[str]
+    remarks: tuple[str, ...]
+
+
+class KappaResult(NamedTuple):
+    """What the command has at its end; no κ where phono3py failed or had something else to do."""
+
+    status: int
+    report: ThirdOrderReport
+    conductivity: ThermalConductivity | None
+    files: tuple[str, ...]
+
+
+def phono3py_parser() -> argparse.ArgumentParser:
+    """Return phono3py's parser of options, which raises UsageError where it refuses them.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        phono3py is not installed.
+
+    """
+    require_phono3py()
+    from phono3py.cui.phono3py_argparse import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        get_run_parser,
+    )
+
+    with arguments(["phono3py"]):  # it rewrites sys.argv
+        parser: argparse.ArgumentParser = get_run_parser()[0]
+
+    def refuse(message: str) -> NoReturn:
+        raise UsageError(f"phono3py refuses its options: {message}")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
+
+
+def plan_kappa(options: Sequence[str]) -> KappaPlan:
+    """Check phono3py's options; without a method RTA is taken, without a mesh a common one.
+
+    Raises
+    ------
+    UsageError
+        phono3py refuses the options, or they contradict analytic force constants.
+
+    """
+    options, remarks = list(options), []
+    args = _parse(options)
+    for name, reason in _CONTRADICTIONS.items():
+        if getattr(args, name, None):
+            raise UsageError(f"contradictory options: {reason}; leave it away.")
+    other = any(getattr(args, name, None) for name in _OTHERS)
+    if not (other or args.is_bterta or args.is_lbte):
+        options.append("--br")
+        remarks.append("No method is given: taking --br, the relaxation time approximation.")
+    if args.mesh_numbers is None and args.conf_filename is None:
+        options += ["--mesh", f"{DEFAULT_MESH:g}"]
+        remarks.append(f"No mesh is given: taking --mesh {DEFAULT_MESH:g}.")
+    settings = _settings(_parse(options))
+    mesh = settings.mesh_numbers
+    if mesh is not None and not (np.asarray(mesh, float) > 0).any():
+        raise UsageError("--mesh: give three positive whole numbers, or a length in Å.")
+    return KappaPlan(options, tuple(remarks))
+
+
+def thermal_conductivity(
+    structure: StructureLike | Crystal | str | os.PathLike[str],
+    model: PotentialLike = DEFAULT_MODEL,
+    supercell: int | Sequence[int] | Sequence[Sequence[int]] | ndarray = 2,
+    second_supercell: int | Sequence[int] | Sequence[Sequence[int]] | ndarray | None = None,
+    relax: bool = False,
+    *,
+    mesh: float | Sequence[int] = DEFAULT_MESH,
+    temperatures: Sequence[float] = TEMPERATURES,
+    method: str = "rta",
+    isotopes: bool = False,
+) -> ThermalConductivity:
+    """Return the lattice thermal conductivity of a crystal: phono3py on analytic force constants.
+
+    Parameters
+    ----------
+    structure, model, relax
+        As in :func:`phonopy_equivariant.phonons`.
+    supercell, second_supercell
+        Supercells of third- and second-order force constants; by default the same.
+    mesh
+        Three numbers, or a length (Å) from which phono3py makes them.
+    temperatures
+        K.
+    method
+        ``rta``, the relaxation time approximation, or ``lbte``, the full linearised equation.
+    isotopes
+        Whether natural isotopes scatter too.
+
+    Warns
+    -----
+    UserWarning
+        Forces or stress in the crystal; a structure far from the training data; imaginary modes.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        phono3py is not installed; a structure that is no sound crystal, an element the model does
+        not know, a supercell that does not fit into memory; another method.
+
+    Examples
+    --------
+    >>> import phonopy_equivariant as pe
+    >>> from ase.build import bulk
+    >>> result = pe.thermal_conductivity(bulk("Si"), supercell=3, mesh=80)  # doctest: +SKIP
+    >>> result.isotropic()  # doctest: +SKIP
+
+    """
+    if method not in _METHODS:
+        raise PhonopyEquivariantError(f"method={method!r}: give one of {', '.join(_METHODS)}.")
+    options = ThirdOrderOptions(
+        supercell_matrix(supercell),
+        None if second_supercell is None else supercell_matrix(second_supercell),
+        RelaxationOptions() if relax else None,
+    )
+    crystal, potential = as_crystal(structure), as_potential(model)
+    potential.graph(crystal.unitcell)  # elements and overlaps, before anything takes time
+    progress = Silent()
+    phono3py, _ = third_order_crystal(crystal, potential, options, progress)
+    _warn_of_imaginary_modes(phono3py, potential, progress)
+    phono3py.mesh_numbers = mesh
+    phono3py.init_phph_interaction()
+    phono3py.run_thermal_conductivity(
+        is_LBTE=method == "lbte", temperatures=list(temperatures), is_isotope=isotopes, log_level=0
+    )
+    return conductivity_of(phono3py.thermal_conductivity)
+
+
+def conductivity_files(
+    crystal: Crystal,
+    potential: Potential,
+    options: ThirdOrderOptions,
+    plan: KappaPlan,
+    progress: Progress,
+) -> KappaResult:
+    """Write phono3py's input and force constants, run its script on them, and draw κ.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As :func:`.third_order_files`; or phono3py fails with an exception of its own.
+
+    """
+    phono3py, report = third_order_crystal(crystal, potential, options, progress)
+    _warn_of_imaginary_modes(phono3py, potential, progress)
+    write_third_order(phono3py, Path(), provenance(potential))
+    progress.say(f"Force constants are in {', '.join(FILES)}; phono3py goes on with them.")
+    start = time.time_ns()
+    status = run_phono3py(FILES[0], plan.options)
+    written = sorted(Path().glob("kappa-*.hdf5"), key=lambda path: path.stat().st_mtime_ns)
+    written = [path for path in written if path.stat().st_mtime_ns >= start]
+    files = [path.name for path in written]
+    if status or not written or "-g" in written[-1].name:  # one grid point
+        return KappaResult(status, report, None, tuple(files))
+    conductivity = read_conductivity(written[-1])
+    conductivity.write_plot(PLOT)
+    return KappaResult(status, report, conductivity, (*files, PLOT))
+
+
+def run_phono3py(file: str, options: Sequence[str]) -> int:
+    """Run phono3py's script on a phono3py YAML file and return its exit status.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        phono3py fails with an exception of its own.
+
+    """
+    from phono3py.scripts.phono3py import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        run,
+    )
+
+    with composed_permutations(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return run_in_process("phono3py", run, file, options)
+
+
+def _warn_of_imaginary_modes(phono3py: Any, potential: Potential, progress: Progress) -> None:
+    """Warn of imaginary modes on the default mesh, and of small supercells of second order."""
+    phonon = phonon_of(phono3py)
+    phonon.force_constants = phono3py.fc2
+    with progress.stage("Imaginary modes, and whether the supercell of second order suffices"):
+        found = stability(phonon, potential, DEFAULT_MESH)
+    for remark in found.remarks():
+        progress.warn(remark)
+    if found.unstable:
+        progress.warn(
+            "phono3py leaves imaginary modes out: the conductivity is that of the others."
+        )
+
+
+def _parse(options: Sequence[str]) -> argparse.Namespace:
+    parser = phono3py_parser()
+    talk = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+            return parser.parse_args([FILES[0], *options])
+    except UsageError:
+        raise
+    except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
+        message = talk.getvalue() or str(error)
+        raise UsageError(f"phono3py refuses its options: {one_line(message)}") from error
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    """Let phono3py read the values of its options."""
+    from phono3py.cui.settings import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        Phono3pyConfParser,
+    )
+
+    talk = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
+            parsed = Phono3pyConfParser(
+                filename=args.conf_filename, args=args, load_phono3py_yaml=True
+            )
+            return parsed.settings
+    except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
+        message = talk.getvalue() or str(error)
+        raise UsageError(f"phono3py refuses its options: {one_line(message)}") from error

@@ -1,0 +1,159 @@
+"""Thermal conductivity: phono3py on analytic force constants, its files, table and figure."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from ase.build import bulk
+from cli_helpers import LATTICE, command, model
+from cli_helpers import potential as small
+from phonopy.structure.atoms import PhonopyAtoms
+
+import phonopy_equivariant as pe
+from phonopy_equivariant.phonons.conductivity import ThermalConductivity, read_conductivity
+from phonopy_equivariant.potential import random_potential
+from phonopy_equivariant.structure import Structure, as_structure
+
+phono3py = pytest.importorskip("phono3py", reason="phono3py is not installed")
+MESH = ("--mesh", "4", "4", "4")
+
+
+def salt(folder: Path, lattice: float = LATTICE) -> None:
+    bulk("NaCl", "rocksalt", a=lattice).write(folder / "POSCAR", format="vasp")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """The command in a folder: its files, and what it said."""
+    folder = tmp_path_factory.mktemp("kappa")
+    salt(folder)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", *MESH, "--ts", "300", "600")
+    result = command(*words, cwd=folder)
+    return folder, result.stdout, result.stderr
+
+
+def test_plain_phono3py_finds_the_same(finished: tuple[Path, str, str]) -> None:
+    folder, output, said = finished
+    conductivity = read_conductivity(folder / "kappa-m444.hdf5")
+    with contextlib.chdir(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of phono3py: the supercell breaks the point group
+        plain = phono3py.load("phono3py_params.yaml", log_level=0)
+    plain.mesh_numbers = [4, 4, 4]
+    plain.init_phph_interaction()
+    plain.run_thermal_conductivity(temperatures=[300.0, 600.0], log_level=0)
+    np.testing.assert_allclose(
+        conductivity.kappa, plain.thermal_conductivity.kappa[0], rtol=1e-7, atol=1e-9
+    )
+    assert "taking --br" in said and "No mesh" not in said and "warning" not in said
+    assert "Files: kappa-m444.hdf5, kappa.pdf" in said
+    assert (folder / "kappa.pdf").read_bytes().startswith(b"%PDF")
+    assert f"{conductivity.kappa[0, 0]:.4g}" in output
+
+
+def test_python_finds_the_same(finished: tuple[Path, str, str]) -> None:
+    """phono3py's widths of degenerate modes change with the last digit of positions: 6e-3 of κ."""
+    expected = read_conductivity(finished[0] / "kappa-m444.hdf5")
+    atoms = bulk("NaCl", "rocksalt", a=LATTICE)
+    result = pe.thermal_conductivity(atoms, small(), mesh=[4, 4, 4], temperatures=[300.0, 600.0])
+    np.testing.assert_allclose(result.isotropic(), expected.isotropic(), rtol=2e-2)
+    np.testing.assert_allclose(result.frequencies, expected.frequencies, atol=1e-6)
+    assert result.mesh == expected.mesh == (4, 4, 4)
+    with pytest.raises(pe.PhonopyEquivariantError, match="give one of rta, lbte"):
+        pe.thermal_conductivity(atoms, small(), method="exact")
+
+
+def test_modes_add_up(finished: tuple[Path, str, str]) -> None:
+    conductivity = read_conductivity(finished[0] / "kappa-m444.hdf5")
+    frequencies, sums = conductivity.cumulative(600.0)
+    assert (np.diff(frequencies) >= 0).all() and (np.diff(sums) >= -1e-12).all()
+    np.testing.assert_allclose(sums[-1], conductivity.isotropic()[1])
+    # a lifetime of 1 ps is a half width of 1/(4π) THz
+    width = np.full_like(conductivity.linewidths, 1 / (4 * np.pi))
+    same = ThermalConductivity(
+        *(getattr(conductivity, x) for x in ("temperatures", "kappa", "mesh", "weights")),
+        conductivity.frequencies,
+        width,
+        conductivity.mode_kappa,
+    )
+    np.testing.assert_allclose(same.lifetimes(), 1.0)
+
+
+def test_imaginary_modes_are_named(tmp_path: Path) -> None:
+    salt(tmp_path, 1.2 * LATTICE)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", *MESH, "--ts", "300")
+    assert "phono3py leaves imaginary modes out" in command(*words, cwd=tmp_path).stderr
+
+
+def test_what_phono3py_computes_instead_of_conductivity(tmp_path: Path) -> None:
+    salt(tmp_path)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", *MESH, "--gruneisen")
+    said = command(*words, cwd=tmp_path).stderr
+    assert "taking --br" not in said
+    assert (tmp_path / "gruneisen.hdf5").exists() and not (tmp_path / "kappa.pdf").exists()
+
+
+def test_gruneisen_parameters_of_third_order_are_the_analytic_ones(tmp_path: Path) -> None:
+    """First moments of force constants need a supercell that holds all of them, twice the cutoff.
+
+    Forces and stress vanish in neither, and enter in neither.
+    """
+    config = dict(
+        species=(11, 17),
+        cutoff=2.9,
+        num_interactions=1,
+        hidden_irreps="4x0e",
+        l_max=1,
+        scale=20.0,
+        avg_num_neighbors=6.0,
+    )
+    potential = random_potential(pe.NequIPConfig(**config), seed=2)
+    atoms = bulk("NaCl", "rocksalt", a=5.0)
+    cell = PhonopyAtoms(
+        numbers=atoms.numbers, cell=atoms.cell[:], scaled_positions=atoms.get_scaled_positions()
+    )
+    crystal = phono3py.Phono3py(cell, supercell_matrix=[4, 4, 4], primitive_matrix="P")
+    pe.set_third_order_force_constants(crystal, potential)
+    from phono3py.phonon3.gruneisen import Gruneisen
+
+    qpoints = np.array([[0.5, 0.0, 0.5], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3]])
+    theirs = Gruneisen(crystal.fc2, crystal.fc3, crystal.supercell, crystal.primitive)
+    theirs.set_qpoints(qpoints)
+    theirs.run()
+    structure: Structure = as_structure(atoms)
+    ours = pe.gruneisen_parameters(structure, potential, qpoints, relax=False)
+    found = np.trace(theirs.gruneisen_parameters, axis1=2, axis2=3) / 3
+    np.testing.assert_allclose(found, ours.parameters, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("POSCAR", "--dim", "2", "--mesh", "0", "0", "0"), "give three positive whole numbers"),
+        (("POSCAR", "--dim", "2", "--pypolymlp"), "--pypolymlp is another potential"),
+        (("POSCAR", "--dim", "2", "-d"), "-d displaces atoms"),
+        (("POSCAR", "--dim", "2", "--mehs", "3"), "did you mean --mesh"),
+        (("--dim", "2", *MESH), "STRUCTURE is missing"),
+    ],
+)
+def test_wrong_options_are_one_line(words: tuple[str, ...], text: str, tmp_path: Path) -> None:
+    salt(tmp_path)
+    result = command("kappa", *words, cwd=tmp_path, status=2)
+    assert text in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["POSCAR"]
+
+
+def test_files_without_conductivity_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kappa-m444.hdf5"
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(pe.PhonopyEquivariantError, match="cannot be read as thermal conductivity"):
+        read_conductivity(path)
+    with h5py.File(path, "w") as file:
+        file["temperature"] = [300.0]
+    with pytest.raises(pe.PhonopyEquivariantError, match="of a whole mesh"):
+        read_conductivity(path)
