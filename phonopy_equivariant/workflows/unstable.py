@@ -179,7 +179,7 @@ class _Search:
             self.progress.say("Constraints of the file are not used.")
             atoms.set_constraint()
         cell = standard_cell(atoms, self.options.symprec)
-        self.formula = cell.atoms.symbols.formula.reduce()[0].format("hill")
+        self.formula = cell.atoms.symbols.formula.reduce()[0].format("metal")
         for remark in familiarity_remarks(self.potential, cell.atoms):
             self.progress.warn(remark)
         with self.progress.stage(f"Relaxing in {cell.symbol}"):
