@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from phonopy_equivariant.molecules.analysis import MolecularVibrations, Thermochemistry
     from phonopy_equivariant.phonons.anisotropic_qha import AnisotropicQuasiHarmonic
     from phonopy_equivariant.phonons.conductivity import ThermalConductivity
+    from phonopy_equivariant.phonons.convergence import Convergence
     from phonopy_equivariant.phonons.exact import ExactReport, use_exact_dynamical_matrix
     from phonopy_equivariant.phonons.force_constants import force_constants, set_force_constants
     from phonopy_equivariant.phonons.gamma_modes import GammaModes, gamma_modes
@@ -43,8 +44,10 @@ if TYPE_CHECKING:
         gruneisen_bands,
         gruneisen_mesh,
     )
+    from phonopy_equivariant.phonons.phase_tree import PhaseTree
     from phonopy_equivariant.phonons.qha import QuasiHarmonic
     from phonopy_equivariant.phonons.report import ForceConstantsReport
+    from phonopy_equivariant.phonons.sscha import SelfConsistent
     from phonopy_equivariant.phonons.stability import Stability, stability
     from phonopy_equivariant.phonons.thermal_expansion import ThermalExpansion, thermal_expansion
     from phonopy_equivariant.phonons.third_order import (
@@ -63,15 +66,19 @@ if TYPE_CHECKING:
     from phonopy_equivariant.structure import Structure, StructureLike
     from phonopy_equivariant.training.config import TrainingConfig
     from phonopy_equivariant.training.loop import TrainingResult, train
+    from phonopy_equivariant.workflows.convergence import converge
     from phonopy_equivariant.workflows.evaluation import PhononEvaluation, evaluate
     from phonopy_equivariant.workflows.kappa import thermal_conductivity
     from phonopy_equivariant.workflows.options import EvaluationOptions
     from phonopy_equivariant.workflows.phonons import AnalyticPhonopy, phonons
     from phonopy_equivariant.workflows.qha import anisotropic_qha, qha
+    from phonopy_equivariant.workflows.sscha import SSCHA, sscha
+    from phonopy_equivariant.workflows.unstable import follow_unstable_modes
 
 __all__ = [
     "AnalyticPhonopy",
     "AnisotropicQuasiHarmonic",
+    "Convergence",
     "ElasticTensor",
     "EquivariantCalculator",
     "Evaluation",
@@ -86,12 +93,15 @@ __all__ = [
     "MACEConfig",
     "MolecularVibrations",
     "NequIPConfig",
+    "PhaseTree",
     "PhononEvaluation",
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
     "QuasiHarmonic",
     "RelaxationStep",
+    "SSCHA",
+    "SelfConsistent",
     "Stability",
     "Structure",
     "StructureLike",
@@ -103,11 +113,13 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "anisotropic_qha",
+    "converge",
     "dynamical_matrices",
     "elastic_tensor",
     "enable_compilation_cache",
     "evaluate",
     "fit_familiarity",
+    "follow_unstable_modes",
     "force_constants",
     "gamma_modes",
     "gruneisen_bands",
@@ -124,6 +136,7 @@ __all__ = [
     "save_checkpoint",
     "set_force_constants",
     "set_third_order_force_constants",
+    "sscha",
     "stability",
     "thermal_conductivity",
     "thermal_expansion",
@@ -136,6 +149,7 @@ __all__ = [
 _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
     "AnisotropicQuasiHarmonic": "phonons.anisotropic_qha",
+    "Convergence": "phonons.convergence",
     "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
@@ -150,12 +164,15 @@ _HOME = {
     "MACEConfig": "models.mace_config",
     "MolecularVibrations": "molecules.analysis",
     "NequIPConfig": "models.config",
+    "PhaseTree": "phonons.phase_tree",
     "PhononEvaluation": "workflows.evaluation",
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "calculators.mlp",
     "Potential": "potential",
     "QuasiHarmonic": "phonons.qha",
     "RelaxationStep": "calculators.relax",
+    "SSCHA": "workflows.sscha",
+    "SelfConsistent": "phonons.sscha",
     "Stability": "phonons.stability",
     "Structure": "structure",
     "StructureLike": "structure",
@@ -166,11 +183,13 @@ _HOME = {
     "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
     "anisotropic_qha": "workflows.qha",
+    "converge": "workflows.convergence",
     "dynamical_matrices": "response.dynamical_matrix",
     "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",
     "evaluate": "workflows.evaluation",
     "fit_familiarity": "familiarity",
+    "follow_unstable_modes": "workflows.unstable",
     "force_constants": "phonons.force_constants",
     "gamma_modes": "phonons.gamma_modes",
     "gruneisen_bands": "phonons.gruneisen",
@@ -186,6 +205,7 @@ _HOME = {
     "save_checkpoint": "checkpoints.native",
     "set_force_constants": "phonons.force_constants",
     "set_third_order_force_constants": "phonons.third_order",
+    "sscha": "workflows.sscha",
     "stability": "phonons.stability",
     "thermal_conductivity": "workflows.kappa",
     "thermal_expansion": "phonons.thermal_expansion",

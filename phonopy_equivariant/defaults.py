@@ -29,3 +29,21 @@ VOLUME_FMAX = 1e-5  # eV/Å, at every volume
 MESH = 100.0  # Å, as phonopy's
 T_MAX = 1000.0  # K
 T_STEP = 10.0  # K
+
+# Unstable modes
+MAX_CELLS = 2  # primitive cells of a supercell: Γ and the zone boundary
+LARGEST_CELLS = 8
+MAX_ATOMS = 40  # of a distorted cell
+MAX_STRUCTURES = 20
+THRESHOLD = 0.1  # THz below zero, from which a mode is followed
+
+# Self-consistent phonons
+SSCHA_TEMPERATURE = 300.0  # K
+SNAPSHOTS = 200  # displaced supercells of an iteration
+ITERATIONS = 10
+SSCHA_DIAMETER = 10.0  # Å, of a supercell that nobody gave
+SSCHA_MESH = 100.0  # Å, as phonopy's
+
+# Convergence with supercell and mesh
+CONVERGENCE = 1e-3  # of 3NkT, 3Nk, 3Nk and the largest frequency
+LARGEST_SUPERCELL = 500  # atoms

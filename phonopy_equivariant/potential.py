@@ -6,6 +6,7 @@ Energy is the only primitive; forces, stress and Hessian rows are transforms of 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from numpy import ndarray
 from phonopy_equivariant.catalogue.cards import models_covering
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.features import Familiarity, FeatureReference, compare
-from phonopy_equivariant.graph import build_graph, pad_graph
+from phonopy_equivariant.graph import build_graph, graph_sizes, pad_graph
 from phonopy_equivariant.models.architectures import build_model
 from phonopy_equivariant.models.config import ModelConfig
 from phonopy_equivariant.models.layered import LayeredModel, Params, site_outputs
@@ -29,6 +30,9 @@ from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 from phonopy_equivariant.structure import Structure, StructureLike, as_structure
 
 DTYPES = ("float64", "float32")
+
+# Edges of structures that are evaluated in one call.
+_BATCH_EDGES = 32768
 
 
 class Evaluation(NamedTuple):
@@ -122,6 +126,30 @@ class Potential:
         """Return energy, forces and stress of an ASE, phonopy or own structure."""
         return self._evaluate_checked(as_structure(structure))
 
+    def evaluate_many(self, structures: Sequence[StructureLike]) -> list[Evaluation]:
+        """Return energies, forces and stresses of similar structures, many in one call.
+
+        Batches have equal sizes: those of one set of displaced supercells run one program.
+        """
+        checked = [as_structure(structure) for structure in structures]
+        graphs = [self._checked_graph(structure) for structure in checked]
+        if not graphs:
+            return []
+        nodes = max(len(structure.numbers) for structure in checked)
+        edges = max(int(graph.n_edge[0]) for graph in graphs)
+        count = min(len(graphs), max(1, _BATCH_EDGES // max(edges, 1)))
+        n_node, n_edge = graph_sizes(count * nodes, count * edges)
+        evaluations = []
+        for first in range(0, len(graphs), count):
+            batch = graphs[first : first + count]
+            filled = [*batch, *[batch[-1]] * (count - len(batch))]
+            joined = pad_graph(jraph.batch_np(filled), n_node, n_edge)
+            evaluations += self._evaluate_batch(joined)[: len(batch)]
+        return [
+            one if structure.pbc.all() else one._replace(stress=np.zeros((3, 3)))
+            for one, structure in zip(evaluations, checked, strict=True)
+        ]
+
     def familiarity(self, structure: StructureLike) -> Familiarity:
         """Return how far a structure is from those the potential was trained on.
 
@@ -160,18 +188,24 @@ class Potential:
 
         The stress has no meaning unless the cell is periodic in three directions.
         """
-        padded = pad_graph(graph, n_node, n_edge)
-        energies, forces, virial, features = _evaluate(self.model, self.params, padded)
-        atoms = int(graph.n_node[0])
-        site = np.asarray(energies, float)[:atoms]
-        volume = abs(np.linalg.det(graph.globals["cell"][0])) or 1.0
-        return Evaluation(
-            float(site.sum()),
-            site,
-            np.asarray(forces, float)[:atoms],
-            np.asarray(virial, float)[0] / volume,
-            np.asarray(features, float)[:atoms],
-        )
+        return self._evaluate_batch(pad_graph(graph, n_node, n_edge))[0]
+
+    def _evaluate_batch(self, padded: jraph.GraphsTuple) -> list[Evaluation]:
+        """Return what the graphs before the padding give."""
+        results = _evaluate(self.model, self.params, padded)
+        energies, forces, virials, features = (np.asarray(values, float) for values in results)
+        ends = np.cumsum(padded.n_node)
+        evaluations = []
+        for index, end in enumerate(ends[:-1]):
+            atoms = slice(int(end - padded.n_node[index]), int(end))
+            volume = abs(np.linalg.det(padded.globals["cell"][index])) or 1.0
+            site = energies[atoms]
+            evaluations.append(
+                Evaluation(
+                    float(site.sum()), site, forces[atoms], virials[index] / volume, features[atoms]
+                )
+            )
+        return evaluations
 
 
 def make_potential(

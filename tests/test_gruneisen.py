@@ -47,7 +47,7 @@ def at_rest(potential: Potential, structure: Structure, steps: int) -> Structure
         curvature = hessian(structure, potential).reshape(columns, columns)
         forces = potential.evaluate(structure).forces
         step = (np.linalg.pinv(curvature, rcond=1e-9) @ forces.ravel()).reshape(-1, 3)
-        step *= min(1.0, 0.2 / np.abs(step).max())
+        step *= min(1.0, 0.2 / max(np.abs(step).max(), 1e-100))
         structure = structure._replace(positions=structure.positions + step)
     assert np.abs(potential.evaluate(structure).forces).max() < 1e-11
     return structure

@@ -42,7 +42,7 @@ class PhonopyMLP:
             opposite to ASE's.
 
         """
-        evaluations = [self.potential.evaluate(cell) for cell in supercells]
+        evaluations = self.potential.evaluate_many(supercells)
         voigt = ([0, 1, 2, 0, 1, 2], [0, 1, 2, 1, 2, 0])
         stresses = [
             -evaluation.stress[voigt] * abs(np.linalg.det(cell.cell))

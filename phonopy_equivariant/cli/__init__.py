@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from phonopy_equivariant.cli.converge import add_command as add_converge
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.elastic import add_command as add_elastic
 from phonopy_equivariant.cli.evaluate import add_command as add_evaluate
@@ -25,8 +26,10 @@ from phonopy_equivariant.cli.qha import add_command as add_qha
 from phonopy_equivariant.cli.relax import add_command as add_relax
 from phonopy_equivariant.cli.run import add_command as add_run
 from phonopy_equivariant.cli.run import main as run
+from phonopy_equivariant.cli.sscha import add_command as add_sscha
 from phonopy_equivariant.cli.surroundings import surroundings_kept
 from phonopy_equivariant.cli.train import add_command as add_train
+from phonopy_equivariant.cli.unstable import add_command as add_unstable
 from phonopy_equivariant.runtime.allocation import keep_freed_memory
 
 PROGRAM = "phonopy-equivariant"
@@ -52,6 +55,10 @@ examples:
   phonopy-equivariant elastic POSCAR --relax
   phonopy-equivariant gruneisen POSCAR --relax
   phonopy-equivariant qha POSCAR --tmax 1500
+  phonopy-equivariant converge POSCAR --relax
+  phonopy-equivariant sscha POSCAR --temperature 300 600
+  phonopy-equivariant unstable POSCAR
+      follow imaginary modes to stable structures
   phonopy-equivariant molecule CH4.xyz --relax
   phonopy-equivariant evaluate dft/ --model nequix-mp-1-pft nequix-oam-1-pft
   phonopy-equivariant train nacl.yaml
@@ -99,8 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
-        *(add_run, add_fc, add_fc3, add_kappa, add_relax, add_elastic, add_gruneisen, add_qha),
-        *(add_molecule, add_evaluate, add_train, add_dataset, add_models),
+        *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_qha, add_fc3, add_kappa),
+        *(add_sscha, add_unstable, add_converge, add_molecule, add_evaluate),
+        *(add_train, add_dataset, add_models),
     )
     for add_command in adders:
         add_command(commands)

@@ -38,12 +38,21 @@ _OPTIONS = {
     "tstep=": "--tstep ",
     "pressure=": "--pressure ",
     "eos=": "--eos ",
+    "max_cells=": "--max-cells ",
+    "max_atoms=": "--max-atoms ",
+    "max_structures=": "--max-structures ",
+    "threshold=": "--threshold ",
+    "temperature=": "--temperature ",
+    "snapshots=": "--snapshots ",
+    "iterations=": "--iterations ",
+    "seed=": "--seed ",
 }
 # Where a command has another option for a parameter.
 _OF_COMMAND: dict[str, dict[str, str]] = {
     "run": {"fmax=": "--relax-fmax "},
     "fc": {"relax=True": "phonopy-equivariant relax", "exact=True": "run --exact"},
     "relax": {"tolerance=": "--tolerance "},
+    "converge": {"tolerance=": "--tolerance "},
 }
 
 

@@ -114,10 +114,10 @@ class Stability(Result):
         if not self.imaginary:
             nowhere = f"none on {mesh}, at the q of the supercell and on the bands"
             return [["imaginary modes", nowhere], supercell]
-        lowest = f"{self.lowest:.3g} THz (imaginary) at q = {_text(self.qpoint)}"
+        lowest = f"{self.lowest:.3g} THz (imaginary) at q = {q_text(self.qpoint)}"
         share = f"{self._share()} of the modes on {mesh}; thermal properties leave them out"
         artefacts = [
-            f"{check.interpolated:.3g} THz at q = {_text(check.qpoint)} is an artefact of the "
+            f"{check.interpolated:.3g} THz at q = {q_text(check.qpoint)} is an artefact of the "
             f"supercell: {check.exact:.3g} THz in D(q) computed there"
             for check in self.artefacts
         ]
@@ -134,9 +134,10 @@ class Stability(Result):
             return []
         mesh = "×".join(map(str, self.mesh))
         return [
-            f"imaginary modes: lowest frequency {self.lowest:.3g} THz at q = {_text(self.qpoint)}, "
-            f"{self._share()} of the modes on the {mesh} mesh; {self._verdict()}. Thermal "
-            "properties leave them out: F, S and Cv are those of the other modes."
+            f"imaginary modes: lowest frequency {self.lowest:.3g} THz "
+            f"at q = {q_text(self.qpoint)}, {self._share()} of the modes on the {mesh} mesh; "
+            f"{self._verdict()}. Thermal properties leave them out: F, S and Cv are those "
+            "of the other modes."
         ]
 
     def _share(self) -> str:
@@ -163,7 +164,7 @@ class Stability(Result):
             return "not checked between its q"
         if self.folding == 0:
             return "suffices: D(q) is exact at every q"
-        size = f"off by {self.folding:.2g} THz half-way between its q, at {_text(self.worst)}"
+        size = f"off by {self.folding:.2g} THz half-way between its q, at {q_text(self.worst)}"
         if self.sufficient:
             return f"suffices: frequencies are {size}"
         cause = "" if self.folding > SUFFICIENT else ", and imaginary modes are its artefact"
@@ -295,7 +296,7 @@ def _rounding(phonon: Phonopy, frequencies: Float[ndarray, "q bands"], dtype: st
     return float(np.sqrt(bound)) * factor
 
 
-def _text(q: Sequence[float]) -> str:
+def q_text(q: Sequence[float]) -> str:
     """Return q as text, as fractions where they are simple: (1/2 0 1/2)."""
     words = []
     for component in q:

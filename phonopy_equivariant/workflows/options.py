@@ -150,3 +150,88 @@ class QHAOptions:
     nac_params: Mapping[str, Any] | str | None = None
     compare: bool = True
     keep: str | os.PathLike[str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class UnstableOptions:
+    """How imaginary modes are followed.
+
+    Parameters
+    ----------
+    max_cells
+        Largest number of primitive cells of a supercell whose q are looked at.
+    max_atoms
+        Largest number of atoms of a distorted cell.
+    max_structures
+        Number of crystals after which to stop.
+    threshold
+        How far (THz) below zero a frequency counts.
+    fmax, symprec
+        Of relaxations, eV/Å and Å.
+
+    """
+
+    max_cells: int = defaults.MAX_CELLS
+    max_atoms: int = defaults.MAX_ATOMS
+    max_structures: int = defaults.MAX_STRUCTURES
+    threshold: float = defaults.THRESHOLD
+    fmax: float = defaults.FMAX
+    symprec: float = defaults.SYMPREC
+
+
+@dataclasses.dataclass(frozen=True)
+class SSCHAOptions:
+    """How self-consistent phonons are computed.
+
+    Parameters
+    ----------
+    temperatures
+        K.
+    supercell
+        Matrix of the supercell; None stands for that of the file, or else for one of 10 Å.
+    relaxation
+        How atoms and cell are relaxed first; None if they are not.
+    snapshots, iterations
+        Displaced supercells of an iteration, and their number.
+    seed
+        Of the random displacements.
+    mesh
+        phonopy's mesh for the harmonic part of the free energy.
+    folder, restart
+        Where files are written, None for nowhere; whether older ones are begun anew.
+
+    """
+
+    temperatures: tuple[float, ...] = (defaults.SSCHA_TEMPERATURE,)
+    supercell: Int[ndarray, "3 3"] | None = None
+    relaxation: RelaxationOptions | None = None
+    snapshots: int = defaults.SNAPSHOTS
+    iterations: int = defaults.ITERATIONS
+    seed: int = 0
+    mesh: float | Sequence[int] = defaults.SSCHA_MESH
+    folder: str | os.PathLike[str] | None = None
+    restart: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvergenceOptions:
+    """How supercell and mesh are made larger.
+
+    Parameters
+    ----------
+    tolerance
+        How far F, S, Cv and the largest frequency may be off, in units of 3NkT, 3Nk, 3Nk and of
+        that frequency.
+    temperature
+        K.
+    relaxation
+        How atoms and cell are relaxed first; None if they are not.
+    max_atoms
+        Of the largest supercell.
+
+    """
+
+    tolerance: float = defaults.CONVERGENCE
+    temperature: float = 300.0
+    relaxation: RelaxationOptions | None = None
+    max_atoms: int = defaults.LARGEST_SUPERCELL
