@@ -62,14 +62,23 @@ if TYPE_CHECKING:
     from phonopy_equivariant.structure import Structure, StructureLike
     from phonopy_equivariant.training.config import TrainingConfig
     from phonopy_equivariant.training.loop import TrainingResult, train
+    from phonopy_equivariant.workflows.batch.result import BatchResult
+    from phonopy_equivariant.workflows.batch.run import batch
     from phonopy_equivariant.workflows.evaluation import PhononEvaluation, evaluate
-    from phonopy_equivariant.workflows.options import EvaluationOptions
+    from phonopy_equivariant.workflows.options import (
+        BatchOptions,
+        EvaluationOptions,
+        PhononOptions,
+        RelaxationOptions,
+    )
     from phonopy_equivariant.workflows.phonons import AnalyticPhonopy, phonons
     from phonopy_equivariant.workflows.qha import anisotropic_qha, qha
 
 __all__ = [
     "AnalyticPhonopy",
     "AnisotropicQuasiHarmonic",
+    "BatchOptions",
+    "BatchResult",
     "ElasticTensor",
     "EquivariantCalculator",
     "Evaluation",
@@ -85,10 +94,12 @@ __all__ = [
     "MolecularVibrations",
     "NequIPConfig",
     "PhononEvaluation",
+    "PhononOptions",
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
     "QuasiHarmonic",
+    "RelaxationOptions",
     "RelaxationStep",
     "Stability",
     "Structure",
@@ -100,6 +111,7 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "anisotropic_qha",
+    "batch",
     "dynamical_matrices",
     "elastic_tensor",
     "enable_compilation_cache",
@@ -132,6 +144,8 @@ __all__ = [
 _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
     "AnisotropicQuasiHarmonic": "phonons.anisotropic_qha",
+    "BatchOptions": "workflows.options",
+    "BatchResult": "workflows.batch.result",
     "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
@@ -147,10 +161,12 @@ _HOME = {
     "MolecularVibrations": "molecules.analysis",
     "NequIPConfig": "models.config",
     "PhononEvaluation": "workflows.evaluation",
+    "PhononOptions": "workflows.options",
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "calculators.mlp",
     "Potential": "potential",
     "QuasiHarmonic": "phonons.qha",
+    "RelaxationOptions": "workflows.options",
     "RelaxationStep": "calculators.relax",
     "Stability": "phonons.stability",
     "Structure": "structure",
@@ -161,6 +177,7 @@ _HOME = {
     "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
     "anisotropic_qha": "workflows.qha",
+    "batch": "workflows.batch.run",
     "dynamical_matrices": "response.dynamical_matrix",
     "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",

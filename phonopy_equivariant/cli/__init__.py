@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from phonopy_equivariant.cli.batch import add_command as add_batch
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.elastic import add_command as add_elastic
 from phonopy_equivariant.cli.evaluate import add_command as add_evaluate
@@ -49,6 +50,7 @@ examples:
   phonopy-equivariant gruneisen POSCAR --relax
   phonopy-equivariant qha POSCAR --tmax 1500
   phonopy-equivariant molecule CH4.xyz --relax
+  phonopy-equivariant batch structures/ -o screening
   phonopy-equivariant evaluate dft/ --model nequix-mp-1-pft nequix-oam-1-pft
   phonopy-equivariant train nacl.yaml
   phonopy-equivariant dataset info train.extxyz
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
         *(add_run, add_fc, add_fc3, add_relax, add_elastic, add_gruneisen, add_qha),
-        *(add_molecule, add_evaluate, add_train, add_dataset, add_models),
+        *(add_molecule, add_batch, add_evaluate, add_train, add_dataset, add_models),
     )
     for add_command in adders:
         add_command(commands)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from phonopy.cui.settings import PhonopySettings
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.workflows.script import (
     grouped_options,
     option_names,
@@ -38,8 +39,8 @@ _TAGS = [
     *("qpoints", "anime", "modulation", "irreps"),
 ]
 
-# Å: the length from which phonopy's script makes the mesh of --pdos auto if none is given
-DEFAULT_MESH = 50.0
+# taken if none is given
+DEFAULT_MESH = defaults.PHONON_MESH
 
 # matplotlib's backends that write files only
 _FILES_ONLY = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
