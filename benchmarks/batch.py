@@ -69,10 +69,13 @@ def plain_loop(options: argparse.Namespace) -> None:
     from phonopy_equivariant.checkpoints.load import resolve
     from phonopy_equivariant.workflows.batch.records import Setup, Task, compute
     from phonopy_equivariant.workflows.batch.run import _listed
-    from phonopy_equivariant.workflows.options import BatchOptions
+    from phonopy_equivariant.workflows.options import BatchOptions, PhononOptions
 
     sha256 = file_sha256(resolve(options.model))
-    setup = Setup(options.model, sha256, "float64", "auto", BatchOptions())
+    wanted = BatchOptions()
+    if options.dim:
+        wanted = BatchOptions(PhononOptions(options.dim * np.eye(3, dtype=int)), (5, 5, 5))
+    setup = Setup(options.model, sha256, "float64", "auto", wanted)
     with open(options.folder / "loop.jsonl", "w", encoding="utf-8") as file:
         for key, named in _listed(options.folder / "structures.extxyz"):
             task = Task(key, named.name, named.label, named.crystal)
@@ -84,9 +87,10 @@ def command(options: argparse.Namespace, road: str) -> list[str]:
     """Return the command line of a road."""
     if road == "loop":
         here = [sys.executable, __file__, options.model, "--folder", str(options.folder)]
-        return [*here, "--roads", "in-process"]
+        return [*here, "--roads", "in-process", *(["--dim", str(options.dim)] * bool(options.dim))]
     words = [str(options.folder / "structures.extxyz"), "-o", str(options.folder / road)]
     words += ["--model", options.model, "--workers", {"one": "1", "two": "2"}[road]]
+    words += ["--dim", str(options.dim), "--mesh", "5", "5", "5"] * bool(options.dim)
     return [sys.executable, "-m", "phonopy_equivariant", "batch", *words]
 
 
@@ -277,6 +281,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("batch_benchmark"))
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--roads", nargs="*", default=["loop", "one", "two"])
+    parser.add_argument("--dim", type=int, help="supercell N N N and mesh 5 5 5: quick crystals")
     parser.add_argument("--kills", type=int, default=0, help="random moments for each process")
     options = parser.parse_args()
     listed(options)

@@ -22,6 +22,7 @@ th, td { border: 1px solid #ccc; padding: .2rem .5rem; text-align: right }
 th:first-child, td:first-child { text-align: left }
 table.sortable th { cursor: pointer; background: #f3f3f3; position: sticky; top: 0 }
 figure { margin: 1rem 0; overflow-x: auto } figcaption { color: #444 }
+table.sortable td { white-space: nowrap }
 svg { max-width: 100%; height: auto }
 """
 

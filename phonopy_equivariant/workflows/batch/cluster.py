@@ -50,7 +50,10 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         raise PhonopyEquivariantError(
             "Many crystals need Dask: pip install 'phonopy-equivariant[batch]'."
         ) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here
+    for name in [
+        name for name in logging.root.manager.loggerDict if name.startswith("distributed")
+    ]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is said here
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=_ANSWER, set_as_default=False)
