@@ -66,10 +66,17 @@ if TYPE_CHECKING:
     from phonopy_equivariant.structure import Structure, StructureLike
     from phonopy_equivariant.training.config import TrainingConfig
     from phonopy_equivariant.training.loop import TrainingResult, train
+    from phonopy_equivariant.workflows.batch.result import BatchResult
+    from phonopy_equivariant.workflows.batch.run import batch
     from phonopy_equivariant.workflows.convergence import converge
     from phonopy_equivariant.workflows.evaluation import PhononEvaluation, evaluate
     from phonopy_equivariant.workflows.kappa import thermal_conductivity
-    from phonopy_equivariant.workflows.options import EvaluationOptions
+    from phonopy_equivariant.workflows.options import (
+        BatchOptions,
+        EvaluationOptions,
+        PhononOptions,
+        RelaxationOptions,
+    )
     from phonopy_equivariant.workflows.phonons import AnalyticPhonopy, phonons
     from phonopy_equivariant.workflows.qha import anisotropic_qha, qha
     from phonopy_equivariant.workflows.sscha import SSCHA, sscha
@@ -79,6 +86,8 @@ __all__ = [
     "AnalyticPhonopy",
     "AnisotropicQuasiHarmonic",
     "Convergence",
+    "BatchOptions",
+    "BatchResult",
     "ElasticTensor",
     "EquivariantCalculator",
     "Evaluation",
@@ -95,10 +104,12 @@ __all__ = [
     "NequIPConfig",
     "PhaseTree",
     "PhononEvaluation",
+    "PhononOptions",
     "PhonopyEquivariantError",
     "PhonopyMLP",
     "Potential",
     "QuasiHarmonic",
+    "RelaxationOptions",
     "RelaxationStep",
     "SSCHA",
     "SelfConsistent",
@@ -114,6 +125,7 @@ __all__ = [
     "__version__",
     "anisotropic_qha",
     "converge",
+    "batch",
     "dynamical_matrices",
     "elastic_tensor",
     "enable_compilation_cache",
@@ -150,6 +162,8 @@ _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
     "AnisotropicQuasiHarmonic": "phonons.anisotropic_qha",
     "Convergence": "phonons.convergence",
+    "BatchOptions": "workflows.options",
+    "BatchResult": "workflows.batch.result",
     "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
@@ -166,10 +180,12 @@ _HOME = {
     "NequIPConfig": "models.config",
     "PhaseTree": "phonons.phase_tree",
     "PhononEvaluation": "workflows.evaluation",
+    "PhononOptions": "workflows.options",
     "PhonopyEquivariantError": "errors",
     "PhonopyMLP": "calculators.mlp",
     "Potential": "potential",
     "QuasiHarmonic": "phonons.qha",
+    "RelaxationOptions": "workflows.options",
     "RelaxationStep": "calculators.relax",
     "SSCHA": "workflows.sscha",
     "SelfConsistent": "phonons.sscha",
@@ -184,6 +200,7 @@ _HOME = {
     "TrainingResult": "training.loop",
     "anisotropic_qha": "workflows.qha",
     "converge": "workflows.convergence",
+    "batch": "workflows.batch.run",
     "dynamical_matrices": "response.dynamical_matrix",
     "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",

@@ -7,6 +7,7 @@ SYMPREC = 1e-4  # Å, within which symmetry is recognised and made exact
 # Phonons
 PHONOPY_SYMPREC = 1e-5  # Å, phonopy's own tolerance of its search for symmetry
 GRUNEISEN_MESH = (10, 10, 10)
+PHONON_MESH = 50.0  # Å: the length from which phonopy's script makes the mesh of --pdos auto
 BAND_POINTS = 51  # q of each segment of a path
 
 # Molecules

@@ -5,11 +5,11 @@
 The teacher's D(q) are kept in a folder ``judged`` beside the records, for the next student.
 
 Energies and forces of all held-out records, perturbed ones included; phonons of the crystals at
-rest, at the teacher's structure: exact D(q) on a 2x2x2 grid (of the supercell that is its label)
-that avoids Γ, so that every mode counts. Imaginary modes count in no thermal property, as in
-phonopy. Changes of forces under small displacements as in training against products with the
-Hessians that label them: of the teacher itself they say how anharmonic it is at that width
-(``judge.py TEACHER TEACHER ...``).
+rest, at the teacher's structure: exact D(q) at the q of ``phonopy-equivariant evaluate`` (of the
+supercell that is its label), which avoid Γ, so that every mode counts. Imaginary modes count in no
+thermal property, as in phonopy. Changes of forces under small displacements as in training against
+products with the Hessians that label them: of the teacher itself they say how anharmonic it is at
+that width (``judge.py TEACHER TEACHER ...``).
 """
 
 from __future__ import annotations
@@ -23,47 +23,34 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_masses
 from collect import displaced
-from labels import Teacher, lattice_force_constants, load_teacher, use_cache
+from labels import Teacher, load_teacher, use_cache
 from phonopy.physical_units import get_physical_units
 
+import phonopy_equivariant as pe
 from phonopy_equivariant.data import Record, read_records
+from phonopy_equivariant.evaluation.metrics import MATRIX_QPOINTS, relative_errors
 from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.structure import Structure
 
 TEMPERATURE = 300.0
-GRID = 2
-
-
-def grid() -> np.ndarray:
-    """Return half of a grid shifted off Γ: q and -q have the same frequencies."""
-    indices = np.indices((GRID,) * 3).reshape(3, -1).T
-    points = (2 * indices + 1) / (2 * GRID)
-    return points[: len(points) // 2]
-
-
-def dynamical_matrices(potential: Teacher, structure: Structure) -> np.ndarray:
-    """Return mass-weighted D(q) on the grid, eV/(Å² amu)."""
-    phi = lattice_force_constants(potential, structure, grid())
-    roots = np.repeat(atomic_masses[structure.numbers], 3) ** -0.5
-    return phi * roots[:, None] * roots
 
 
 def kept_matrices(teacher: Teacher, structure: Structure, folder: Path) -> np.ndarray:
     """Return the teacher's D(q) on the grid, from the folder where it has been there before."""
     arrays = (structure.numbers, structure.positions, structure.cell)
-    words = f"{teacher.sha256} {GRID}".encode() + b"".join(a.tobytes() for a in arrays)
+    words = f"{teacher.sha256} at {MATRIX_QPOINTS.tolist()}".encode()
+    words += b"".join(array.tobytes() for array in arrays)
     path = folder / f"{hashlib.sha256(words).hexdigest()[:24]}.npy"
     if path.exists():
         return np.load(path, allow_pickle=False)
-    found = dynamical_matrices(teacher, structure)
+    matrices = pe.dynamical_matrices(teacher, structure, MATRIX_QPOINTS)
     folder.mkdir(exist_ok=True)
     content = io.BytesIO()
-    np.save(content, found)
+    np.save(content, matrices)
     write_atomically(path, content.getvalue())
-    return found
+    return matrices
 
 
 def thermal(frequencies: np.ndarray) -> tuple[float, float, float]:
@@ -89,16 +76,15 @@ def frequencies_of(matrices: np.ndarray) -> np.ndarray:
 
 def compare(reference: np.ndarray, student: Teacher, structure: Structure) -> dict[str, float]:
     """Return the phonon errors on one crystal."""
-    found = dynamical_matrices(student, structure)
-    expected, frequencies = frequencies_of(reference), frequencies_of(found)
+    matrices = pe.dynamical_matrices(student, structure, MATRIX_QPOINTS)
+    expected, frequencies = frequencies_of(reference), frequencies_of(matrices)
     names = ("free energy", "entropy", "heat capacity")
     errors = np.abs(np.subtract(thermal(frequencies), thermal(expected))) / len(structure.numbers)
-    norms = np.linalg.norm(found - reference, axis=(1, 2)) / np.linalg.norm(reference, axis=(1, 2))
     return {
         "highest frequency, THz": abs(float(frequencies.max() - expected.max())),
         "highest frequency, %": 100 * abs(float(frequencies.max() / expected.max() - 1)),
         "frequencies, THz": float(np.abs(frequencies - expected).mean()),
-        "D(q)": float(norms.mean()),
+        "D(q)": float(relative_errors(reference, matrices).mean()),
         **{f"{name} per atom": float(e) for name, e in zip(names, errors, strict=True)},
     }
 

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from phonopy_equivariant.cli.batch import add_command as add_batch
 from phonopy_equivariant.cli.converge import add_command as add_converge
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.elastic import add_command as add_elastic
@@ -60,6 +61,7 @@ examples:
   phonopy-equivariant unstable POSCAR
       follow imaginary modes to stable structures
   phonopy-equivariant molecule CH4.xyz --relax
+  phonopy-equivariant batch structures/ -o screening
   phonopy-equivariant evaluate dft/ --model nequix-mp-1-pft nequix-oam-1-pft
   phonopy-equivariant train nacl.yaml
   phonopy-equivariant dataset info train.extxyz
@@ -107,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
         *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_qha, add_fc3, add_kappa),
-        *(add_sscha, add_unstable, add_converge, add_molecule, add_evaluate),
+        *(add_sscha, add_unstable, add_converge, add_molecule, add_batch, add_evaluate),
         *(add_train, add_dataset, add_models),
     )
     for add_command in adders:

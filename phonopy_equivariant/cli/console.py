@@ -104,6 +104,37 @@ class Console:
 
         yield from track(items, title, console=self._error, transient=True)
 
+    @contextlib.contextmanager
+    def tally(self, title: str, total: int) -> Iterator[Callable[[int, int], None]]:
+        """Show how many of ``total`` are done: a bar on a terminal, else a line for each tenth.
+
+        Yields a function that takes the numbers of those that are done and of those that failed.
+        """
+        if not self.verbosity:
+            yield lambda _done, _failed: None
+        elif not self._error.is_terminal:
+            self.say(f"{title} ({total}) ...")
+            yield self._tenths(title, total)
+        else:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+            columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
+            remaining = TimeRemainingColumn()
+            failures = "{task.fields[failed]} failed"
+            with Progress(*columns, failures, remaining, console=self._error) as bar:
+                task = bar.add_task(title, total=total, failed=0)
+                yield lambda done, failed: bar.update(task, completed=done, failed=failed)
+
+    def _tenths(self, title: str, total: int) -> Callable[[int, int], None]:
+        start = time.perf_counter()
+
+        def show(done: int, failed: int) -> None:
+            if 10 * done // total > 10 * (done - 1) // total:
+                seconds = time.perf_counter() - start
+                self.say(f"{title}: {done} of {total}, {failed} failed, {seconds:.0f} s")
+
+        return show
+
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a plain table on standard output, as wide as it needs to be."""

@@ -26,7 +26,7 @@ _REFERENCE, _MODEL = "#222222", "#d62828"
 def parity_figure(comparisons: Sequence[Comparison]) -> Any:
     """Return model against reference for frequencies and thermal properties."""
     models = list(dict.fromkeys(comparison.model for comparison in comparisons))
-    figure, axes = _subplots(2, 3, (11.0, 7.0))
+    figure, axes = subplots(2, 3, (11.0, 7.0))
     for axis, (key, label) in zip(axes.ravel(), _PARITY, strict=True):
         every: list[float] = []
         for model in models:
@@ -46,7 +46,7 @@ def parity_figure(comparisons: Sequence[Comparison]) -> Any:
 def error_histogram(comparisons: Sequence[Comparison]) -> Any:
     """Return the histogram of errors of D(q), tertiles of the crystals shaded."""
     errors = np.array([100 * comparison.matrix_error for comparison in comparisons])
-    figure, axes = _subplots(1, 1, (7.0, 3.0))
+    figure, axes = subplots(1, 1, (7.0, 3.0))
     axis = axes[0, 0]
     ends = np.quantile(errors, [0, 1 / 3, 2 / 3, 1])
     for color, low, high in zip(_TERTILES, ends[:-1], ends[1:], strict=True):
@@ -67,7 +67,7 @@ def band_figure(comparison: Comparison) -> Any:
     """Return bands and density of states, reference and model, as a figure of matplotlib."""
     bands = comparison.bands
     assert bands is not None
-    figure, axes = _subplots(1, 2, (9.0, 4.0), widths=(4, 1), sharey=True)
+    figure, axes = subplots(1, 2, (9.0, 4.0), widths=(4, 1), sharey=True)
     axis, beside = axes[0]
     for distances, reference, predicted in zip(
         bands.distances, bands.reference, bands.predicted, strict=True
@@ -101,7 +101,8 @@ def _ticks(bands: Bands) -> list[tuple[float, str]]:
     return ticks
 
 
-def _subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
+def subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
+    """Return a figure and its axes, (rows, columns); nothing of the user's pyplot is touched."""
     # a figure of its own: pyplot's state and back end are the user's
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
@@ -214,9 +214,15 @@ def matrix_errors(
     reference: Phonopy, predicted: Phonopy, qpoints: Float[ndarray, "q 3"] = MATRIX_QPOINTS
 ) -> Float[ndarray, " q"]:
     """Return ‖D(q) - D_ref(q)‖ / ‖D_ref(q)‖ at each q, mass-weighted, Frobenius norms."""
-    expected, computed = (_matrices(phonon, qpoints) for phonon in (reference, predicted))
-    norms = np.linalg.norm(expected, axis=(1, 2))
-    return np.asarray(np.linalg.norm(computed - expected, axis=(1, 2)) / norms)
+    return relative_errors(*(_matrices(phonon, qpoints) for phonon in (reference, predicted)))
+
+
+def relative_errors(
+    reference: Complex[ndarray, "q modes modes"], predicted: Complex[ndarray, "q modes modes"]
+) -> Float[ndarray, " q"]:
+    """Return ‖D(q) - D_ref(q)‖ / ‖D_ref(q)‖ of matrices that are there."""
+    norms = np.linalg.norm(reference, axis=(1, 2))
+    return np.asarray(np.linalg.norm(predicted - reference, axis=(1, 2)) / norms)
 
 
 def _matrices(phonon: Any, qpoints: ndarray) -> ndarray:

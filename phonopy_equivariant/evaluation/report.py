@@ -22,6 +22,7 @@ th, td { border: 1px solid #ccc; padding: .2rem .5rem; text-align: right }
 th:first-child, td:first-child { text-align: left }
 table.sortable th { cursor: pointer; background: #f3f3f3; position: sticky; top: 0 }
 figure { margin: 1rem 0; overflow-x: auto } figcaption { color: #444 }
+table.sortable td { white-space: nowrap }
 svg { max-width: 100%; height: auto }
 """
 
@@ -64,9 +65,9 @@ def evaluation_page(
 
     """
     models = list(dict.fromkeys(comparison.model for comparison in comparisons))
-    parts = ["<h1>Phonons against reference</h1>", table(summary[1:], summary[0])]
+    parts = [table(summary[1:], summary[0])]
     if comparisons:
-        parts.append(_figure(parity_figure(comparisons), "Model against reference."))
+        parts.append(figure_part(parity_figure(comparisons), "Model against reference."))
     for model in models:
         of_model = [comparison for comparison in comparisons if comparison.model == model]
         parts.append(f"<h2>{html.escape(model)}</h2>")
@@ -75,21 +76,27 @@ def evaluation_page(
             "Errors of the dynamical matrix, mean of ‖ΔD(q)‖/‖D(q)‖ over q = "
             f"{qpoints}; shaded: the three tertiles of the crystals."
         )
-        parts.append(_figure(error_histogram(of_model), caption))
+        parts.append(figure_part(error_histogram(of_model), caption))
         for comparison in tertile_examples(of_model):
             text = (
                 f"{comparison.formula} ({comparison.name}): {100 * comparison.matrix_error:.1f} %"
             )
-            parts.append(_figure(band_figure(comparison), text))
+            parts.append(figure_part(band_figure(comparison), text))
     headings, rows = crystals
     parts += ["<h2>Crystals</h2>", table(rows, headings, "sortable")]
     if failures:
         parts += ["<h2>Failures</h2>", table(failures, ("crystal", "model", "reason"))]
     parts += ["<h2>Manifest</h2>", table(manifest)]
-    body = "\n".join(parts)
+    return page("Phonons against reference", parts)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return an HTML page of parts below its title; a click on a heading sorts a table."""
+    title = html.escape(title)
+    body = "\n".join([f"<h1>{title}</h1>", *parts])
     return (
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
-        f"<title>Phonons against reference</title><style>{_STYLE}</style></head>\n"
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n"
         f"<body>\n{body}\n<script>{_SCRIPT}</script>\n</body></html>\n"
     )
 
@@ -105,5 +112,6 @@ def table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), kind: str
     return f"<table class='{kind}'>{head}<tbody>\n{body}\n</tbody></table>"
 
 
-def _figure(figure: Any, caption: str) -> str:
+def figure_part(figure: Any, caption: str) -> str:
+    """Return a figure of matplotlib and its caption as HTML."""
     return f"<figure>{svg(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>"

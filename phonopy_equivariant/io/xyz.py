@@ -54,6 +54,11 @@ def read_xyz_with_isotopes(
     return atoms
 
 
+def count_frames(text: str) -> int:
+    """Return the number of frames of an XYZ file."""
+    return len(_split(text.splitlines()))
+
+
 def _split(lines: list[str]) -> list[list[str]]:
     """Return the lines of each frame."""
     frames: list[list[str]] = []

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from phonopy.cui.settings import PhonopySettings
 
+from phonopy_equivariant.defaults import PHONON_MESH
 from phonopy_equivariant.workflows.handover import grouped_options
 from phonopy_equivariant.workflows.script import option_names, phonopy_settings, phonopy_tags
 
@@ -34,8 +35,7 @@ _TAGS = [
     *("qpoints", "anime", "modulation", "irreps"),
 ]
 
-# Å: the length from which phonopy's script makes the mesh of --pdos auto if none is given
-DEFAULT_MESH = 50.0
+# taken if none is given
 
 # matplotlib's backends that write files only
 _FILES_ONLY = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
@@ -93,11 +93,11 @@ def plan_calculations(options: Sequence[str]) -> Calculations:
             and parsed.mesh_numbers is None
             and parsed.run_mode in (None, "band")
         ):
-            part += ["--mesh", f"{DEFAULT_MESH:g}"]
+            part += ["--mesh", f"{PHONON_MESH:g}"]
             parsed = phonopy_settings(part)
         settings.append(parsed)
     if "mesh_numbers" not in option_names and any("--mesh" in part for part in parts):
-        remarks.append(f"No mesh is given: taking --mesh {DEFAULT_MESH:g}.")
+        remarks.append(f"No mesh is given: taking --mesh {PHONON_MESH:g}.")
     return Calculations(parts[0], tuple(settings), tuple(remarks), tuple(_dropped(options)))
 
 

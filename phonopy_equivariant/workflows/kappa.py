@@ -17,6 +17,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
+from phonopy_equivariant.defaults import PHONON_MESH
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import supercell_matrix
@@ -32,7 +33,6 @@ from phonopy_equivariant.phonons.third_order import phonon_of
 from phonopy_equivariant.phonons.third_order_report import ThirdOrderReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import StructureLike
-from phonopy_equivariant.workflows.calculations import DEFAULT_MESH
 from phonopy_equivariant.workflows.handover import UsageError, arguments, one_line, run_in_process
 from phonopy_equivariant.workflows.options import RelaxationOptions
 from phonopy_equivariant.workflows.progress import Progress, Silent
@@ -114,8 +114,8 @@ def plan_kappa(options: Sequence[str]) -> KappaPlan:
         options.append("--br")
         remarks.append("No method is given: taking --br, the relaxation time approximation.")
     if args.mesh_numbers is None and args.conf_filename is None:
-        options += ["--mesh", f"{DEFAULT_MESH:g}"]
-        remarks.append(f"No mesh is given: taking --mesh {DEFAULT_MESH:g}.")
+        options += ["--mesh", f"{PHONON_MESH:g}"]
+        remarks.append(f"No mesh is given: taking --mesh {PHONON_MESH:g}.")
     settings = _settings(_parse(options))
     mesh = settings.mesh_numbers
     if mesh is not None and not (np.asarray(mesh, float) > 0).any():
@@ -130,7 +130,7 @@ def thermal_conductivity(
     second_supercell: int | Sequence[int] | Sequence[Sequence[int]] | ndarray | None = None,
     relax: bool = False,
     *,
-    mesh: float | Sequence[int] = DEFAULT_MESH,
+    mesh: float | Sequence[int] = PHONON_MESH,
     temperatures: Sequence[float] = TEMPERATURES,
     method: str = "rta",
     isotopes: bool = False,
@@ -245,7 +245,7 @@ def _warn_of_imaginary_modes(phono3py: Any, potential: Potential, progress: Prog
     phonon = phonon_of(phono3py)
     phonon.force_constants = phono3py.fc2
     with progress.stage("Imaginary modes, and whether the supercell of second order suffices"):
-        found = stability(phonon, potential, DEFAULT_MESH)
+        found = stability(phonon, potential, PHONON_MESH)
     for remark in found.remarks():
         progress.warn(remark)
     if found.unstable:

@@ -102,6 +102,34 @@ class EvaluationOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """What is computed of each of many crystals.
+
+    Parameters
+    ----------
+    phonons
+        Supercell or exact mode, and relaxation, as for one crystal.
+    mesh
+        phonopy's mesh, three numbers or a length (Å).
+    temperatures
+        Of free energy, entropy and heat capacity, K.
+    symprec
+        Distance (Å) within which phonopy recognises symmetry.
+    force_constants, bands, dos
+        Whether these are kept as phonopy's files, compressed.
+
+    """
+
+    phonons: PhononOptions = PhononOptions()
+    mesh: float | tuple[int, int, int] = defaults.PHONON_MESH
+    temperatures: tuple[float, ...] = (300.0,)
+    symprec: float = defaults.PHONOPY_SYMPREC
+    force_constants: bool = False
+    bands: bool = False
+    dos: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class QHAOptions:
     """What a quasi-harmonic calculation computes.
 

@@ -29,6 +29,11 @@ class Progress(Protocol):
     def track(self, title: str, items: Sequence[Item]) -> Iterable[Item]:
         """Yield items, and show how many are done."""
 
+    def tally(
+        self, title: str, total: int
+    ) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
+        """Show how many of ``total`` are done; yields a function of done and failed ones."""
+
 
 class Silent:
     """A progress that only warns, as Python does."""
@@ -50,3 +55,9 @@ class Silent:
     def track(self, title: str, items: Sequence[Item]) -> Iterable[Item]:
         """Yield the items."""
         return items
+
+    def tally(
+        self, title: str, total: int
+    ) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
+        """Show nothing."""
+        return contextlib.nullcontext(lambda _done, _failed: None)

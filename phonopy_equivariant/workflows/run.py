@@ -13,7 +13,7 @@ from phonopy.cui.settings import PhonopySettings
 from phonopy.phonon.band_structure import get_band_qpoints, get_band_qpoints_by_seekpath
 
 from phonopy_equivariant._version import __version__
-from phonopy_equivariant.defaults import PHONOPY_SYMPREC
+from phonopy_equivariant.defaults import PHONON_MESH, PHONOPY_SYMPREC
 from phonopy_equivariant.io.build import (
     build_phonon,
     check_indices,
@@ -29,7 +29,7 @@ from phonopy_equivariant.phonons.gamma_modes import GammaModes, check_primitive,
 from phonopy_equivariant.phonons.report import ForceConstantsReport, SymmetryReport
 from phonopy_equivariant.phonons.stability import Stability, stability
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.workflows.calculations import DEFAULT_MESH, Calculations
+from phonopy_equivariant.workflows.calculations import Calculations
 from phonopy_equivariant.workflows.options import PhononOptions
 from phonopy_equivariant.workflows.phonons import (
     begin_response,
@@ -171,12 +171,12 @@ def checked_modes(
     """
     with progress.stage("Imaginary modes, and whether the supercell suffices"):
         if settings is None:
-            result = stability(phonon, potential, DEFAULT_MESH)
+            result = stability(phonon, potential, PHONON_MESH)
         else:
             result = stability(
                 phonon,
                 potential,
-                DEFAULT_MESH if settings.mesh_numbers is None else settings.mesh_numbers,
+                PHONON_MESH if settings.mesh_numbers is None else settings.mesh_numbers,
                 _band_path(phonon, settings),
                 shift=settings.mesh_shift,
                 is_time_reversal=settings.is_time_reversal_symmetry,
