@@ -35,8 +35,6 @@ _TAGS = [
     *("qpoints", "anime", "modulation", "irreps"),
 ]
 
-# taken if none is given
-
 # matplotlib's backends that write files only
 _FILES_ONLY = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 
