@@ -150,9 +150,10 @@ def report(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
             f"{row['seconds']:.0f} s, {computing:.0f} s of them in crystals, "
             f"{3600 * len(found) / row['seconds']:.0f} an hour"
         )
-        for low, high in ((0, 200), (200, 400), (len(found) - 100, len(found))):
-            inside = [size for count, size in row["memory"] if low <= count <= high]
-            if inside and low >= 0:
+        last = len(found)
+        for low, high in ((last // 10, last // 5), (last // 5, last // 2), (last // 2, last)):
+            inside = [size for count, size in row["memory"] if low <= count < high]
+            if inside:
                 print(f"       memory, structures {low} to {high}: {np.median(inside):.2f} GiB")
     for reason in sorted({record["reason"] for record in failed}):
         print(f"       {sum(r['reason'] == reason for r in failed):4d} {reason}")

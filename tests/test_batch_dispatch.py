@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.workflows.batch import dispatch
 from phonopy_equivariant.workflows.batch.cluster import connected
 from phonopy_equivariant.workflows.batch.dispatch import KILLED, Needs, dispatched
 
@@ -89,7 +90,8 @@ def test_what_kills_its_worker_is_tried_once_more_and_then_given_up(client, log)
     assert tries(Job("once", log)) == 2
 
 
-def test_workers_killed_at_random_moments_lose_nothing(client, log):
+def test_workers_killed_at_random_moments_lose_nothing(client, log, monkeypatch):
+    monkeypatch.setattr(dispatch, "_FETCH", 0.5)  # s, for values that went with their worker
     jobs = [Job(f"j{k}", log, seconds=0.05) for k in range(120)]
     chance, kills = random.Random(0), 0
     delivered = []
