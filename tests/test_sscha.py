@@ -85,7 +85,17 @@ def test_quartic_springs_harden_with_temperature(phonon: Phonopy) -> None:
     assert lowest[0] < lowest[1] < lowest[2]
 
 
+def test_imaginary_modes_that_remain_are_said(phonon: Phonopy) -> None:
+    """Inverted springs that weak quartic terms do not hold at 50 K."""
+    springs = Springs(phonon, quartic=0.01)
+    springs.full = -0.1 * springs.full
+    with pytest.warns(UserWarning, match=r"imaginary modes remain at 50 K.*is unstable"):
+        run = self_consistent(phonon, springs, 50.0, options(iterations=2), Silent())
+    assert run.lowest < -0.05
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the free energy")  # six iterations are few
 def test_statistical_errors_are_honest(phonon: Phonopy) -> None:
     """Free energies of ten seeds spread as their errors say: χ² of nine degrees of freedom."""
     springs = Springs(phonon, quartic=2.0)
@@ -163,6 +173,9 @@ def test_the_mean_is_over_the_second_half(phonon: Phonopy) -> None:
     assert run.free_energy_error == pytest.approx(0.2 / np.sqrt(3))
     drifting = tuple(Iteration(float(value), 0.01, 0.0, 0.0, 1.0) for value in range(8))
     assert dataclasses.replace(run, iterations=drifting).converged is False
+    swinging = tuple(Iteration(1.0, 0.01, 0.0, 0.0, lowest) for lowest in (1.0, 1.0, -2.0, 3.0))
+    remarks = dataclasses.replace(run, iterations=swinging, phonon=phonon).remarks()
+    assert len(remarks) == 1 and "come and go" in remarks[0]
     still = tuple(Iteration(1.0, 0.01, 0.0, 0.0, 1.0) for _ in range(8))
     assert dataclasses.replace(run, iterations=still).converged is True
 

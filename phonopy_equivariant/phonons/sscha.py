@@ -29,6 +29,8 @@ from phonopy_equivariant.results import Result
 
 # A drift of the free energy by more than so many standard errors is no accident.
 _DRIFT = 3.0
+# THz below zero from which modes at the q of the supercell are imaginary: statistics, not rounding
+_IMAGINARY = 0.05
 
 
 @runtime_checkable
@@ -137,6 +139,27 @@ class SelfConsistent(Result):
         means = [np.mean([step.free_energy for step in half]) for half in halves]
         variances = [np.sum([s.error**2 for s in half]) / len(half) ** 2 for half in halves]
         return bool(abs(means[1] - means[0]) <= _DRIFT * np.sqrt(np.sum(variances)) + 1e-9)
+
+    def remarks(self) -> list[str]:
+        """Return warnings: imaginary modes, a free energy that drifts."""
+        remarks = []
+        if self.lowest < -_IMAGINARY:
+            remarks.append(
+                f"imaginary modes remain at {self.temperature:g} K, lowest {self.lowest:.2f} THz: "
+                "the crystal is unstable at this temperature, and the free energy leaves these "
+                "modes out."
+            )
+        elif min(step.lowest for step in self.averaged) < -_IMAGINARY:
+            remarks.append(
+                f"imaginary modes come and go between iterations at {self.temperature:g} K: take "
+                "more supercells (snapshots=)."
+            )
+        if self.converged is False:
+            remarks.append(
+                f"the free energy at {self.temperature:g} K still drifts by more than its error: "
+                "take more iterations=; the calculation goes on where it ended."
+            )
+        return remarks
 
     def columns(self) -> list[str]:
         """Return the headings of the table of iterations."""

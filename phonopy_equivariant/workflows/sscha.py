@@ -143,7 +143,8 @@ def sscha(
     Warns
     -----
     UserWarning
-        The free energy still drifts at the end; a structure far from the training data.
+        The free energy still drifts at the end; imaginary modes remain; a structure far from the
+        training data.
 
     Raises
     ------
@@ -192,11 +193,6 @@ def sscha_of_crystal(
     for temperature in options.temperatures:
         phonon.force_constants = harmonic
         run = self_consistent(phonon, forces, temperature, options, progress, settings)
-        if run.converged is False:
-            progress.warn(
-                f"the free energy at {temperature:g} K still drifts by more than its error: take "
-                "more iterations=; the calculation goes on where it ended."
-            )
         runs.append(run)
         result = SSCHA(potential.name, energy, tuple(runs))
         if options.folder is not None:
@@ -271,7 +267,7 @@ def self_consistent(
     used = slice(0, options.iterations)
     mean = np.mean(matrices[used][len(matrices[used]) // 2 :], axis=0)
     current.force_constants = mean
-    return SelfConsistent(
+    run = SelfConsistent(
         temperature,
         options.snapshots,
         options.seed,
@@ -280,6 +276,9 @@ def self_consistent(
         mean,
         current,
     )
+    for remark in run.remarks():
+        progress.warn(remark)
+    return run
 
 
 def _analytic_phonon(
