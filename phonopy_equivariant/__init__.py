@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.errors import PhonopyEquivariantError
+    from phonopy_equivariant.evaluation.audit import Audit, audit
     from phonopy_equivariant.familiarity import fit_familiarity
     from phonopy_equivariant.features import Familiarity
     from phonopy_equivariant.models.config import NequIPConfig
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnalyticPhonopy",
     "AnisotropicQuasiHarmonic",
+    "Audit",
     "ElasticTensor",
     "EquivariantCalculator",
     "Evaluation",
@@ -100,6 +102,7 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "anisotropic_qha",
+    "audit",
     "dynamical_matrices",
     "elastic_tensor",
     "enable_compilation_cache",
@@ -132,6 +135,7 @@ __all__ = [
 _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
     "AnisotropicQuasiHarmonic": "phonons.anisotropic_qha",
+    "Audit": "evaluation.audit",
     "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
@@ -161,6 +165,7 @@ _HOME = {
     "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
     "anisotropic_qha": "workflows.qha",
+    "audit": "evaluation.audit",
     "dynamical_matrices": "response.dynamical_matrix",
     "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",

@@ -81,7 +81,8 @@ def third_order_force_constants(
     """
     cells = _sound(phono3py)
     potential = as_potential(potential)
-    return third_order_of_cells(cells, potential, primitive_operations(cells), track)[0]
+    symmetry = primitive_operations(cells, potential.parity)
+    return third_order_of_cells(cells, potential, symmetry, track)[0]
 
 
 def set_third_order_force_constants(
@@ -102,7 +103,7 @@ def set_third_order_force_constants(
     cells = _sound(phono3py)
     potential = as_potential(potential)
     start = time.perf_counter()
-    symmetry = primitive_operations(cells)
+    symmetry = primitive_operations(cells, potential.parity)
     compact, triplets = third_order_of_cells(cells, potential, symmetry, track)
     second = force_constants(_phonon_of(phono3py), potential)
     seconds = time.perf_counter() - start
@@ -120,7 +121,7 @@ def set_third_order_force_constants(
         largest=float(np.abs(compact).max()),
         inscribed_radius=inscribed_radius(phono3py.supercell.cell),
         seconds=seconds,
-        symmetry=symmetry_report(cells),
+        symmetry=symmetry_report(cells, potential.parity),
     )
     phono3py.fc3, phono3py.fc2 = compact, second
     return report
