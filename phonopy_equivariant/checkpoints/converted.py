@@ -7,6 +7,8 @@ from pathlib import Path
 from phonopy_equivariant.catalogue.cards import ModelCard, cache_path, find_file
 from phonopy_equivariant.checkpoints.conversion import Conversion
 from phonopy_equivariant.checkpoints.fetch import fetch_file, has_checksum, write_checksum
+from phonopy_equivariant.checkpoints.nequip_framework.convert import convert_nequip
+from phonopy_equivariant.checkpoints.nequip_framework.model import is_nequip
 from phonopy_equivariant.checkpoints.sevennet.convert import convert_sevennet
 from phonopy_equivariant.checkpoints.torch_file import names_in
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -20,8 +22,8 @@ def convert(
     Parameters
     ----------
     source
-        A checkpoint of SevenNet, or a whole model saved by mace-torch, which is a pickle that
-        runs code when it is opened.
+        A checkpoint of SevenNet or nequip, or a whole model saved by mace-torch, which is a pickle
+        that runs code when it is opened.
     output
         Ends in ``.npz``.
     head
@@ -41,6 +43,8 @@ def convert(
         from phonopy_equivariant.checkpoints.mace_torch.convert import convert_mace
 
         return convert_mace(source, output, head, trusted)
+    if is_nequip(source):
+        return convert_nequip(source, output)
     return convert_sevennet(source, output, head)
 
 

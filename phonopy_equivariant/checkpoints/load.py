@@ -64,9 +64,9 @@ def load_potential(
     ----------
     name_or_path
         The name of a model (``phonopy-equivariant models list``), or the path of a Nequix
-        ``.nqx`` file, of a SevenNet ``.pth`` file or of a checkpoint of ours (``.npz``). The
-        default is part of the package; published models are downloaded on first use, and those of
-        SevenNet and mace-torch converted, the latter with the extra ``mace``.
+        ``.nqx`` file, of a SevenNet ``.pth`` or nequip ``.ckpt`` file or of a checkpoint of ours
+        (``.npz``). The default is part of the package; published models are downloaded on first
+        use, and those of SevenNet and mace-torch converted, the latter with the extra ``mace``.
     dtype
         Precision of the model, ``"float64"`` or ``"float32"``. Weights are cast to it.
 
@@ -154,8 +154,8 @@ def _read(path: Path) -> Checkpoint:
     if start[:1] == b"{":
         return _read_nequix(path)
     raise PhonopyEquivariantError(
-        f"{path} is no checkpoint: give an .npz that save_checkpoint wrote, a Nequix .nqx or a "
-        "SevenNet .pth file, "
+        f"{path} is no checkpoint: give an .npz that save_checkpoint wrote, a Nequix .nqx, a "
+        "SevenNet .pth or a nequip .ckpt file, "
         "or a name (phonopy-equivariant models list)."
     )
 
@@ -171,6 +171,7 @@ def _is_torch(path: Path) -> bool:
 
 def _read_torch(path: Path) -> Checkpoint:
     from phonopy_equivariant.checkpoints.converted import is_mace
+    from phonopy_equivariant.checkpoints.nequip_framework.model import is_nequip, read_nequip
     from phonopy_equivariant.checkpoints.sevennet.model import read_sevennet
 
     if is_mace(path):
@@ -178,6 +179,8 @@ def _read_torch(path: Path) -> Checkpoint:
             f"{path} is a whole model of torch: convert a mace-torch model once with "
             "'phonopy-equivariant models import FILE.model OUT.npz'."
         )
+    if is_nequip(path):
+        return Checkpoint(*read_nequip(path), {"name": path.stem})
     return Checkpoint(*read_sevennet(path), {"name": path.stem})
 
 

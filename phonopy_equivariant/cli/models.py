@@ -164,10 +164,11 @@ def _prepare_model(name: str, dtype: str, console: Console) -> None:
 
 
 _IMPORT = """\
-Convert a model of SevenNet or mace-torch into a checkpoint of this package, which needs no torch.
+Convert a model of another project into a checkpoint of this package, which needs no torch.
 
-SevenNet's .pth files are read without torch, and nothing in them is executed. They also load as
-they are (--model FILE.pth), except those with several modalities: name one with --head.
+The .pth files of SevenNet and the .ckpt files of nequip are read without torch, and nothing in them
+is executed. They also load as they are (--model FILE.pth), except those with several modalities:
+name one with --head.
 
 A .model file of mace-torch is a pickle: opening it runs whatever code is in it. Files whose SHA-256
 is that of a published model are opened; for others you are asked, or say --trust. The converted
