@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import Any
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
@@ -56,7 +56,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 
 
 def pickled_items(
-    file: IO[bytes],
+    file: Any,
     finish: Callable[[Node], Any] = lambda node: node,
     allow: Callable[[Name], None] = lambda name: None,
     persistent: bool = False,
@@ -68,7 +68,7 @@ def pickled_items(
     Parameters
     ----------
     file
-        Opened for bytes.
+        Opened for reading bytes: a file, or a member of an archive.
     finish
         Sees every node once its state is known and returns what shall stand in its place, to
         save memory.
