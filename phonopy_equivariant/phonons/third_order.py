@@ -82,7 +82,8 @@ def third_order_force_constants(
     """
     cells = _sound(phono3py)
     potential = as_potential(potential)
-    return third_order_of_cells(cells, potential, primitive_operations(cells), track)[0]
+    symmetry = primitive_operations(cells, potential.parity)
+    return third_order_of_cells(cells, potential, symmetry, track)[0]
 
 
 def set_third_order_force_constants(
@@ -103,7 +104,7 @@ def set_third_order_force_constants(
     cells = _sound(phono3py)
     potential = as_potential(potential)
     start = time.perf_counter()
-    symmetry = primitive_operations(cells)
+    symmetry = primitive_operations(cells, potential.parity)
     compact, triplets = third_order_of_cells(cells, potential, symmetry, track)
     second = force_constants(phonon_of(phono3py, is_symmetry=False), potential)
     seconds = time.perf_counter() - start
@@ -123,7 +124,7 @@ def set_third_order_force_constants(
         interpolation=error,
         inscribed_radius=inscribed_radius(phono3py.supercell.cell),
         seconds=seconds,
-        symmetry=symmetry_report(cells),
+        symmetry=symmetry_report(cells, potential.parity),
     )
     phono3py.fc3, phono3py.fc2 = compact, second
     return report
