@@ -65,18 +65,14 @@ def main(words: list[str]) -> int:
     if not words or "-h" in words or "--help" in words:
         parser.print_help()
         return 0 if words else 2
-    from phonopy_equivariant.workflows.handover import UsageError, split_arguments
+    from phonopy_equivariant.workflows.handover import UsageError, parse_shared
     from phonopy_equivariant.workflows.kappa import phono3py_parser, plan_kappa
 
     try:
-        split = split_arguments(dim_last(words), parser, phono3py_parser())
-        if not split.positional:
-            raise UsageError(
-                "STRUCTURE is missing: the file stands before options with several values, as in "
-                "kappa POSCAR --mesh 11 11 11"
-            )
-        args = parser.parse_args([*split.positional, *split.ours])
-        plan = plan_kappa(split.theirs + ["-q"] * args.quiet + ["-v"] * args.verbose)
+        args, options = parse_shared(
+            dim_last(words), parser, phono3py_parser(), "kappa POSCAR --mesh 11 11 11"
+        )
+        plan = plan_kappa(options)
     except UsageError as error:
         parser.error(str(error).rstrip("."))
     return _run(parser, args, plan)
