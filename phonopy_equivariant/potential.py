@@ -52,7 +52,7 @@ class Evaluation(NamedTuple):
 class Potential:
     """A layered E(3)-equivariant potential, ready to evaluate.
 
-    Made by :func:`phonopy_equivariant.load_potential` or :func:`make_potential`. Immutable.
+    Made by :func:`phonopy_equivariant.load_potential` or ``make_potential``. Immutable.
     """
 
     config: ModelConfig
@@ -166,7 +166,7 @@ class Potential:
         Raises
         ------
         PhonopyEquivariantError
-            The potential has no :attr:`reference`, or does not know an element.
+            The potential has no ``reference``, or does not know an element.
 
         """
         if self.reference is None:

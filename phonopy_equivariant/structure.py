@@ -25,7 +25,7 @@ class Structure(NamedTuple):
 
     A direction that is not periodic may have any cell vector, a zero one included. ``masses``
     (amu) are those of isotopes or of a program; None stands for the masses of the elements, and
-    :func:`masses_of` answers in both cases.
+    ``masses_of`` answers in both cases.
     """
 
     numbers: Int[ndarray, " atoms"]

@@ -67,7 +67,7 @@ def relax(
 
     Positions and, with ``cell``, lattice vectors are optimised together (BFGS in ASE's
     ``FrechetCellFilter``) in the space group. The structure is first made exactly symmetric
-    (:func:`symmetrise`), so that digits rounded in a file break no symmetry.
+    (``symmetrise``), so that digits rounded in a file break no symmetry.
 
     Constraints of ``ase.Atoms`` hold: ``FixAtoms``, ``FixCartesian``, ``FixScaled``, ``FixedLine``,
     ``FixedPlane`` (selective dynamics, ``move_mask``). A fixed atom keeps its position, or its

@@ -31,6 +31,7 @@ class Console:
         from rich.console import Console as RichConsole
 
         self.verbosity = 0 if quiet else 2 if verbose else 1
+        self.warnings: list[str] = []  # that were printed
         self._command = command
         self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
@@ -47,7 +48,7 @@ class Console:
     def say(self, line: str) -> None:
         """Print a remark."""
         if self.verbosity:
-            self._error.print(as_options(line, self._command), markup=False)
+            self._error.print(self.wording(line), markup=False)
 
     def detail(self, line: str) -> None:
         """Print what only -v shows."""
@@ -56,13 +57,18 @@ class Console:
 
     def warn(self, line: str) -> None:
         """Print a warning; -q does not silence it."""
-        text = as_options(line, self._command)
+        text = self.wording(line)
+        self.warnings.append(text)
         self._error.print(f"phonopy-equivariant: warning: {text}", markup=False)
+
+    def wording(self, line: str) -> str:
+        """Return a message with the options of the command in place of parameters."""
+        return as_options(line, self._command)
 
     def report(self, title: str, lines: Iterable[str]) -> None:
         """Print a table of lines on standard output."""
         if self.verbosity:
-            body = [as_options(line, self._command) for line in lines]
+            body = [self.wording(line) for line in lines]
             width = max(map(len, [title, *body]))
             print("\n".join([title, "-" * width, *body, "-" * width]), flush=True)
 

@@ -197,7 +197,7 @@ def _add_perturb(actions: Commands) -> None:
         default=[100],
         metavar="N",
         help="perturbed structures, for each --dim, as many as you can label; default: 100, about "
-        "what a potential of one crystal needed from nothing (docs/training.md)",
+        "what a potential of one crystal needed from nothing (docs/notes/training.md)",
     )
     for option, width in (
         ("--positions", defaults.PERTURBED_POSITIONS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING
 
 from phonopy_equivariant import defaults
@@ -93,7 +94,7 @@ def main(words: list[str]) -> int:
         plan = plan_calculations(options)
     except UsageError as error:
         parser.error(str(error).rstrip("."))
-    return _run(args, options, plan)
+    return _run(args, options, plan, shlex.join(["phonopy-equivariant", "run", *words]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,14 +144,21 @@ def _parser() -> argparse.ArgumentParser:
         help="table of the optical modes at Gamma: irreps, infrared and Raman activity; "
         "gamma_modes.yaml",
     )
+    group.add_argument(
+        "--no-plots",
+        action="store_true",
+        help="no phonons.png (bands, density of states, thermal properties) and no report.html",
+    )
     add_logging_options(parser)
     return parser
 
 
-def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) -> int:
+def _run(
+    args: argparse.Namespace, user_options: list[str], plan: Calculations, command: str
+) -> int:
     from phonopy_equivariant.cli.start import start_potential
     from phonopy_equivariant.io.crystals import read_crystal
-    from phonopy_equivariant.io.outputs import PARAMS_FILE, check_output
+    from phonopy_equivariant.io.outputs import FIGURE_FILE, PAGE_FILE, PARAMS_FILE, check_output
     from phonopy_equivariant.io.supercells import parse_dim, select_supercell
 
     console = Console(args.quiet, args.verbose, "run")
@@ -160,12 +168,18 @@ def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) 
     for remark in plan.remarks:
         console.say(remark)
     crystal = read_crystal(args.structure, args.index, console.say)
-    check_output(PARAMS_FILE)
+    in_thz = settings.frequency_conversion_factor is None
+    if not args.no_plots and not in_thz:
+        console.say("With --factor there is no figure and no report: they are in THz.")
+    pictures = in_thz and not args.no_plots
+    for path in (PARAMS_FILE, *((FIGURE_FILE, PAGE_FILE) if pictures else ())):
+        check_output(path)
     matrix = settings.supercell_matrix if args.dim is None else parse_dim(args.dim)
     if matrix is not None:  # memory, before JAX starts
         select_supercell(dataclasses.replace(crystal, dataset=None), matrix)
     potential = start_potential(args, console, crystal.unitcell)
     from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
+    from phonopy_equivariant.workflows.pictures import Recorder, write_pictures
     from phonopy_equivariant.workflows.run import crystal_phonons, run_script
 
     fmax = defaults.FMAX if args.relax_fmax is None else args.relax_fmax
@@ -178,8 +192,15 @@ def _run(args: argparse.Namespace, user_options: list[str], plan: Calculations) 
         args.nac_range,
     )
     result = crystal_phonons(crystal, potential, options, plan, console, args.irreps_table)
-    status = run_script(result, potential, plan, user_options, console)
+    recorder = Recorder() if pictures else None
+    status = run_script(result, potential, plan, user_options, console, recorder)
     if result.modes is not None:
         console.table(result.modes, result.modes.heading())
     console.report("Exact mode" if args.exact else "Force constants", result.lines())
+    if recorder is not None and status == 0:
+        with console.stage("Figure and report"):
+            files = write_pictures(
+                result, potential, recorder, command, console.warnings, console.wording
+            )
+        console.say(f"Figure and report: {', '.join(files)}")
     return status

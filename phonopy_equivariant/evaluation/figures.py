@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
-from phonopy_equivariant.evaluation.metrics import Bands, Comparison
+from phonopy_equivariant.evaluation.metrics import Comparison
 
 _PARITY = (
     ("highest", "highest frequency, THz"),
@@ -74,12 +75,8 @@ def band_figure(comparison: Comparison) -> Any:
     ):
         lines = axis.plot(distances, reference, color=_REFERENCE, linewidth=1.0)
         dashed = axis.plot(distances, predicted, color=_MODEL, linewidth=1.0, linestyle="--")
-    ticks = _ticks(bands)
-    for place, _ in ticks:
-        axis.axvline(place, color="grey", linewidth=0.5)
-    axis.set_xticks([place for place, _ in ticks], [label for _, label in ticks])
-    axis.set(ylabel="frequency, THz", xlim=(bands.distances[0][0], bands.distances[-1][-1]))
-    axis.axhline(0, color="grey", linewidth=0.5)
+    label_path(axis, bands.distances, bands.labels, bands.connections)
+    axis.set(ylabel="frequency, THz")
     axis.legend([lines[0], dashed[0]], ["reference", comparison.model], fontsize=8)
     beside.plot(comparison.reference.dos, comparison.grid, color=_REFERENCE, linewidth=1.0)
     beside.plot(comparison.predicted.dos, comparison.grid, color=_MODEL, linestyle="--")
@@ -87,28 +84,60 @@ def band_figure(comparison: Comparison) -> Any:
     return figure
 
 
-def _ticks(bands: Bands) -> list[tuple[float, str]]:
-    """Return place and label of the ends of segments, joined where the path jumps."""
-    labels = iter(bands.labels)
-    ticks = [(float(bands.distances[0][0]), next(labels))]
-    for index, (distances, connected) in enumerate(
-        zip(bands.distances, bands.connections, strict=True)
-    ):
-        label = next(labels)
-        if not connected and index + 1 < len(bands.distances):
-            label = f"{label}|{next(labels)}"
-        ticks.append((float(distances[-1]), label))
-    return ticks
+def label_path(
+    axis: Any,
+    distances: Sequence[ndarray],
+    labels: Sequence[str],
+    connections: Sequence[bool],
+) -> None:
+    """Label the points of high symmetry of a path, and draw a line at each and at zero frequency.
+
+    Parameters
+    ----------
+    axis
+        Axes of matplotlib.
+    distances
+        Of the points of each segment.
+    labels
+        At the ends of the segments, one label where the path goes on; none if there are no names.
+    connections
+        Whether the next segment goes on where one ends.
+
+    """
+    ticks = [float(distances[0][0]), *(float(segment[-1]) for segment in distances)]
+    for place in ticks:
+        axis.axvline(place, color="grey", linewidth=0.5)
+    axis.set_xticks(ticks, _tick_labels(labels, connections) if labels else [""] * len(ticks))
+    axis.set_xlim(ticks[0], ticks[-1])
+    axis.axhline(0, color="grey", linewidth=0.5)
 
 
-def subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
-    """Return a figure and its axes, (rows, columns); nothing of the user's pyplot is touched."""
+def _tick_labels(labels: Sequence[str], connections: Sequence[bool]) -> list[str]:
+    """Return the label of each end of a segment, two joined where the path jumps."""
+    remaining = iter(labels)
+    joined = [next(remaining)]
+    for index, connected in enumerate(connections):
+        label = next(remaining)
+        if not connected and index + 1 < len(connections):
+            label = f"{label}|{next(remaining)}"
+        joined.append(label)
+    return joined
+
+
+def blank_figure(size: tuple[float, float]) -> Any:
+    """Return a figure without axes; nothing of the user's pyplot is touched."""
     # a figure of its own: pyplot's state and back end are the user's
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasSVG(figure)
+    return figure
+
+
+def subplots(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
+    """Return a figure and its axes, (rows, columns)."""
+    figure = blank_figure(size)
     widths = options.pop("widths", None)
     grid = {"width_ratios": widths} if widths else None
     axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,8 @@ th:first-child, td:first-child { text-align: left }
 table.sortable th { cursor: pointer; background: #f3f3f3; position: sticky; top: 0 }
 figure { margin: 1rem 0; overflow-x: auto } figcaption { color: #444 }
 table.sortable td { white-space: nowrap }
+table.text td, table.text th { text-align: left }
+img { max-width: 100%; height: auto }
 svg { max-width: 100%; height: auto }
 """
 
@@ -110,6 +113,14 @@ def table(rows: Sequence[Sequence[str]], headings: Sequence[str] = (), kind: str
     head = f"<thead>{line(headings, 'th')}</thead>" if headings else ""
     body = "\n".join(line(row, "td") for row in rows)
     return f"<table class='{kind}'>{head}<tbody>\n{body}\n</tbody></table>"
+
+
+def picture_part(png: bytes, caption: str) -> str:
+    """Return a picture in PNG and its caption as HTML, the picture inside."""
+    content = base64.b64encode(png).decode()
+    text = html.escape(caption, quote=True)
+    picture = f"<img src='data:image/png;base64,{content}' alt='{text}'>"
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
 
 
 def figure_part(figure: Any, caption: str) -> str:

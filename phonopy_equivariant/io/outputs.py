@@ -25,6 +25,7 @@ from phonopy_equivariant.files import check_writable, replacing
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 
 PARAMS_FILE = "phonopy_params.yaml"
+FIGURE_FILE, PAGE_FILE = "phonons.png", "report.html"  # of the command run
 PROVENANCE = "analytic, phonopy_equivariant"  # stands in the file with our force constants
 
 

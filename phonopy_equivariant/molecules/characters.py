@@ -61,12 +61,12 @@ class CharacterTable(NamedTuple):
 
     @property
     def vector(self) -> ndarray:
-        """Multiplicities in the vector: of translations, and of the dipole."""
+        """How often each irrep occurs in the vector (translations, the dipole)."""
         return self.multiplicities(np.array([np.trace(o.matrix) for o in self.operations]))
 
     @property
     def symmetric_tensor(self) -> ndarray:
-        """Multiplicities in the symmetric square of the vector: of the polarizability."""
+        """How often each irrep occurs in the symmetric square of the vector (polarizability)."""
         matrices = [o.matrix for o in self.operations]
         return self.multiplicities(
             np.array([(np.trace(r) ** 2 + np.trace(r @ r)) / 2 for r in matrices])
@@ -79,7 +79,7 @@ class CharacterTable(NamedTuple):
 
     @property
     def raman(self) -> ndarray:
-        """Whether each irrep is Raman active: part of the symmetric square of the vector."""
+        """Whether each irrep is Raman active, that is, occurs in :attr:`symmetric_tensor`."""
         return np.asarray(self.symmetric_tensor > 0.5)
 
 

@@ -43,7 +43,7 @@ class NormalModes(NamedTuple):
 
     @property
     def reduced_masses(self) -> Float[ndarray, " modes"]:
-        """1 / Σ_i |x_i|² of the displacements x = v/√m, amu."""
+        """1 / Σ_i x_i·x_i of the displacements x = v/√m, amu."""
         return 1 / np.einsum("kia,kia->k", self.displacements, self.displacements)
 
     @property

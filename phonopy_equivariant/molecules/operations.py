@@ -51,7 +51,7 @@ class Symmetry(NamedTuple):
 
     @property
     def rotations(self) -> int:
-        """Symmetry number: how many rotations bring the molecule onto itself."""
+        """Symmetry number, the count of rotations that bring the molecule onto itself."""
         if self.operations:
             return sum(operation.proper for operation in self.operations)
         return 2 if self.group == "Dinfh" else 1

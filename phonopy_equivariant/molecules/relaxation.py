@@ -43,7 +43,7 @@ def relax(
 ) -> Atoms:
     """Return a copy of a molecule at a stationary point of the potential.
 
-    x ← x + Σ_k v_k (v_k·F) / |λ_k| over the eigenvectors of the Hessian without translations and
+    x ← x + Σ_k v_k (v_k·F) / abs(λ_k) over the eigenvectors of the Hessian without translations and
     rotations, at most 0.2 Å long for an atom; a step that raises the energy is taken again at a
     quarter. Where a curvature is negative the step goes downhill. Symmetry is kept, so a planar
     guess may end on a saddle point: imaginary frequencies tell.

@@ -29,7 +29,7 @@ def read_molecule(
     index: int | None = None,
     report: Callable[[str], None] = lambda _line: None,
 ) -> Atoms:
-    """Read a molecule as :func:`phonopy_equivariant.io.crystals.read_crystal` reads a crystal.
+    """Read a molecule from a file of any format that the commands read.
 
     Returns
     -------

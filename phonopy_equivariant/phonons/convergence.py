@@ -83,7 +83,7 @@ class Convergence(Result):
 
     @property
     def mesh(self) -> tuple[int, int, int] | None:
-        """The mesh that suffices: making it finer changes less than the tolerance."""
+        """The mesh that suffices (a finer one changes results by less than the tolerance)."""
         for coarse, fine in zip(self.meshes, self.meshes[1:], strict=False):
             if fine.change is not None and fine.change <= self.tolerance:
                 return coarse.mesh

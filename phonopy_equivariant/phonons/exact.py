@@ -50,6 +50,8 @@ WANG = (
 class ExactReport(CrystalReport):
     """How the range of force constants was found.
 
+    Fields that are not listed here are those of ``CrystalReport``.
+
     Parameters
     ----------
     attempts
@@ -61,9 +63,7 @@ class ExactReport(CrystalReport):
     nac_range, nac_cells
         Range (Å) up to which the potential's dipoles are trusted, and the primitive cells of that
         size, between whose q short-range force constants are interpolated near Γ; None without
-        charges. See :mod:`.nac`.
-
-    The others are those of :class:`.report.CrystalReport`.
+        charges. See ``docs/polar_crystals.md``.
 
     """
 
@@ -81,9 +81,9 @@ class ExactReport(CrystalReport):
     def frequency_errors(self, frequencies: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
         """Return the largest errors (THz) that the tolerance allows at some frequencies (THz).
 
-        The error of ω² is at most 2t·max(|ω|, 1 THz), t the tolerance. That is an error t of
-        frequencies from 1 THz on, of t·(1 THz)/|ω| below, and of up to 2·√(t·1 THz) where ω²
-        crosses zero.
+        The error of ω² is at most 2t·max(abs(ω), 1 THz), where t is the tolerance. That is an error
+        t of frequencies above 1 THz, an error t·(1 THz)/abs(ω) below, and up to 2·√(t·1 THz)
+        where ω² crosses zero.
         """
         return frequency_errors(self.tolerance, np.asarray(frequencies, float))
 
@@ -132,7 +132,7 @@ def use_exact_dynamical_matrix(
 
     With Born charges in ``phonon`` (``nac_params``) the interaction of dipoles is complete at every
     q, and the bands split at Γ by the direction of approach, as with phonopy's correction: see
-    :mod:`.nac`. The charges in ``phonon`` are made to obey symmetry and sum rule.
+    ``docs/polar_crystals.md``. The charges in ``phonon`` are made to obey symmetry and sum rule.
 
     Force constants stored in ``phonon`` are removed. Setting masses, Born charges or force
     constants afterwards drops the exact matrix; phonopy then refuses to run until this function
@@ -158,7 +158,7 @@ def use_exact_dynamical_matrix(
     PhonopyEquivariantError
         Born charges of Wang's method, or a range that is not positive; the tolerance is not
         positive, or cannot be met; an element the potential does not know; what
-        :func:`.cells.require_sound` refuses.
+        ``phonons.cells.require_sound`` refuses.
 
     """
     potential = as_potential(potential)

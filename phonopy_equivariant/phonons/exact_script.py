@@ -61,6 +61,12 @@ def hold_folded(phonon: Phonopy) -> None:
 
 
 Calculation = Callable[..., None]
+_CALCULATION = "_run_calculation"  # of phonopy's script
+
+
+def can_wrap() -> bool:
+    """Whether the installed phonopy has the function that :func:`wrapped_calculation` wraps."""
+    return hasattr(phonopy_script, _CALCULATION)
 
 
 @contextlib.contextmanager
@@ -76,18 +82,18 @@ def wrapped_calculation(wrap: Callable[[Calculation], Calculation]) -> Iterator[
         The installed phonopy lacks that function.
 
     """
-    original = getattr(phonopy_script, "_run_calculation", None)
+    original = getattr(phonopy_script, _CALCULATION, None)
     if original is None:
         raise PhonopyEquivariantError(
             f"The script of phonopy {__version__} is not the one of 4.7 to 4.10, which exact=True "
             "and several calculations in one run need; install one of those, or give one of -t, "
             "--dos, --irreps, ... at a time and use pe.use_exact_dynamical_matrix in Python."
         )
-    setattr(phonopy_script, "_run_calculation", wrap(original))  # noqa: B010
+    setattr(phonopy_script, _CALCULATION, wrap(original))
     try:
         yield
     finally:
-        setattr(phonopy_script, "_run_calculation", original)  # noqa: B010
+        setattr(phonopy_script, _CALCULATION, original)
 
 
 def exact_calculation(matrix: DynamicalMatrix) -> contextlib.AbstractContextManager[None]:

@@ -152,7 +152,7 @@ def gamma_modes(phonon: Phonopy) -> GammaModes:
     ½[(tr R)² + tr R²]. The three translations are left out whatever their frequencies; parts of a
     crystal that do not interact leave more modes at zero, and these are in the table.
 
-    Where Born charges are set, |Σ_i Z_i e_i/√m_i|² is the oscillator strength.
+    Where Born charges are set, the squared norm of Σ_i Z_i e_i/√m_i is the oscillator strength.
 
     Raises
     ------

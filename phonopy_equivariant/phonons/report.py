@@ -104,18 +104,18 @@ class CrystalReport(Result):
 class ForceConstantsReport(CrystalReport):
     """Diagnostics of one set of analytic force constants, taken before any projection.
 
+    Fields that are not listed here are those of ``CrystalReport``.
+
     Parameters
     ----------
     sum_rule
-        Largest |sum_J Φ(i, J)|, eV/Å²: zero by translation symmetry.
+        Largest absolute value of sum_J Φ(i, J), eV/Å²: zero by translation symmetry.
     permutation
-        Largest |Φ(i, J) - Φ(J, i)^T|, eV/Å²: zero for a second derivative.
+        Largest absolute value of Φ(i, J) - Φ(J, i)^T, eV/Å²: zero for a second derivative.
     inscribed_radius
         Radius of the sphere inscribed in the supercell, Å.
     method
         Which road gave the numbers, ``bloch`` or ``autodiff``.
-
-    The others are those of :class:`CrystalReport`.
 
     """
 

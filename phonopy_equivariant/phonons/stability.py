@@ -68,7 +68,8 @@ class Stability(Result):
     worst
         The q of that error.
     polar
-        Whether there are Born charges: then a larger supercell is no remedy, see :mod:`.nac`.
+        Whether there are Born charges: then a larger supercell is no remedy, see
+        ``docs/polar_crystals.md``.
 
     """
 
@@ -183,7 +184,7 @@ def stability(
 
     Modes are looked at on a mesh, at the q commensurate with the supercell and on ``path``. A mode
     is imaginary if ω² is below zero by more than rounding, for which the bound is
-    2·|D(0)·P| + 3n·ε·max ω²: P holds the three translations in mass-weighted coordinates, which
+    2·‖D(0)·P‖ + 3n·ε·max ω²: P holds the three translations in mass-weighted coordinates, which
     D(0) takes to zero without rounding, n is the number of atoms of the primitive cell and ε the
     precision of the potential.
 

@@ -68,7 +68,7 @@ class ThermalExpansion(Result):
 
     @property
     def volumetric(self) -> Float[ndarray, " n"]:
-        """Volumetric thermal expansion, 1/K: the trace of the tensor."""
+        """Volumetric thermal expansion (1/K), the trace of the tensor."""
         return np.asarray(np.trace(self.tensor, axis1=1, axis2=2))
 
     def along(

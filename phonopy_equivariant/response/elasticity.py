@@ -51,12 +51,12 @@ class ElasticTensor(Result):
 
     @property
     def bulk_modulus(self) -> float:
-        """Bulk modulus of a polycrystal, GPa: the mean of Voigt's and Reuss's (Hill 1952)."""
+        """Bulk modulus (GPa) of a polycrystal, the mean of Voigt's and Reuss's (Hill 1952)."""
         return _hill(self.relaxed)[0]
 
     @property
     def shear_modulus(self) -> float:
-        """Shear modulus of a polycrystal, GPa: the mean of Voigt's and Reuss's (Hill 1952)."""
+        """Shear modulus (GPa) of a polycrystal, the mean of Voigt's and Reuss's (Hill 1952)."""
         return _hill(self.relaxed)[1]
 
     @property

@@ -103,9 +103,9 @@ def gruneisen_parameters(
     stress γ is the derivative at this stress.
 
     ω² is a small difference of large numbers for acoustic modes near Γ: rounding of it is some
-    :data:`~.rounding.ROUNDING` times the largest ω² of the crystal. A mode with a smaller ω² has
+    ``rounding.ROUNDING`` times the largest ω² of the crystal. A mode with a smaller ω² has
     frequency zero. γ is ``nan`` where rounding may change it by more than 0.01 (1 % of γ, if that
-    is more): for acoustic modes this happens closer to Γ than |q| ≈ 1e-6 in double precision
+    is more): for acoustic modes this happens closer to Γ than ‖q‖ ≈ 1e-6 in double precision
     and 0.01 to 0.02 in single precision, and at Γ, where γ has no value (its limit depends on the
     direction q comes from).
 

@@ -2,7 +2,7 @@
 
 A program that XLA compiled for the CPU takes its temporary arrays anew in each run. glibc gives
 large blocks back to the system as soon as they are free, and Linux fills every page with zeros
-when it is touched next: measured, up to 45 % of the time of a training step (docs/training.md).
+when it is touched next: up to 45 % of the time of a training step (docs/notes/training.md).
 """
 
 from __future__ import annotations

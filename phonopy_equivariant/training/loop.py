@@ -86,7 +86,7 @@ def train(
     ----------
     config
         A YAML file, or the configuration that
-        :func:`~phonopy_equivariant.training.config.read_config` returns.
+        ``training.config.read_config`` returns.
     callback
         Called with a :class:`Report` after steps that are logged or validated.
     restart

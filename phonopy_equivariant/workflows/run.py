@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.io.outputs import PARAMS_FILE, PROVENANCE, write_params
 from phonopy_equivariant.io.supercells import select_supercell, supercell_line
 from phonopy_equivariant.phonons.exact import ExactReport
-from phonopy_equivariant.phonons.exact_script import exact_calculation, folded_force_constants
+from phonopy_equivariant.phonons.exact_script import exact_calculation, hold_folded
 from phonopy_equivariant.phonons.gamma_modes import GammaModes, check_primitive, gamma_modes
 from phonopy_equivariant.phonons.report import ForceConstantsReport, SymmetryReport
 from phonopy_equivariant.phonons.stability import Stability, stability
@@ -132,10 +133,12 @@ def run_script(
     plan: Calculations,
     user_options: list[str],
     progress: Progress,
+    observe: Callable[[Phonopy], None] | None = None,
 ) -> int:
     """Write phonopy_params.yaml, run phonopy's script on it, and return its exit status.
 
     Options that are added to those of the user are reported, those in ``user_options`` are not.
+    ``observe`` is called as in :func:`.run_phonopy`.
     """
     phonon, report = result.phonon, result.report
     options = plan.options + _symmetry_options(report.symmetry)
@@ -144,19 +147,19 @@ def run_script(
         result.modes.write_yaml(GAMMA_FILE)
     if isinstance(report, ExactReport):
         matrix: Any = phonon.dynamical_matrix
-        phonon.force_constants = folded_force_constants(phonon, matrix)
+        hold_folded(phonon)
         write_params(phonon, PARAMS_FILE, provenance(potential))
         progress.say(
             f"{PARAMS_FILE} holds force constants folded into the supercell; phonopy goes on "
             "without the supercell."
         )
         with exact_calculation(matrix):
-            return run_phonopy(PARAMS_FILE, [*options, "--no-fc-symmetry"], further)
+            return run_phonopy(PARAMS_FILE, [*options, "--no-fc-symmetry"], further, observe)
     write_params(phonon, PARAMS_FILE, provenance(potential))
     options += ["--no-fc-symmetry"] * (report.sum_rule < NEGLIGIBLE_DRIFT)
     added = " ".join(word for word in options if word not in user_options)
     progress.say(f"Force constants are in {PARAMS_FILE}; phonopy goes on with {added}.")
-    return run_phonopy(PARAMS_FILE, options, further)
+    return run_phonopy(PARAMS_FILE, options, further, observe)
 
 
 def checked_modes(

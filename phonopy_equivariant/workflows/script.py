@@ -12,7 +12,7 @@ import copy
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,7 +21,7 @@ from phonopy.cui.phonopy_argparse import get_run_parser
 from phonopy.cui.settings import PhonopyConfParser, PhonopySettings
 from phonopy.structure.atomic_data import get_atomic_data, set_atomic_data
 
-from phonopy_equivariant.phonons.exact_script import Calculation, wrapped_calculation
+from phonopy_equivariant.phonons.exact_script import Calculation, can_wrap, wrapped_calculation
 from phonopy_equivariant.phonons.permutations import composed_permutations
 from phonopy_equivariant.workflows.handover import UsageError, arguments, one_line, run_in_process
 
@@ -95,7 +95,12 @@ def option_names() -> dict[str, str]:
     return {name: a.dest for a in phonopy_parser()._actions for name in a.option_strings}
 
 
-def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySettings] = ()) -> int:
+def run_phonopy(
+    file: str,
+    options: Sequence[str],
+    further: Sequence[PhonopySettings] = (),
+    observe: Callable[[Phonopy], None] | None = None,
+) -> int:
     """Run phonopy's script on a phonopy YAML file and return its exit status.
 
     Parameters
@@ -105,6 +110,9 @@ def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySett
     further
         Settings of the calculations after the first. The script would drop these calculations; here
         they run on the same cells and force constants.
+    observe
+        Called with the script's object after each calculation, unless the installed phonopy has
+        another script than :func:`.wrapped_calculation` knows.
 
     Raises
     ------
@@ -118,10 +126,13 @@ def run_phonopy(file: str, options: Sequence[str], further: Sequence[PhonopySett
         def calculation(phonon: Phonopy, settings: PhonopySettings, *arguments: Any) -> None:
             for calculation_settings in (settings, *further):
                 calculate(phonon, calculation_settings, *arguments)
+                if observe is not None:
+                    observe(phonon)
 
         return calculation
 
-    wrapped = wrapped_calculation(all_of_them) if further else contextlib.nullcontext()
+    needed = bool(further) or (observe is not None and can_wrap())
+    wrapped = wrapped_calculation(all_of_them) if needed else contextlib.nullcontext()
     with _masses_kept(), composed_permutations(), wrapped, warnings.catch_warnings():
         # our file has the primitive cell; phonopy would explain how its version 3 chose one
         warnings.filterwarnings("ignore", "primitive_matrix defaulted to 'auto'")
