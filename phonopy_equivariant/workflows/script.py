@@ -168,6 +168,8 @@ def _check_ranges(settings: PhonopySettings) -> None:
         )
     if not 0 <= settings.min_temperature <= settings.max_temperature:
         raise UsageError("--tmin, --tmax: give temperatures from 0 K on, the lower one first.")
+    if settings.nac_q_direction is not None and not np.any(settings.nac_q_direction):
+        raise UsageError("--q-direction: 0 0 0 is no direction.")
     if settings.band_points is not None and settings.band_points < 2:
         raise UsageError("--band-points: a segment of a path has two points at least.")
     lowest, highest = settings.min_frequency, settings.max_frequency
