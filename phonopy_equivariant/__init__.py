@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.errors import PhonopyEquivariantError
+    from phonopy_equivariant.evaluation.audit import Audit, audit
     from phonopy_equivariant.familiarity import fit_familiarity
     from phonopy_equivariant.features import Familiarity
     from phonopy_equivariant.models.config import NequIPConfig
@@ -85,9 +86,10 @@ if TYPE_CHECKING:
 __all__ = [
     "AnalyticPhonopy",
     "AnisotropicQuasiHarmonic",
-    "Convergence",
+    "Audit",
     "BatchOptions",
     "BatchResult",
+    "Convergence",
     "ElasticTensor",
     "EquivariantCalculator",
     "Evaluation",
@@ -124,8 +126,9 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "anisotropic_qha",
-    "converge",
+    "audit",
     "batch",
+    "converge",
     "dynamical_matrices",
     "elastic_tensor",
     "enable_compilation_cache",
@@ -161,9 +164,10 @@ __all__ = [
 _HOME = {
     "AnalyticPhonopy": "workflows.phonons",
     "AnisotropicQuasiHarmonic": "phonons.anisotropic_qha",
-    "Convergence": "phonons.convergence",
+    "Audit": "evaluation.audit",
     "BatchOptions": "workflows.options",
     "BatchResult": "workflows.batch.result",
+    "Convergence": "phonons.convergence",
     "ElasticTensor": "response.elasticity",
     "EquivariantCalculator": "calculators.ase",
     "Evaluation": "potential",
@@ -199,8 +203,9 @@ _HOME = {
     "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
     "anisotropic_qha": "workflows.qha",
-    "converge": "workflows.convergence",
+    "audit": "evaluation.audit",
     "batch": "workflows.batch.run",
+    "converge": "workflows.convergence",
     "dynamical_matrices": "response.dynamical_matrix",
     "elastic_tensor": "response.elastic",
     "enable_compilation_cache": "runtime.cache",

@@ -48,3 +48,4 @@ SSCHA_MESH = 100.0  # Å, as phonopy's
 # Convergence with supercell and mesh
 CONVERGENCE = 1e-3  # of 3NkT, 3Nk, 3Nk and the largest frequency
 LARGEST_SUPERCELL = 500  # atoms
+THIRD_ORDER_TOLERANCE = 0.01  # interpolation error of third derivatives with supercell="auto"

@@ -91,6 +91,14 @@ class Potential:
         return self.config.species
 
     @property
+    def parity(self) -> bool:
+        """Whether energies are invariant under reflections, and not under rotations alone.
+
+        Where False, the symmetry of a crystal's force constants is that of its proper operations.
+        """
+        return self.config.parity
+
+    @property
     def hessian_range(self) -> float:
         """Largest distance (Å) between atoms with a non-zero force constant, 2·T·cutoff."""
         return 2 * self.num_interactions * self.cutoff

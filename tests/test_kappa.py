@@ -12,12 +12,15 @@ import pytest
 from ase.build import bulk
 from cli_helpers import LATTICE, command, model
 from cli_helpers import potential as small
+from conftest import assert_close
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.phonons.conductivity import ThermalConductivity, read_conductivity
+from phonopy_equivariant.phonons.interpolation import interpolate, interpolation_error
 from phonopy_equivariant.potential import random_potential
-from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
+from phonopy_equivariant.structure import Structure, as_structure, to_phonopy
 
 phono3py = pytest.importorskip("phono3py", reason="phono3py is not installed")
 MESH = ("--mesh", "4", "4", "4")
@@ -59,7 +62,7 @@ def test_python_finds_the_same(finished: tuple[Path, str, str]) -> None:
     """phono3py's widths of degenerate modes change with the last digit of positions: 6e-3 of κ."""
     expected = read_conductivity(finished[0] / "kappa-m444.hdf5")
     atoms = bulk("NaCl", "rocksalt", a=LATTICE)
-    result = pe.thermal_conductivity(atoms, small(), mesh=[4, 4, 4], temperatures=[300.0, 600.0])
+    result = pe.thermal_conductivity(atoms, small(), 2, mesh=[4, 4, 4], temperatures=[300.0, 600.0])
     np.testing.assert_allclose(result.isotropic(), expected.isotropic(), rtol=2e-2)
     np.testing.assert_allclose(result.frequencies, expected.frequencies, atol=1e-6)
     assert result.mesh == expected.mesh == (4, 4, 4)
@@ -128,6 +131,39 @@ def test_gruneisen_parameters_of_third_order_are_the_analytic_ones(tmp_path: Pat
     ours = pe.gruneisen_parameters(structure, potential, qpoints, relax=False)
     found = np.trace(theirs.gruneisen_parameters, axis1=2, axis2=3) / 3
     np.testing.assert_allclose(found, ours.parameters, rtol=1e-6, atol=1e-8)
+
+
+def test_interpolation_is_exact_at_commensurate_q_and_better_in_larger_supercells() -> None:
+    """Where the supercell has q, nothing is interpolated; between them the range decides."""
+    potential = small()
+    # third derivatives at q of sizes 2 are zero where every atom is a centre of inversion
+    atoms = bulk("NaCl", "zincblende", a=5.2)
+    cell = to_phonopy(as_structure(atoms))
+    errors = []
+    for size in (2, 3):
+        crystal = phono3py.Phono3py(cell, supercell_matrix=[size] * 3, primitive_matrix="P")
+        compact = pe.third_order_force_constants(crystal, potential)
+        two = np.array([[1, 0, 1], [0, 1, 1]]) / size
+        triplet = np.concatenate([-two.sum(axis=0, keepdims=True), two])
+        exact = lattice_third_derivatives(potential, crystal.primitive, triplet[None, :2])[0]
+        assert_close(interpolate(crystal, compact, triplet), exact)
+        errors.append(interpolation_error(crystal, compact, potential))
+    assert 0.001 < errors[1] < errors[0] / 2
+
+
+def test_supercell_grows_until_it_interpolates(tmp_path: Path) -> None:
+    salt(tmp_path)
+    words = ("fc3", "POSCAR", "--model", model(), "--dim", "auto", "--dim-tolerance", "0.5")
+    said = command(*words, cwd=tmp_path)
+    tried = [line for line in said.stderr.splitlines() if line.startswith("Interpolation error")]
+    assert len(tried) >= 1 and "aim 50.0%" in tried[-1]
+    errors = [float(line.split()[2].rstrip("%,")) for line in tried]
+    assert errors[-1] <= 50 and all(error > 50 for error in errors[:-1])
+    assert f"interpolation error  {errors[-1]}%" in said.stdout
+    refused = command(
+        "fc3", "POSCAR", "--dim", "2", "--dim-tolerance", "0.1", cwd=tmp_path, status=2
+    )
+    assert "--dim-tolerance is a positive number with --dim auto" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ PACKAGE = Path(phonopy_equivariant.__file__).parent
 # A room may import itself and the rooms of earlier lines.
 ROOMS = [
     "errors _version defaults frequencies",
-    "files",
+    "files inert",
     "results",
     "structure",
     "catalogue features runtime",

@@ -98,7 +98,7 @@ def test_cards_are_complete():
     cards = list_models()
     nequix = [card.name for card in cards if card.format == "nequix"]
     assert nequix == ["nequix-mp-1", "nequix-mp-1-pft", "nequix-oam-1-pft"]
-    assert len({card.sha256 for card in cards}) == len(cards)
+    assert len({(card.sha256, card.head) for card in cards}) == len(cards)
     for card in cards:
         assert card == model_card(card.name)
         assert len(card.sha256) == 64
@@ -107,7 +107,7 @@ def test_cards_are_complete():
             continue
         assert card.url.startswith("https://")
         assert all(c.startswith("arXiv:") for c in card.citation)
-        assert card.format in ("nequix", "mace")
+        assert card.format in ("nequix", "mace", "sevennet")
         if "off" in card.name:  # organic molecules
             assert set(card.elements) == {"H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I"}
             continue
@@ -302,7 +302,8 @@ def conversions(potential, cache, monkeypatch) -> list[Path]:
     monkeypatch.setattr(cards, "_cards", lambda: {NAME: card})
     made: list[Path] = []
 
-    def convert(source, output):  # needs torch; what matters here is what becomes of the file
+    # needs torch; what matters here is what becomes of the file
+    def convert(source, output, head, trusted):
         made.append(save_checkpoint(potential, output, {"name": NAME}))
 
     monkeypatch.setattr(convert_module, "convert_mace", convert)

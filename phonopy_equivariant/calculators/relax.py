@@ -27,6 +27,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.symmetry.operations import (
     Operations,
+    kept_by_energy,
     measured,
     obeyed,
     search,
@@ -151,7 +152,7 @@ def _relaxed(
     relaxed = symmetrise(atoms, symprec, lattice.relaxes)
     constraints = honoured_constraints(relaxed)
     relaxed.set_constraint()
-    symmetry = _constrained_symmetry(relaxed, constraints, symprec, fmax)
+    symmetry = _constrained_symmetry(relaxed, constraints, symprec, fmax, potential.parity)
     relaxed.calc = EquivariantCalculator(potential)
     relaxed.set_constraint([AllowAlone(constraints), KeepOperations(symmetry)])
     with BFGS(lattice.target(relaxed), logfile=None, maxstep=0.1) as optimizer:
@@ -216,7 +217,11 @@ def distance(first: Atoms, second: Atoms) -> float:
 
 
 def _constrained_symmetry(
-    atoms: Atoms, constraints: Sequence[FixConstraint], symprec: float, fmax: float
+    atoms: Atoms,
+    constraints: Sequence[FixConstraint],
+    symprec: float,
+    fmax: float,
+    parity: bool,
 ) -> Operations:
     """Return the group to relax in.
 
@@ -224,6 +229,7 @@ def _constrained_symmetry(
     may change forces by less than the threshold.
     """
     symmetry = obeyed(search(as_structure(atoms), symprec), fmax / STIFFNESS)
+    symmetry = kept_by_energy(symmetry, parity)
     return operations_that_keep(symmetry, allowed_motions(atoms, constraints))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.resources
+import importlib.util
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -42,10 +43,15 @@ class ModelCard:
     # what it was made for, and what it is no good for
     good_for: tuple[str, ...] = ()
     not_good_for: tuple[str, ...] = ()
-    # "nequix"; "mace": a pickle, converted on first use; "bundled": a checkpoint in the package
+    # "nequix"; "bundled": a checkpoint in the package; others are converted on first use:
+    # "mace", a pickle, and "sevennet"
     format: str = "nequix"
     # where it is published; none for a bundled one
     url: str = ""
+    # which of several heads or modalities in the file
+    head: str = ""
+    # the file's place in a Python package that brings it, "package/folder/file"
+    package: str = ""
 
     @property
     def bundled(self) -> bool:
@@ -53,12 +59,17 @@ class ModelCard:
         return self.format == "bundled"
 
     @property
+    def converted(self) -> bool:
+        """Whether the model is kept as a checkpoint of this package, converted on first use."""
+        return self.format in ("mace", "sevennet")
+
+    @property
     def file_name(self) -> str:
         """Name of the file in a folder of models: the model's name with the URL's suffix.
 
-        A model of mace-torch is kept converted.
+        A model of another project may be kept converted.
         """
-        ours = self.bundled or self.format == "mace"
+        ours = self.bundled or self.converted
         return self.name + (".npz" if ours else Path(self.url).suffix)
 
 
@@ -107,6 +118,19 @@ def find_file(card: ModelCard) -> Path | None:
     if card.bundled:
         candidates = [bundled_path(card)]
     return next((path for path in candidates if path.is_file()), None)
+
+
+def installed_file(card: ModelCard) -> Path | None:
+    """Return the file of a card in an installed Python package, unchecked, or None.
+
+    The package is looked for and not imported.
+    """
+    package, _, place = card.package.partition("/")
+    specification = importlib.util.find_spec(package) if package else None
+    if specification is None:
+        return None
+    folders = [Path(folder) for folder in specification.submodule_search_locations or ()]
+    return next((folder / place for folder in folders if (folder / place).is_file()), None)
 
 
 def _cards() -> dict[str, ModelCard]:

@@ -19,6 +19,7 @@ from phonopy_equivariant.catalogue.cards import (
     bundled_path,
     cache_path,
     find_file,
+    installed_file,
     model_card,
 )
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -37,6 +38,9 @@ def fetch_file(card: ModelCard) -> Path:
     published = dataclasses.replace(card, format="")
     path = find_file(published)
     if path is None:
+        installed = installed_file(card)
+        if installed is not None and file_sha256(installed) == card.sha256:
+            return installed
         return _download(published)
     if file_sha256(path) == card.sha256:
         return path

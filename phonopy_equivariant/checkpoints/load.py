@@ -64,9 +64,9 @@ def load_potential(
     ----------
     name_or_path
         The name of a model (``phonopy-equivariant models list``), or the path of a Nequix
-        ``.nqx`` file or of a checkpoint of ours (``.npz``). The default is part of the package;
-        published models are downloaded on first use, and those of mace-torch converted, which
-        needs the extra ``mace``.
+        ``.nqx`` file, of a SevenNet ``.pth`` or nequip ``.ckpt`` file or of a checkpoint of ours
+        (``.npz``). The default is part of the package; published models are downloaded on first
+        use, and those of SevenNet and mace-torch converted, the latter with the extra ``mace``.
     dtype
         Precision of the model, ``"float64"`` or ``"float32"``. Weights are cast to it.
 
@@ -135,8 +135,8 @@ def fetch(name: str) -> Path:
     card = model_card(name)
     if card.bundled:
         return bundled_file(card)
-    if card.format == "mace":
-        from phonopy_equivariant.checkpoints.mace_torch.convert import fetch_converted
+    if card.converted:
+        from phonopy_equivariant.checkpoints.converted import fetch_converted
 
         return fetch_converted(card)
     return fetch_file(card)
@@ -148,16 +148,14 @@ def _read(path: Path) -> Checkpoint:
         start = file.read(2)
     if start == b"PK":
         if _is_torch(path):
-            raise PhonopyEquivariantError(
-                f"{path} is a file of torch: convert a mace-torch model once with "
-                "'phonopy-equivariant models import FILE.model OUT.npz'."
-            )
+            return _read_torch(path)
         checkpoint = read_checkpoint(path)
         return checkpoint._replace(labels={"name": path.stem} | checkpoint.labels)
     if start[:1] == b"{":
         return _read_nequix(path)
     raise PhonopyEquivariantError(
-        f"{path} is no checkpoint: give a Nequix .nqx file, an .npz that save_checkpoint wrote, "
+        f"{path} is no checkpoint: give an .npz that save_checkpoint wrote, a Nequix .nqx, a "
+        "SevenNet .pth or a nequip .ckpt file, "
         "or a name (phonopy-equivariant models list)."
     )
 
@@ -169,6 +167,21 @@ def _is_torch(path: Path) -> bool:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
     except zipfile.BadZipFile:
         return False
+
+
+def _read_torch(path: Path) -> Checkpoint:
+    from phonopy_equivariant.checkpoints.converted import is_mace
+    from phonopy_equivariant.checkpoints.nequip_framework.model import is_nequip, read_nequip
+    from phonopy_equivariant.checkpoints.sevennet.model import read_sevennet
+
+    if is_mace(path):
+        raise PhonopyEquivariantError(
+            f"{path} is a whole model of torch: convert a mace-torch model once with "
+            "'phonopy-equivariant models import FILE.model OUT.npz'."
+        )
+    if is_nequip(path):
+        return Checkpoint(*read_nequip(path), {"name": path.stem})
+    return Checkpoint(*read_sevennet(path), {"name": path.stem})
 
 
 def _read_nequix(path: Path) -> Checkpoint:

@@ -6,12 +6,14 @@ import argparse
 import functools
 from typing import Any
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     add_logging_options,
     add_model_options,
     add_relaxation_options,
     add_structure_arguments,
+    finite_number,
     parser_arguments,
     relaxation_of,
 )
@@ -27,6 +29,7 @@ _EXAMPLES = """\
 examples:
   phonopy-equivariant fc3 POSCAR --dim 2 2 2
   phonopy-equivariant fc3 POSCAR --dim 2 2 2 --dim-fc2 4 4 4 --relax
+  phonopy-equivariant fc3 POSCAR --dim auto --dim-tolerance 0.02
   phonopy-equivariant fc3 phono3py_disp.yaml            the supercells of the file
 
 Then, for instance: phono3py phono3py_params.yaml --fc3 --fc2 --mesh 11 11 11 --br
@@ -56,8 +59,15 @@ def add_supercell_options(group: Any) -> None:
         "--dim",
         nargs="+",
         metavar="N",
-        help="supercell of third order as one number, three numbers, or nine (rows of the matrix); "
-        "default: that of phono3py's file",
+        help="supercell of third order as one number, three numbers, nine (rows of the matrix), or "
+        "auto: one large enough for --dim-tolerance; default: that of phono3py's file",
+    )
+    group.add_argument(
+        "--dim-tolerance",
+        type=finite_number,
+        metavar="X",
+        help="largest interpolation error with --dim auto; default: "
+        f"{defaults.THIRD_ORDER_TOLERANCE:g}",
     )
     group.add_argument(
         "--dim-fc2",
@@ -67,20 +77,36 @@ def add_supercell_options(group: Any) -> None:
     )
 
 
+def supercells_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of ThirdOrderOptions that the options of supercells stand for."""
+    from phonopy_equivariant.io.supercells import parse_dim
+
+    is_auto = args.dim == ["auto"]
+    tolerance = args.dim_tolerance
+    if tolerance is not None and not (is_auto and tolerance > 0):
+        parser.error("contradictory options: --dim-tolerance is a positive number with --dim auto")
+    if is_auto and tolerance is None:
+        tolerance = defaults.THIRD_ORDER_TOLERANCE
+    return {
+        "supercell": None if is_auto or args.dim is None else parse_dim(args.dim),
+        "second_supercell": None if args.dim_fc2 is None else parse_dim(args.dim_fc2),
+        "tolerance": tolerance,
+    }
+
+
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_crystal
-    from phonopy_equivariant.io.supercells import parse_dim
     from phonopy_equivariant.io.third_order import FILES, keep_others, require_phono3py
 
     relaxation = relaxation_of(parser, args)
-    matrix, second = (None if x is None else parse_dim(x) for x in (args.dim, args.dim_fc2))
+    supercells = supercells_of(parser, args)
     console = Console(args.quiet, args.verbose, "fc3")
     require_phono3py()
     keep_others()
     crystal, potential = start_crystal(args, console, list(FILES))
     from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_order_files
 
-    options = ThirdOrderOptions(matrix, second, relaxation)
+    options = ThirdOrderOptions(relaxation=relaxation, **supercells)
     report = third_order_files(crystal, potential, options, console)
     console.report("Third-order force constants", report.lines())
     return 0

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from phonopy_equivariant.cli.console import Console
-from phonopy_equivariant.cli.fc3 import add_supercell_options
+from phonopy_equivariant.cli.fc3 import add_supercell_options, supercells_of
 from phonopy_equivariant.cli.options import (
     Commands,
     Parser,
@@ -65,18 +65,14 @@ def main(words: list[str]) -> int:
     if not words or "-h" in words or "--help" in words:
         parser.print_help()
         return 0 if words else 2
-    from phonopy_equivariant.workflows.handover import UsageError, split_arguments
+    from phonopy_equivariant.workflows.handover import UsageError, parse_shared
     from phonopy_equivariant.workflows.kappa import phono3py_parser, plan_kappa
 
     try:
-        split = split_arguments(dim_last(words), parser, phono3py_parser())
-        if not split.positional:
-            raise UsageError(
-                "STRUCTURE is missing: the file stands before options with several values, as in "
-                "kappa POSCAR --mesh 11 11 11"
-            )
-        args = parser.parse_args([*split.positional, *split.ours])
-        plan = plan_kappa(split.theirs + ["-q"] * args.quiet + ["-v"] * args.verbose)
+        args, options = parse_shared(
+            dim_last(words), parser, phono3py_parser(), "kappa POSCAR --mesh 11 11 11"
+        )
+        plan = plan_kappa(options)
     except UsageError as error:
         parser.error(str(error).rstrip("."))
     return _run(parser, args, plan)
@@ -99,19 +95,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, plan: KappaPlan) -> int:
     from phonopy_equivariant.cli.start import start_crystal
-    from phonopy_equivariant.io.supercells import parse_dim
     from phonopy_equivariant.io.third_order import FILES, keep_others
     from phonopy_equivariant.workflows.kappa import PLOT, conductivity_files
     from phonopy_equivariant.workflows.third_order import ThirdOrderOptions
 
     relaxation = relaxation_of(parser, args)
-    matrix, second = (None if x is None else parse_dim(x) for x in (args.dim, args.dim_fc2))
+    supercells = supercells_of(parser, args)
     console = Console(args.quiet, args.verbose, "kappa")
     for remark in plan.remarks:
         console.say(remark)
     keep_others()
     crystal, potential = start_crystal(args, console, [*FILES, PLOT])
-    options = ThirdOrderOptions(matrix, second, relaxation)
+    options = ThirdOrderOptions(relaxation=relaxation, **supercells)
     result = conductivity_files(crystal, potential, options, plan, console)
     console.report("Third-order force constants", result.report.lines())
     if result.conductivity is not None:

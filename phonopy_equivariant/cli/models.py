@@ -11,7 +11,7 @@ from phonopy_equivariant.cli.options import Commands, parser_arguments
 if TYPE_CHECKING:
     from phonopy_equivariant.cli.console import Console
 
-_DESCRIPTION = "List, show, fetch, remove and prepare potentials; convert those of mace-torch."
+_DESCRIPTION = "List, show, fetch, remove and prepare potentials; convert those of other projects."
 
 _EXAMPLES = """\
 examples:
@@ -20,6 +20,7 @@ examples:
   phonopy-equivariant models fetch nequix-mp-1-pft     before a job on a node without network
   phonopy-equivariant models remove nequix-mp-1
   phonopy-equivariant models import my_mace.model my_mace.npz --trust
+  phonopy-equivariant models audit sevennet-0
   phonopy-equivariant models prepare nequix-mp-1-pft   compile its programs beforehand
 
 The model marked "bundled" comes with the package. Any other is fetched by itself the first time it
@@ -47,7 +48,47 @@ def add_command(commands: Commands) -> None:
         if name != "list":
             action.add_argument("name", metavar="NAME", nargs="+", help="name of a model")
     _add_import(actions)
+    _add_audit(actions)
     _add_prepare(actions)
+
+
+_AUDIT = """\
+Measure what laws a potential obeys and how smooth it is, on five atoms in a cell without symmetry
+and on bonds of two elements: how forces change under rotations and reflections, the sum rule,
+rounding in single precision, and which derivatives of a bond's energy jump at the cutoff and at
+inner radii.
+
+Force constants need second derivatives, Grüneisen parameters third ones. 'run', 'elastic' and
+'gruneisen' warn of neighbours near a radius where what they need jumps.
+"""
+
+_AUDIT_EXAMPLES = """\
+examples:
+  phonopy-equivariant models audit nequix-mp-1-pft
+  phonopy-equivariant models audit sevennet-0 my_model.npz
+"""
+
+
+def _add_audit(actions: Commands) -> None:
+    action = actions.add_parser(
+        "audit",
+        help="measure a model's symmetry, smoothness and rounding",
+        **parser_arguments(_AUDIT, _AUDIT_EXAMPLES),
+    )
+    action.set_defaults(function=_audit)
+    action.add_argument("name", metavar="NAME", nargs="+", help="name or file of a model")
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from phonopy_equivariant.cli.console import Console
+    from phonopy_equivariant.cli.start import start_jax
+
+    start_jax("cpu", Console())
+    from phonopy_equivariant.evaluation.audit import audit
+
+    for index, name in enumerate(args.name):
+        print("\n" * bool(index) + "\n".join(audit(name).lines()))
+    return 0
 
 
 _PREPARE = """\
@@ -123,18 +164,23 @@ def _prepare_model(name: str, dtype: str, console: Console) -> None:
 
 
 _IMPORT = """\
-Convert a model of mace-torch into a checkpoint of this package, which needs no torch.
+Convert a model of another project into a checkpoint of this package, which needs no torch.
 
-A .model file is a pickle: opening it runs whatever code is in it. Files whose SHA-256 is that of a
-published model are opened; for others you are asked, or say --trust. The converted potential is
-compared with the original on a random structure before it is written. Needs torch and mace-torch:
-pip install "phonopy-equivariant[mace]".
+The .pth files of SevenNet and the .ckpt files of nequip are read without torch, and nothing in them
+is executed. They also load as they are (--model FILE.pth), except those with several modalities:
+name one with --head.
+
+A .model file of mace-torch is a pickle: opening it runs whatever code is in it. Files whose SHA-256
+is that of a published model are opened; for others you are asked, or say --trust. The converted
+potential is compared with the original on a random structure before it is written. Needs torch and
+mace-torch: pip install "phonopy-equivariant[mace]".
 """
 
 _IMPORT_EXAMPLES = """\
 examples:
   phonopy-equivariant models import my_mace.model my_mace.npz --trust
   phonopy-equivariant models import two_heads.model pbe.npz --head pbe --trust
+  phonopy-equivariant models import checkpoint_sevennet_mf_0.pth pbe.npz --head PBE
   phonopy-equivariant run POSCAR --model my_mace.npz --band auto
 """
 
@@ -142,13 +188,19 @@ examples:
 def _add_import(actions: Commands) -> None:
     action = actions.add_parser(
         "import",
-        help="convert a model of mace-torch",
+        help="convert a model of SevenNet or mace-torch",
         **parser_arguments(_IMPORT, _IMPORT_EXAMPLES),
     )
     action.set_defaults(function=_import)
-    action.add_argument("source", metavar="FILE.model", help="a whole model that mace-torch saved")
+    action.add_argument(
+        "source",
+        metavar="FILE",
+        help="a SevenNet .pth file, or a whole model that mace-torch saved",
+    )
     action.add_argument("output", metavar="OUT", help="checkpoint to write; .npz is added")
-    action.add_argument("--head", metavar="NAME", help="head to take, where there are several")
+    action.add_argument(
+        "--head", metavar="NAME", help="head or modality to take, where there are several"
+    )
     action.add_argument(
         "--trust",
         action="store_true",
@@ -159,25 +211,28 @@ def _add_import(actions: Commands) -> None:
 def _import(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phonopy_equivariant.checkpoints.mace_torch.convert import (
-        convert_mace,
-        published_model,
-        sha256_of,
-    )
+    from phonopy_equivariant.checkpoints.conversion import published_as, sha256_of
+    from phonopy_equivariant.checkpoints.converted import convert, is_mace
 
     source, output = Path(args.source).expanduser(), Path(args.output).expanduser()
     if output.suffix != ".npz":
         output = output.with_name(output.name + ".npz")
     trusted = args.trust
-    if not trusted and sys.stdin.isatty() and published_model(sha256_of(source)) is None:
+    unknown = not published_as(sha256_of(source))
+    if not trusted and sys.stdin.isatty() and is_mace(source) and unknown:
         print(f"{source} is a pickle: opening it runs code in it, and it is no published model.")
         trusted = input("Do you trust where it comes from? [y/N] ").strip().lower() in ("y", "yes")
-    conversion = convert_mace(source, output, args.head, trusted)
+    conversion = convert(source, output, args.head, trusted)
     potential = conversion.potential
+    deviation = ""
+    if conversion.energy_deviation is not None:
+        deviation = (
+            f"; deviation from mace-torch {conversion.energy_deviation:.0e} eV/atom, "
+            f"{conversion.force_deviation:.0e} eV/Å"
+        )
     print(
         f"{conversion.path}: {len(potential.species)} elements, cutoff {potential.cutoff:g} Å, "
-        f"{potential.num_interactions} layers; deviation from mace-torch "
-        f"{conversion.energy_deviation:.0e} eV/atom, {conversion.force_deviation:.0e} eV/Å"
+        f"{potential.num_interactions} layers{deviation}"
     )
     return 0
 

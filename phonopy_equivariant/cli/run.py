@@ -76,17 +76,13 @@ def main(words: list[str]) -> int:
         parser.print_help()
         return 0 if words else 2
     from phonopy_equivariant.workflows.calculations import plan_calculations
-    from phonopy_equivariant.workflows.handover import UsageError, split_arguments
+    from phonopy_equivariant.workflows.handover import UsageError, parse_shared
     from phonopy_equivariant.workflows.script import phonopy_parser
 
     try:
-        split = split_arguments(dim_last(words), parser, phonopy_parser())
-        if not split.positional:
-            raise UsageError(
-                "STRUCTURE is missing: the file stands before options with several values, as in "
-                "run POSCAR --mesh 20 20 20"
-            )
-        args = parser.parse_args([*split.positional, *split.ours])
+        args, options = parse_shared(
+            dim_last(words), parser, phonopy_parser(), "run POSCAR --mesh 20 20 20"
+        )
         if args.relax_fmax is not None and not args.relax:
             raise UsageError("contradictory options: --relax-fmax without --relax; add --relax.")
         if args.exact_tolerance is not None and not args.exact:
@@ -95,7 +91,6 @@ def main(words: list[str]) -> int:
             )
         if args.nac_range is not None and not args.exact:
             raise UsageError("contradictory options: --nac-range without --exact; add --exact.")
-        options = split.theirs + ["-q"] * args.quiet + ["-v"] * args.verbose
         plan = plan_calculations(options)
     except UsageError as error:
         parser.error(str(error).rstrip("."))

@@ -1,7 +1,7 @@
 """MPF.2021.2.8, the data of M3GNet (doi:10.1038/s43588-022-00349-3): its two block files.
 
 They are published as pickles (doi:10.6084/m9.figshare.19470599), which as such may do anything
-when they are loaded. :mod:`phonopy_equivariant.data.inert` follows them without executing what
+when they are loaded. :mod:`phonopy_equivariant.inert` follows them without executing what
 they ask for; here the names of pymatgen's and NumPy's classes are given the one meaning that
 data can have. ``{material: {"structure": [...], "energy": [...], "force": [...], "stress":
 [...]}}``: eV, eV/Å, kbar with VASP's sign (m3gnet pull request 57).
@@ -18,11 +18,11 @@ import numpy as np
 from ase.data import atomic_numbers
 from numpy import ndarray
 
-from phonopy_equivariant.data.inert import Node, pickled_items
 from phonopy_equivariant.data.labels import full_stress
 from phonopy_equivariant.data.mptrj import KBAR
 from phonopy_equivariant.data.record import Record
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.inert import Node, pickled_items
 from phonopy_equivariant.structure import Structure
 
 _DTYPE = re.compile(r"[fiu][1248]|b1")

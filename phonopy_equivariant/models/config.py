@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from ase.data import chemical_symbols
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, require_known_keys
 from phonopy_equivariant.models.representations import format_irreps, parse_irreps
+
+# forms of the envelope, and kinds of weights of a skip connection
+ENVELOPES = ("polynomial", "xplor")
+SKIPS = {"species", "shared", "none"}
+
+
+class Kink(NamedTuple):
+    """A distance (Å) at which derivatives of the energy of a bond jump."""
+
+    radius: float
+    derivative: int  # the lowest one that jumps
+    pair: tuple[int, int] | None = None  # atomic numbers; None: any pair
 
 
 class ModelConfig:
@@ -25,6 +38,21 @@ class ModelConfig:
     cutoff: float  # Å
     num_interactions: int
     hidden_irreps: str
+    # whether energies are invariant under reflections: O(3); False: under rotations alone
+    parity: bool = True
+
+    def kinks(self, numbers: Collection[int]) -> tuple[Kink, ...]:
+        """Return where derivatives of bonds between some elements jump, by construction.
+
+        The polynomial envelope and two of its derivatives vanish at the cutoff. Where the radial
+        basis vanishes there as well, so does a third derivative of their product.
+        """
+        return (Kink(self.cutoff, 4 if self._basis_ends else 3),)
+
+    @property
+    def _basis_ends(self) -> bool:
+        """Whether the radial basis is zero at the cutoff."""
+        return False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
@@ -107,6 +135,35 @@ class NequIPConfig(ModelConfig):
         Sums over neighbours are divided by its square root.
     scale, shift
         Site energy = scale · readout + shift + energy of the free atom (eV).
+    parity
+        Whether features have a parity. False: they and the harmonics of an edge all count as
+        even, e.g. ``"128x0e + 64x1e"``, and energies are invariant under rotations but not under
+        reflections, as in SevenNet (arXiv:2402.03789).
+    embedding_width
+        Scalars that the first layer reads for each species; 0: the one-hot vector of the species.
+    frequencies
+        ω of the radial basis sin(ω r)/r (Å⁻¹); empty: kπ / cutoff.
+    envelope, envelope_onset
+        ``polynomial``, or ``xplor`` from this radius (Å) on, which is only C¹ there and at the
+        cutoff.
+    solid_harmonics
+        Whether harmonics of degree l come with the factor (r / Å)^l.
+    skips
+        For each layer the weights of its skip connection: ``species`` (of its own for each),
+        ``shared`` or ``none``; empty: as ``species_skip`` says.
+    biases
+        Whether scalars get a constant before and after each convolution.
+    sender_norms, receiver_norms
+        Whether messages, or the sums over neighbours, are multiplied by a number for each species.
+    readout_widths
+        Widths of the hidden SiLU layers of the readout; empty: it is linear.
+    species_scales
+        Whether readouts are multiplied by a number for each species.
+    pair_cutoffs
+        Radius (Å) of each pair of species, receivers by rows, for the radial basis and the pair
+        term; empty: the cutoff for all.
+    pair_repulsion
+        Whether a Ziegler-Biersack-Littmark term, within the envelope, is added to the energy.
 
     Raises
     ------
@@ -131,6 +188,20 @@ class NequIPConfig(ModelConfig):
     avg_num_neighbors: float = 1.0
     scale: float = 1.0
     shift: float = 0.0
+    parity: bool = True
+    embedding_width: int = 0
+    frequencies: tuple[float, ...] = ()
+    envelope: str = "polynomial"
+    envelope_onset: float = 0.0
+    solid_harmonics: bool = False
+    skips: tuple[str, ...] = ()
+    biases: bool = False
+    sender_norms: bool = False
+    receiver_norms: bool = False
+    readout_widths: tuple[int, ...] = ()
+    species_scales: bool = False
+    pair_cutoffs: tuple[float, ...] = ()
+    pair_repulsion: bool = False
 
     def __post_init__(self) -> None:
         """Normalise the species and the irreps, and refuse values out of range."""
@@ -153,3 +224,49 @@ class NequIPConfig(ModelConfig):
             "shift": math.isfinite(self.shift),
         }
         self._check(requirements)
+        self._check(self._requirements_of_variants(irreps))
+
+    def _requirements_of_variants(self, irreps: dict[str, int]) -> dict[str, bool]:
+        """Return which of the fields that Nequix's form leaves at their defaults are in range."""
+        pairs = len(self.species) ** 2
+        onset = 0 < self.envelope_onset < self.cutoff
+        return {
+            "parity": self.parity or all(key.endswith("e") for key in irreps),
+            "embedding_width": self.embedding_width >= 0,
+            "frequencies": len(self.frequencies) in (0, self.num_radial_basis)
+            and all(math.isfinite(w) for w in self.frequencies),
+            "envelope": self.envelope in ENVELOPES,
+            "envelope_onset": onset if self.envelope == "xplor" else self.envelope_onset == 0,
+            "skips": len(self.skips) in (0, self.num_interactions) and set(self.skips) <= SKIPS,
+            "readout_widths": all(width >= 1 for width in self.readout_widths),
+            "pair_cutoffs": len(self.pair_cutoffs) in (0, pairs)
+            and all(0 < radius <= self.cutoff for radius in self.pair_cutoffs)
+            and not (self.pair_cutoffs and self.envelope == "xplor"),
+        }
+
+    def kinks(self, numbers: Collection[int]) -> tuple[Kink, ...]:
+        """Return where derivatives of bonds between some elements jump, by construction."""
+        at_end = 3 if self._basis_ends and not self.pair_repulsion else 2
+        if self.envelope == "xplor":
+            return Kink(self.envelope_onset, 2), Kink(self.cutoff, at_end)
+        if not self.pair_cutoffs:
+            return (Kink(self.cutoff, at_end + 1),)
+        pairs = itertools.product(self.species, repeat=2)
+        return tuple(
+            Kink(radius, at_end + 1, (a, b))
+            for (a, b), radius in zip(pairs, self.pair_cutoffs, strict=True)
+            if {a, b} <= set(numbers)
+        )
+
+    @property
+    def _basis_ends(self) -> bool:
+        """Whether the radial basis is zero at the cutoff: frequencies are multiples of π/cutoff."""
+        waves = [w * self.cutoff / math.pi for w in self.frequencies]
+        return all(abs(wave - round(wave)) < 1e-6 for wave in waves)
+
+    @property
+    def symmetric_radial(self) -> bool:
+        """Whether radial functions are the same for an edge and its reverse."""
+        count = len(self.species)
+        rows = [self.pair_cutoffs[k * count : (k + 1) * count] for k in range(count)]
+        return not self.pair_cutoffs or rows == list(zip(*rows, strict=True))

@@ -88,21 +88,37 @@ class LayerLayout(NamedTuple):
         """Return the number of radial functions: one per path and channel."""
         return sum(self.inputs[key] * self.num_paths(key) for key in self.groups)
 
+    def degrees_of_radial(self) -> list[int]:
+        """Return the degree of the harmonics that each radial function goes with."""
+        return [
+            degree
+            for key, groups in self.groups.items()
+            for group in groups
+            for degree in group.degrees
+            for _ in range(self.inputs[key])
+        ]
+
 
 def layer_layouts(
-    species: int, hidden_irreps: str, l_max: int, num_interactions: int, scale: float = 1.0
+    scalars: int,
+    hidden_irreps: str,
+    l_max: int,
+    num_interactions: int,
+    scale: float = 1.0,
+    parity: bool = True,
 ) -> tuple[LayerLayout, ...]:
     """Return the layouts of all layers.
 
-    The first layer reads the one-hot species, the last one writes scalars only. Irreps that no
-    path can reach (all their features would be zero) are left out.
+    The first layer reads ``scalars`` channels, the one-hot species or their embedding; the last
+    one writes scalars only. Irreps that no path can reach (all their features would be zero) are
+    left out.
     """
     hidden = parse_irreps(hidden_irreps)
     layouts = []
-    inputs = {"0e": species}
+    inputs = {"0e": scalars}
     for layer in range(num_interactions):
         targets = hidden if layer < num_interactions - 1 else {"0e": hidden["0e"]}
-        groups = {key: paths_between(key, targets, l_max) for key in inputs}
+        groups = {key: paths_between(key, targets, l_max, parity) for key in inputs}
         groups = {key: paths for key, paths in groups.items() if paths}
         reached = {group.output for paths in groups.values() for group in paths} | set(inputs)
         outputs = {key: mul for key, mul in targets.items() if key in reached}
@@ -111,14 +127,19 @@ def layer_layouts(
     return tuple(layouts)
 
 
-def paths_between(key: str, outputs: Iterable[str], l_max: int) -> tuple[Group, ...]:
-    """Return all paths from an input irrep to the outputs along harmonics up to ``l_max``."""
+def paths_between(
+    key: str, outputs: Iterable[str], l_max: int, parity: bool = True
+) -> tuple[Group, ...]:
+    """Return all paths from an input irrep to the outputs along harmonics up to ``l_max``.
+
+    Without ``parity`` all harmonics count as even, as they do for rotations alone.
+    """
     source = irrep(key)
     degrees = {
         output: tuple(
             degree
             for degree in range(l_max + 1)
-            if irrep(output) in products(source, Irrep(degree, (-1) ** degree))
+            if irrep(output) in products(source, Irrep(degree, (-1) ** degree if parity else 1))
         )
         for output in outputs
     }

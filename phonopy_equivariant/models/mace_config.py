@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+from collections.abc import Collection
 from typing import ClassVar
 
 from ase.data import covalent_radii
 
-from phonopy_equivariant.models.config import ModelConfig, are_species
+from phonopy_equivariant.models.config import Kink, ModelConfig, are_species
 from phonopy_equivariant.models.representations import format_irreps, parse_irrep, parse_irreps
 
 INTERACTIONS = ("plain", "residual", "density", "density-residual", "nonlinear")
@@ -162,6 +164,25 @@ class MACEConfig(ModelConfig):
             "scale": math.isfinite(self.scale),
             "shift": math.isfinite(self.shift),
         }
+
+    def kinks(self, numbers: Collection[int]) -> tuple[Kink, ...]:
+        """Return where derivatives of bonds between some elements jump, by construction.
+
+        The pair term ends at the sum of the covalent radii.
+        """
+        kinks = super().kinks(numbers)
+        if not self.pair_repulsion:
+            return kinks
+        radii = dict(zip(self.species, self.covalent_radii, strict=True))
+        pairs = itertools.combinations_with_replacement(sorted(set(numbers) & set(radii)), 2)
+        return kinks + tuple(Kink(radii[a] + radii[b], 3, (a, b)) for a, b in pairs)
+
+    @property
+    def _basis_ends(self) -> bool:
+        """Whether the radial basis is zero at the cutoff, and not of another distance."""
+        waves = [w * self.cutoff / math.pi for w in self.frequencies]
+        multiples = all(abs(wave - round(wave)) < 1e-6 for wave in waves)
+        return multiples and self.distance_transform == "none" and self.apply_cutoff
 
     @property
     def channels(self) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
-from phonopy_equivariant.models import activation, radial
+from phonopy_equivariant.models import activation
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.models.irreps import (
     Features,
@@ -21,7 +23,14 @@ from phonopy_equivariant.models.irreps import (
     zero_sums,
 )
 from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
-from phonopy_equivariant.models.networks import IrrepsLinear, RadialNetwork
+from phonopy_equivariant.models.nequip_edges import pair_term, radial_basis
+from phonopy_equivariant.models.networks import (
+    IrrepsLinear,
+    Messages,
+    RadialNetwork,
+    ScalarBias,
+    SpeciesFactor,
+)
 from phonopy_equivariant.models.weights import Draw, transform, weight
 
 NORM_EPSILON = 1e-12
@@ -65,74 +74,122 @@ def gate(features: Features, outputs: dict[str, int]) -> Features:
 @functools.lru_cache(maxsize=32)
 def build_nequip(config: NequIPConfig) -> LayeredModel:
     """Return the pure functions of a NequIP; equal configurations share one model."""
-    num_species = len(config.species)
+    num_species, width = len(config.species), config.embedding_width
     layouts = layer_layouts(
-        num_species,
+        width or num_species,
         config.hidden_irreps,
         config.l_max,
         config.num_interactions,
         scale=config.avg_num_neighbors**-0.5,
+        parity=config.parity,
     )
-    layers = [_layer(config, layout, has_readout=layout is layouts[-1]) for layout in layouts]
+    skips = config.skips or ("species" if config.species_skip else "shared",) * len(layouts)
+    layers = [
+        _layer(config, layout, skip, has_readout=layout is layouts[-1])
+        for layout, skip in zip(layouts, skips, strict=True)
+    ]
 
     def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
         def energies() -> Array:
             return weight("atomic_energies", (num_species,), float)
 
+        def embedding() -> Array:
+            return weight("embedding", (num_species, width), float, 1.0)
+
         def embed(species: Array) -> Features:
+            if width:
+                return {"0e": embedding()[species][:, None]}
             return {"0e": jax.nn.one_hot(species, num_species, dtype=energies().dtype)[:, None]}
 
         def offset(species: Array) -> Array:
             return energies()[species] + config.shift
 
-        return energies, (embed, offset)
+        def touch_all() -> None:
+            energies()
+            if width:
+                embedding()
+
+        return touch_all, (embed, offset)
 
     shared, (embed, offset) = transform(functions)
-
-    def basis(params: Params, distance: Array, z_i: Array, z_j: Array) -> Array:
-        envelope = radial.polynomial_envelope(distance, config.cutoff, config.envelope_exponent)
-        return envelope[:, None] * radial.bessel_basis(
-            distance, config.num_radial_basis, config.cutoff
-        )
 
     def init(draw: Draw) -> Params:
         return {"global": shared(draw), "layers": tuple(layer.init(draw) for layer in layers)}
 
-    return LayeredModel(tuple(layers), config.cutoff, init, embed, basis, offset, key=repr(config))
+    return LayeredModel(
+        tuple(layers),
+        config.cutoff,
+        init,
+        embed,
+        radial_basis(config),
+        offset,
+        pair_term(config) if config.pair_repulsion else None,
+        symmetric_radial=config.symmetric_radial,
+        key=repr(config),
+    )
 
 
-def _layer(config: NequIPConfig, layout: LayerLayout, has_readout: bool) -> Layer:
+def _readout(config: NequIPConfig) -> Callable[[Features, Array], Array]:
+    """Return a function that makes the modules of a readout and returns atoms' energies (eV)."""
+    if config.readout_widths:
+        network = RadialNetwork((*config.readout_widths, 1), "readout")
+    else:
+        linear = IrrepsLinear({"0e": 1}, name="readout")
+    scales = SpeciesFactor(len(config.species), "scales")
+
+    def readout(features: Features, species: Array) -> Array:
+        if config.readout_widths:
+            energies = config.scale * network(features["0e"][:, 0])[:, 0]
+        else:
+            energies = config.scale * linear({"0e": features["0e"]}, species)["0e"][:, 0, 0]
+        return scales(energies, species) if config.species_scales else energies
+
+    return readout
+
+
+def _layer(config: NequIPConfig, layout: LayerLayout, skip: str, has_readout: bool) -> Layer:
     """Return one interaction: h <- gate(norm(y)), y = linear(A) + skip(h)."""
     num_gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
     widths = layout.outputs | {"0e": layout.outputs["0e"] + num_gates}
+    num_species = len(config.species)
 
     def functions():  # type: ignore[no-untyped-def]  # haiku: (template, functions)
-        up = IrrepsLinear(layout.inputs, name="up")
+        up = Messages(
+            layout.inputs, config.biases, num_species if config.sender_norms else 0, name="up"
+        )
         hidden = [config.radial_width] * config.radial_depth
         network = RadialNetwork((*hidden, layout.num_radial()), "radial")
+        degrees = np.array(layout.degrees_of_radial())
         down = IrrepsLinear(widths, name="down")
-        skip = IrrepsLinear(
-            widths, len(config.species) if config.species_skip else None, name="skip"
-        )
+        received = SpeciesFactor(num_species, "norms") if config.receiver_norms else None
+        skipping = None
+        if skip != "none":
+            skipping = IrrepsLinear(widths, num_species if skip == "species" else None, name="skip")
+        bias = ScalarBias("bias") if config.biases else None
         norm = RMSNorm("norm") if config.layer_norm else None
-        scalar = IrrepsLinear({"0e": 1}, name="readout")
+        readout = _readout(config)
 
         def radial_functions(basis: Array, z_i: Array, z_j: Array) -> Array:
-            return network(basis)
+            if not config.solid_harmonics:
+                return network(basis)
+            powers = [basis[:, -1] ** degree for degree in range(config.l_max + 1)]
+            return network(basis[:, :-1]) * jnp.stack(powers, axis=1)[:, degrees]
 
         def mix(sums: Features | None, features: Features | None, species: Array) -> Features:
             mixed = {} if sums is None else down(gather_outputs(layout, sums), species)
-            skipped = {} if features is None else skip(features, species)
+            if received is not None:
+                mixed = {key: received(x, species) for key, x in mixed.items()}
+            skipped = {}
+            if features is not None and skipping is not None:
+                skipped = skipping(features, species)
             # a list: the order of a set differs between processes, and with it the key of the
             # compiled function in the persistent cache
             summed = [key for key in mixed if key in skipped]
             return mixed | skipped | {key: mixed[key] + skipped[key] for key in summed}
 
         def activate(mixed: Features, species: Array) -> Features:
-            return gate(mixed if norm is None else norm(mixed), layout.outputs)
-
-        def readout(features: Features, species: Array) -> Array:
-            return config.scale * scalar({"0e": features["0e"]}, species)["0e"][:, 0, 0]
+            shifted = mixed if bias is None else mixed | {"0e": bias(mixed["0e"])}
+            return gate(shifted if norm is None else norm(shifted), layout.outputs)
 
         def touch_all() -> None:
             species = jnp.zeros(1, int)
@@ -154,7 +211,7 @@ def _layer(config: NequIPConfig, layout: LayerLayout, has_readout: bool) -> Laye
         mix,
         activate,
         readout if has_readout else None,
-        key=f"{layout} {has_readout}",
+        key=f"{layout} {skip} {has_readout}",
         message_key=f"{layout.inputs}",
         message_module="up",
     )

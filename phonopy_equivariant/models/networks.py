@@ -39,6 +39,46 @@ class IrrepsLinear(hk.Module):
         return jnp.einsum("nau,nuw->naw", x, matrix[species])
 
 
+class Messages(IrrepsLinear):
+    """What neighbours send: an equivariant linear map, shifted and scaled by species if need be."""
+
+    def __init__(self, channels: dict[str, int], biased: bool, num_norms: int, name: str):
+        super().__init__(channels, name=name)
+        self.biased = biased
+        self.num_norms = num_norms
+
+    def __call__(self, features: Features, species: Array) -> Features:
+        """Map ``{irrep: (atoms, 2l+1, u)}`` to messages of the same irreps."""
+        sent = super().__call__(features, species)
+        if self.biased:
+            sent["0e"] = sent["0e"] + weight("bias", sent["0e"].shape[-1:], sent["0e"].dtype)
+        if not self.num_norms:
+            return sent
+        norms = weight("norms", (self.num_norms,), sent["0e"].dtype, mean=1.0)
+        return {key: x * norms[species][:, None, None] for key, x in sent.items()}
+
+
+class SpeciesFactor(hk.Module):
+    """Multiply an atom's features by a number of its species."""
+
+    def __init__(self, num_species: int, name: str):
+        super().__init__(name)
+        self.num_species = num_species
+
+    def __call__(self, x: Array, species: Array) -> Array:
+        """Return (atoms, ...) multiplied."""
+        factor = weight("factor", (self.num_species,), x.dtype, mean=1.0)[species]
+        return x * factor.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class ScalarBias(hk.Module):
+    """Add a constant to scalars."""
+
+    def __call__(self, scalars: Array) -> Array:
+        """Return (atoms, 1, u) shifted."""
+        return scalars + weight("bias", scalars.shape[-1:], scalars.dtype)
+
+
 class RadialNetwork(hk.Module):
     """SiLU network without biases, so that it vanishes where the basis does."""
 

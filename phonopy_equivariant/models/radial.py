@@ -42,6 +42,21 @@ def polynomial_envelope(
     return jnp.where(distance < cutoff, 1 - x**power * bracket, 0.0)
 
 
+def xplor_envelope(
+    distance: Float[Array, " edges"], cutoff: float, onset: float
+) -> Float[Array, " edges"]:
+    r"""Return the envelope XPLOR: 1 up to the onset o, 0 beyond the cutoff c, C¹ at both.
+
+    .. math:: \frac{(c^2 - r^2)^2 (c^2 + 2 r^2 - 3 o^2)}{(c^2 - o^2)^3}
+
+    Its second derivative jumps at the onset and at the cutoff (HOOMD-blue's manual, md.pair).
+    """
+    squared = jnp.minimum(distance, cutoff) ** 2
+    c, o = cutoff**2, onset**2
+    inside = (c - squared) ** 2 * (c + 2 * squared - 3 * o) / (c - o) ** 3
+    return jnp.where(distance < onset, 1.0, jnp.where(distance < cutoff, inside, 0.0))
+
+
 def agnesi_transform(
     distance: Float[Array, " edges"],
     radius: Float[Array, " edges"],
@@ -97,3 +112,17 @@ def zbl_energy(
     screening = sum(c * jnp.exp(-d * x) for c, d in zip(coefficients, decays, strict=True))
     energy = 14.3996 * z_1 * z_2 / distance * screening
     return energy * polynomial_envelope(distance, radius, exponent)
+
+
+def screened_repulsion(
+    distance: Float[Array, " edges"], numbers: tuple[Float[Array, " edges"], Float[Array, " edges"]]
+) -> Float[Array, " edges"]:
+    r"""Return the Ziegler-Biersack-Littmark repulsion (eV) with the digits of LAMMPS.
+
+    As :func:`zbl_energy` without an envelope; a = 0.4685 Å / (Z_1^0.23 + Z_2^0.23).
+    """
+    z_1, z_2 = numbers
+    x = distance * (z_1**0.23 + z_2**0.23) / 0.46850
+    terms = ((0.02817, 0.20162), (0.28022, 0.40290), (0.50986, 0.94229), (0.18175, 3.19980))
+    screening = sum(c * jnp.exp(-d * x) for c, d in terms)
+    return 14.399645 * z_1 * z_2 / distance * screening

@@ -13,7 +13,12 @@ from phonopy.structure.atoms import PhonopyAtoms
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.phonons.charges import obeying, require_charges
-from phonopy_equivariant.response.symmetry.operations import Operations, obeyed, operations
+from phonopy_equivariant.response.symmetry.operations import (
+    Operations,
+    kept_by_energy,
+    obeyed,
+    operations,
+)
 from phonopy_equivariant.structure import Structure, as_structure, masses_of
 
 # Å. Images of an atom may be this far from where the primitive cell repeats it: coordinates of
@@ -132,12 +137,14 @@ def phonopy_operations(phonon: Cells) -> Operations:
     )
 
 
-def primitive_operations(phonon: Cells) -> Operations:
+def primitive_operations(phonon: Cells, parity: bool = True) -> Operations:
     """Return the part of phonopy's space group that the primitive cell obeys to rounding.
 
     Only these may relate forces or force constants: see :mod:`.response.symmetry.operations`.
+    Without ``parity`` they are the proper ones, those of a potential that is not invariant under
+    reflections.
     """
-    return obeyed(phonopy_operations(phonon))
+    return kept_by_energy(obeyed(phonopy_operations(phonon)), parity)
 
 
 def masses_break_symmetry(phonon: Cells) -> bool:

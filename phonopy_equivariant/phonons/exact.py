@@ -27,6 +27,7 @@ from phonopy_equivariant.phonons.exact_range import (
 )
 from phonopy_equivariant.phonons.force_constants import familiarity_at, symmetry_report
 from phonopy_equivariant.phonons.nac import NAC_RANGE, PolarResponse
+from phonopy_equivariant.phonons.reflections import broken_between
 from phonopy_equivariant.phonons.report import ISOTOPES, CrystalReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, respond
@@ -178,7 +179,10 @@ def use_exact_dynamical_matrix(
     )
     equilibrium = equilibrium_of(lattice)
     _store(phonon, matrix, charges)
-    symmetry = symmetry_report(phonon)
+    symmetry = symmetry_report(phonon, potential.parity)
+    if not potential.parity:
+        broken = broken_between(primitive_operations(phonon), direct)
+        symmetry = symmetry._replace(reflections=broken)
     if symmetry.isotopes:
         warnings.warn(ISOTOPES, stacklevel=2)
     return ExactReport(
@@ -243,9 +247,11 @@ def _converged(
             tolerance,
             potential.hessian_range,
             max_memory,
+            parity=potential.parity,
         )
         return matrix, attempts, None
-    polar = PolarResponse(phonon, charges, NAC_RANGE if nac_range is None else nac_range, direct)
+    size = NAC_RANGE if nac_range is None else nac_range
+    polar = PolarResponse(phonon, charges, size, direct, potential.parity)
     matrix, attempts = converged_matrix(
         phonon,
         polar.short_range,
@@ -254,5 +260,6 @@ def _converged(
         np.inf,  # S(q) has the range of the window, which has no end
         max_memory,
         polar.kind,
+        potential.parity,
     )
     return matrix, attempts, polar

@@ -73,6 +73,7 @@ def converged_matrix(
     full_range: float,
     max_memory: int,
     kind: Callable[..., DynamicalMatrix] = DynamicalMatrix,
+    parity: bool = True,
 ) -> tuple[DynamicalMatrix, list[Attempt]]:
     """Return a dynamical matrix without range error above ``tolerance``, and the way to it.
 
@@ -88,6 +89,8 @@ def converged_matrix(
         Bytes the force constants may take.
     kind
         Class of the dynamical matrix, see :func:`.exact_images.image_matrix`.
+    parity
+        Whether Φ(q) obeys reflections of the crystal, and not its rotations alone.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def converged_matrix(
 
     """
     heights = 1 / np.linalg.norm(np.linalg.inv(phonon.primitive.cell), axis=0)
-    symmetry = primitive_operations(phonon)
+    symmetry = primitive_operations(phonon, parity)
     diameter, attempts = FIRST_DIAMETER, list[Attempt]()
     while True:
         # equal heights must give equal numbers: the grid keeps the point group

@@ -35,7 +35,7 @@ def folded_force_constants(
     q, transformed back. phonopy's files hold these.
     """
     primitive = phonon.primitive
-    symmetry = primitive_operations(phonon)
+    symmetry = primitive_operations(phonon, parity=False)  # right for every potential
     grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
     values = []
     for point in grid.qpoints[grid.irreducible]:

@@ -95,7 +95,7 @@ def compute_directly(
     primitive = phonon.primitive
     middles = between(columns, len(primitive))
     points = np.concatenate([middles, suspects])
-    symmetry = primitive_operations(phonon)
+    symmetry = primitive_operations(phonon, potential.parity)
 
     def values(qpoints: Float[ndarray, "q 3"]) -> Complex[ndarray, "q columns columns"]:
         return lattice_force_constants(potential, primitive, qpoints, max_memory, symmetry)
@@ -103,8 +103,8 @@ def compute_directly(
     if phonon.nac_params is None:
         direct = mass_weighted(primitive, points, values(points))
     else:
-        charges = obeying(phonon.nac_params, "phonon.nac_params", symmetry)
-        polar = PolarResponse(phonon, charges, NAC_RANGE, values)
+        charges = obeying(phonon.nac_params, "phonon.nac_params", primitive_operations(phonon))
+        polar = PolarResponse(phonon, charges, NAC_RANGE, values, potential.parity)
         direct = polar.dynamical_matrices(points, polar.short_range(points))
     matrix: Any = phonon.dynamical_matrix
     checks, errors = [], []

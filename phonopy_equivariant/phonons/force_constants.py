@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from ase.units import GPa
@@ -25,13 +26,14 @@ from phonopy_equivariant.phonons.cells import (
     supercell_images,
     supercell_of_primitive,
 )
+from phonopy_equivariant.phonons.reflections import broken_on_grid
 from phonopy_equivariant.phonons.report import ISOTOPES, ForceConstantsReport, SymmetryReport
 from phonopy_equivariant.phonons.residuals import permutation_residual, sum_rule_residual
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.response.autodiff.hessian import structure_hessian_rows
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
 from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
-from phonopy_equivariant.response.symmetry.operations import obeyed
+from phonopy_equivariant.response.symmetry.operations import kept_by_energy, obeyed
 from phonopy_equivariant.response.symmetry.star import (
     commensurate_grid,
     compact_force_constants,
@@ -78,7 +80,7 @@ def force_constants(
         within the tolerance of phonopy's search; numbers that are not finite.
 
     """
-    return _force_constants(phonon, as_potential(potential), method, max_memory)[0]
+    return _force_constants(phonon, as_potential(potential), method, max_memory).compact
 
 
 def set_force_constants(
@@ -112,13 +114,15 @@ def set_force_constants(
     """
     potential = as_potential(potential)
     start = time.perf_counter()
-    compact, equilibrium = _force_constants(phonon, potential, method, MAX_MEMORY)
+    computed = _force_constants(phonon, potential, method, MAX_MEMORY)
     seconds = time.perf_counter() - start
+    compact, equilibrium = computed.compact, computed.equilibrium
     if equilibrium is None:
         equilibrium = _evaluated(phonon, potential)
+    symmetry = symmetry_report(phonon, potential.parity)._replace(reflections=computed.reflections)
     # phonopy's setter copies; it would let a wrong second axis pass and fail in its kernel
     phonon.force_constants = compact
-    report = _report(phonon, potential, compact, equilibrium, method, seconds)
+    report = _report(phonon, potential, compact, equilibrium, method, seconds, symmetry)
     if report.symmetry.isotopes:
         warnings.warn(ISOTOPES, stacklevel=2)
     if symmetrize:
@@ -126,24 +130,35 @@ def set_force_constants(
     return report
 
 
+class _Computed(NamedTuple):
+    """Compact force constants, and what the method knows beside them."""
+
+    compact: Float[ndarray, "prim super 3 3"]
+    equilibrium: Equilibrium | None = None
+    reflections: float | None = None  # as in SymmetryReport
+
+
 def _force_constants(
     phonon: Phonopy, potential: Potential, method: str, max_memory: int
-) -> tuple[Float[ndarray, "prim super 3 3"], Equilibrium | None]:
-    """Return compact force constants, and forces and stress where the method knows them."""
+) -> _Computed:
     require_sound(phonon)
     if method not in METHODS:
         raise PhonopyEquivariantError(f"method={method!r}: choose one of {', '.join(METHODS)}.")
     rows = np.array(phonon.primitive.p2s_map)
     if method == "autodiff":
-        return structure_hessian_rows(potential, repeated_primitive(phonon), rows), None
-    symmetry = primitive_operations(phonon)
+        return _Computed(structure_hessian_rows(potential, repeated_primitive(phonon), rows))
+    symmetry = primitive_operations(phonon, potential.parity)
     grid = commensurate_grid(supercell_of_primitive(phonon), symmetry)
     response = lattice_response(
         potential, phonon.primitive, grid.qpoints[grid.irreducible], max_memory, symmetry
     )
     owner, cells = supercell_images(phonon)
     phi = fill_star(grid, symmetry, response.values[0])
-    return compact_force_constants(grid, phi, cells, owner, rows), response.equilibrium
+    compact = compact_force_constants(grid, phi, cells, owner, rows)
+    broken = None
+    if not potential.parity:
+        broken = broken_on_grid(primitive_operations(phonon), grid, phi)
+    return _Computed(compact, response.equilibrium, broken)
 
 
 def familiarity_at(
@@ -156,14 +171,20 @@ def familiarity_at(
     return compare(potential.reference, equilibrium.features, species)
 
 
-def symmetry_report(phonon: Cells) -> SymmetryReport:
-    """Return how well the structure obeys the symmetry that phonopy found."""
+def symmetry_report(phonon: Cells, parity: bool = True) -> SymmetryReport:
+    """Return how well the structure obeys the symmetry that phonopy found.
+
+    Without ``parity`` only proper operations are used.
+    """
     space_group = phonopy_operations(phonon)
+    signs = np.linalg.det(space_group.cartesian)
+    inversion = (space_group.rotations == -np.eye(3, dtype=int)).all(axis=(1, 2)).any()
     return SymmetryReport(
-        used=len(obeyed(space_group).rotations),
+        used=len(kept_by_energy(obeyed(space_group), parity).rotations),
         operations=len(space_group.rotations),
         deviation=max(float(space_group.deviation.max()), repeat_deviation(phonon)),
         isotopes=exchanges_masses(space_group, phonon.primitive.masses),
+        breaks_mesh=bool(not parity and (signs < 0).any() and not inversion),
     )
 
 
@@ -180,6 +201,7 @@ def _report(
     equilibrium: Equilibrium,
     method: str,
     seconds: float,
+    symmetry: SymmetryReport,
 ) -> ForceConstantsReport:
     owner, cells = supercell_images(phonon)
     rows = np.array(phonon.primitive.p2s_map)
@@ -197,5 +219,5 @@ def _report(
         familiarity=familiarity_at(potential, phonon.primitive.numbers, equilibrium),
         method=method,
         seconds=seconds,
-        symmetry=symmetry_report(phonon),
+        symmetry=symmetry,
     )

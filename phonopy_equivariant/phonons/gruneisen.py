@@ -21,12 +21,12 @@ from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 from phonopy.physical_units import get_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
-from phonopy_equivariant.checkpoints.load import PotentialLike
+from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.defaults import BAND_POINTS, GRUNEISEN_MESH, PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.response.gruneisen import gruneisen_parameters
-from phonopy_equivariant.response.symmetry.operations import search
+from phonopy_equivariant.response.symmetry.operations import kept_by_energy, search
 from phonopy_equivariant.results import Result
 from phonopy_equivariant.structure import StructureLike, as_structure, to_phonopy
 
@@ -234,7 +234,9 @@ def gruneisen_mesh(
         raise PhonopyEquivariantError(
             f"mesh={' '.join(map(str, mesh))}: give three positive whole numbers."
         )
-    rotations = search(as_structure(structure), symprec).rotations
+    potential = as_potential(potential)
+    symmetry = kept_by_energy(search(as_structure(structure), symprec), potential.parity)
+    rotations = symmetry.rotations
     grid = spglib.get_stabilized_reciprocal_mesh(numbers, np.unique(rotations, axis=0))
     assert grid is not None
     representatives, addresses = grid

@@ -119,6 +119,8 @@ class PolarResponse:
         R of this module, Å.
     direct
         Φ(q) of the potential in the lattice gauge at a list of q, eV/Å².
+    parity
+        Whether Φ(q) obeys reflections of the crystal, and not its rotations alone.
 
     Raises
     ------
@@ -133,6 +135,7 @@ class PolarResponse:
         charges: Charges,
         nac_range: float,
         direct: Callable[[Float[ndarray, "q 3"]], Values],
+        parity: bool = True,
     ):
         if not 0 < nac_range < np.inf:
             raise PhonopyEquivariantError(
@@ -152,7 +155,7 @@ class PolarResponse:
         self.counts = trusted_cells(primitive.cell, nac_range)
         self._direct = direct
         self._optical = optical_projector(len(primitive))
-        symmetry = primitive_operations(phonon)
+        symmetry = primitive_operations(phonon, parity)
         grid = commensurate_grid(np.diag(self.counts), symmetry)
         points = grid.qpoints[grid.irreducible]
         trusted = direct(points) - self.long_range(points)

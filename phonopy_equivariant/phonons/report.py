@@ -25,6 +25,10 @@ class SymmetryReport(NamedTuple):
     operations: int  # operations of phonopy's space group
     deviation: float  # Å, largest distance by which one misses an atom, a cell vector or an image
     isotopes: bool  # whether masses break phonopy's space group
+    # eV/Å², by which a potential without parity breaks the improper operations; None: it does not
+    reflections: float | None = None
+    # whether phonopy's mesh would use such operations: with inversion, time reversal stands in
+    breaks_mesh: bool = False
 
     def remarks(self) -> list[str]:
         """Return warnings for a user who goes on with phonopy; empty if there is nothing to say."""
@@ -40,7 +44,10 @@ class SymmetryReport(NamedTuple):
     def row(self) -> list[str]:
         """Return a row of the report's table: label and text."""
         used = f"{self.used} of {self.operations} operations used"
-        return ["symmetry", f"{used}, largest deviation {self.deviation:.1e} Å"]
+        broken = ""
+        if self.reflections is not None:
+            broken = f"; the potential breaks improper ones by {self.reflections:.1e} eV/Å²"
+        return ["symmetry", f"{used}, largest deviation {self.deviation:.1e} Å{broken}"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -23,6 +23,7 @@ from phonopy_equivariant.phonons.cells import (
 )
 from phonopy_equivariant.phonons.charges import require_charges
 from phonopy_equivariant.phonons.force_constants import force_constants, symmetry_report
+from phonopy_equivariant.phonons.interpolation import interpolation_error
 from phonopy_equivariant.phonons.residuals import (
     third_permutation_residual,
     third_sum_rule_residual,
@@ -81,7 +82,8 @@ def third_order_force_constants(
     """
     cells = _sound(phono3py)
     potential = as_potential(potential)
-    return third_order_of_cells(cells, potential, primitive_operations(cells), track)[0]
+    symmetry = primitive_operations(cells, potential.parity)
+    return third_order_of_cells(cells, potential, symmetry, track)[0]
 
 
 def set_third_order_force_constants(
@@ -102,10 +104,11 @@ def set_third_order_force_constants(
     cells = _sound(phono3py)
     potential = as_potential(potential)
     start = time.perf_counter()
-    symmetry = primitive_operations(cells)
+    symmetry = primitive_operations(cells, potential.parity)
     compact, triplets = third_order_of_cells(cells, potential, symmetry, track)
     second = force_constants(phonon_of(phono3py, is_symmetry=False), potential)
     seconds = time.perf_counter() - start
+    error = interpolation_error(cells, compact, potential)
     owner, images = supercell_images(cells)
     rows = np.array(phono3py.primitive.p2s_map)
     report = ThirdOrderReport(
@@ -118,9 +121,10 @@ def set_third_order_force_constants(
             compact, images, owner, rows, supercell_of_primitive(cells)
         ),
         largest=float(np.abs(compact).max()),
+        interpolation=error,
         inscribed_radius=inscribed_radius(phono3py.supercell.cell),
         seconds=seconds,
-        symmetry=symmetry_report(cells),
+        symmetry=symmetry_report(cells, potential.parity),
     )
     phono3py.fc3, phono3py.fc2 = compact, second
     return report

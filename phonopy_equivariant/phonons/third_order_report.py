@@ -25,6 +25,9 @@ class ThirdOrderReport(Result):
         derivative.
     largest
         Largest element, eV/Å³: what the two residuals compare with.
+    interpolation
+        Relative error of third derivatives between the q of the supercell, as phono3py interpolates
+        them, against the exact ones: what the size of the supercell costs.
     inscribed_radius
         Radius of the sphere inscribed in the supercell, Å.
     seconds
@@ -41,6 +44,7 @@ class ThirdOrderReport(Result):
     sum_rule: float
     permutation: float
     largest: float
+    interpolation: float
     inscribed_radius: float
     seconds: float
     symmetry: SymmetryReport
@@ -55,5 +59,9 @@ class ThirdOrderReport(Result):
             ["largest element", f"{self.largest:.3f} eV/Å³"],
             ["sum rule residual", f"{self.sum_rule:.1e} eV/Å³"],
             ["permutation residual", f"{self.permutation:.1e} eV/Å³"],
+            [
+                "interpolation error",
+                f"{self.interpolation:.1%} rms between the q of this supercell",
+            ],
             ["inscribed radius", f"{self.inscribed_radius:.1f} Å"],
         ]

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
+from phonopy_equivariant.evaluation.smoothness import smoothness_remarks
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.potential import Potential
@@ -73,6 +74,7 @@ def elastic_properties(
         tensor = elastic_tensor(primitive, potential)
     with progress.stage("Long waves"):
         long_waves = long_wave_tensor(primitive, potential)
-    for remark in [*familiarity_remarks(potential, primitive), *tensor.remarks()]:
+    remarks = familiarity_remarks(potential, primitive) + smoothness_remarks(potential, primitive)
+    for remark in [*remarks, *tensor.remarks()]:
         progress.warn(remark)
     return Elasticity(tensor, long_waves)

@@ -9,6 +9,7 @@ from ase.units import GPa
 
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.evaluation.smoothness import smoothness_remarks
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.phonons.gruneisen import (
@@ -52,6 +53,7 @@ def gruneisen_of_crystal(
     force = float(np.linalg.norm(state.forces, axis=1).max())
     remarks = familiarity_remarks(potential, primitive)
     remarks += equilibrium_remarks(force, float(np.abs(state.stress).max() / GPa))
+    remarks += smoothness_remarks(potential, primitive, derivative=3)
     for remark in remarks:
         progress.warn(remark)
     with progress.stage(f"Grüneisen parameters on a mesh of {'×'.join(map(str, mesh))}"):

@@ -73,6 +73,30 @@ def split_arguments(
     return result
 
 
+def parse_shared(
+    words: Sequence[str],
+    ours: argparse.ArgumentParser,
+    theirs: argparse.ArgumentParser,
+    example: str,
+) -> tuple[argparse.Namespace, list[str]]:
+    """Return our arguments, and the options of the program that goes on.
+
+    Raises
+    ------
+    UsageError
+        As :func:`split_arguments`; or there is no structure, of which ``example`` shows the place.
+
+    """
+    split = split_arguments(words, ours, theirs)
+    if not split.positional:
+        raise UsageError(
+            "STRUCTURE is missing: the file stands before options with several values, as in "
+            f"{example}"
+        )
+    args = ours.parse_args([*split.positional, *split.ours])
+    return args, split.theirs + ["-q"] * args.quiet + ["-v"] * args.verbose
+
+
 def grouped_options(options: Sequence[str]) -> list[list[str]]:
     """Return each option together with its values."""
     groups: list[list[str]] = []

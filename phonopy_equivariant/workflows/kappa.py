@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
-from phonopy_equivariant.defaults import PHONON_MESH
+from phonopy_equivariant.defaults import PHONON_MESH, THIRD_ORDER_TOLERANCE
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import supercell_matrix
@@ -126,7 +126,7 @@ def plan_kappa(options: Sequence[str]) -> KappaPlan:
 def thermal_conductivity(
     structure: StructureLike | Crystal | str | os.PathLike[str],
     model: PotentialLike = DEFAULT_MODEL,
-    supercell: int | Sequence[int] | Sequence[Sequence[int]] | ndarray = 2,
+    supercell: str | int | Sequence[int] | Sequence[Sequence[int]] | ndarray = "auto",
     second_supercell: int | Sequence[int] | Sequence[Sequence[int]] | ndarray | None = None,
     relax: bool = False,
     *,
@@ -142,7 +142,8 @@ def thermal_conductivity(
     structure, model, relax
         As in :func:`phonopy_equivariant.phonons`.
     supercell, second_supercell
-        Supercells of third- and second-order force constants; by default the same.
+        Supercells of third- and second-order force constants; by default the same. ``auto`` grows
+        that of third order until its interpolation error is below 1 %.
     mesh
         Three numbers, or a length (Å) from which phono3py makes them.
     temperatures
@@ -173,10 +174,12 @@ def thermal_conductivity(
     """
     if method not in _METHODS:
         raise PhonopyEquivariantError(f"method={method!r}: give one of {', '.join(_METHODS)}.")
+    is_auto = isinstance(supercell, str) and supercell == "auto"
     options = ThirdOrderOptions(
-        supercell_matrix(supercell),
+        None if is_auto else supercell_matrix(supercell),
         None if second_supercell is None else supercell_matrix(second_supercell),
         RelaxationOptions() if relax else None,
+        THIRD_ORDER_TOLERANCE if is_auto else None,
     )
     crystal, potential = as_crystal(structure), as_potential(model)
     potential.graph(crystal.unitcell)  # elements and overlaps, before anything takes time

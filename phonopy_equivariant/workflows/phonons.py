@@ -17,6 +17,7 @@ from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
 from phonopy_equivariant.defaults import PHONOPY_SYMPREC, SYMPREC
+from phonopy_equivariant.evaluation.smoothness import smoothness_remarks
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import select_supercell, supercell_matrix
@@ -182,6 +183,7 @@ def compute_phonons(
     if not options.exact:
         remarks += supercell_remarks(phonon)
     remarks += equilibrium_remarks(report.residual_force, report.residual_stress)
+    remarks += smoothness_remarks(potential, phonon.primitive)
     for remark in [*remarks, *report.symmetry.remarks()]:
         progress.warn(remark)
     return report

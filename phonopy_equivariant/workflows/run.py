@@ -217,5 +217,8 @@ def _band_path(phonon: Phonopy, settings: PhonopySettings) -> Float[ndarray, "q 
 
 
 def _symmetry_options(symmetry: SymmetryReport) -> list[str]:
-    """Return phonopy's options without which isotopes on equivalent sites give wrong numbers."""
-    return ["--nosym"] if symmetry.isotopes else []
+    """Return phonopy's options without which its use of symmetry would give wrong numbers.
+
+    It takes isotopes on equivalent sites for one another, and its meshes obey improper operations.
+    """
+    return ["--nosym"] if symmetry.isotopes or symmetry.breaks_mesh else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from numpy import ndarray
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.crystals import Crystal
-from phonopy_equivariant.io.supercells import select_supercell, supercell_line
+from phonopy_equivariant.io.supercells import (
+    choose_supercell,
+    select_supercell,
+    supercell_line,
+)
 from phonopy_equivariant.io.third_order import (
     FILES,
     build_phono3py,
@@ -29,6 +34,9 @@ from phonopy_equivariant.workflows.phonons import begin_response, equilibrium_re
 from phonopy_equivariant.workflows.progress import Progress
 from phonopy_equivariant.workflows.run import provenance
 
+# Å: inscribed diameter of the first supercell that is tried, and by how much the next is wider.
+SMALLEST, STEP = 6.0, 1.0
+
 
 @dataclasses.dataclass(frozen=True)
 class ThirdOrderOptions:
@@ -37,18 +45,22 @@ class ThirdOrderOptions:
     Parameters
     ----------
     supercell
-        Matrix of the supercell; None stands for that of the file.
+        Matrix of the supercell; None stands for that of the file, or for one of ``tolerance``.
     second_supercell
         Matrix of the supercell of second-order force constants; None stands for that of the file,
         or else for ``supercell``.
     relaxation
         How atoms and cell are relaxed first; None if they are not.
+    tolerance
+        Largest interpolation error (:attr:`.ThirdOrderReport.interpolation`) of a supercell that is
+        chosen here; None if none is.
 
     """
 
     supercell: Int[ndarray, "3 3"] | None = None
     second_supercell: Int[ndarray, "3 3"] | None = None
     relaxation: RelaxationOptions | None = None
+    tolerance: float | None = None
 
 
 def third_order_files(
@@ -81,9 +93,11 @@ def third_order_crystal(
 
     """
     require_phono3py()
-    if options.supercell is None and crystal.supercell_matrix is None:
+    given = options.supercell is not None or crystal.supercell_matrix is not None
+    if not given and options.tolerance is None:
         raise PhonopyEquivariantError(
-            "Third-order force constants need a supercell; give supercell=2 2 2 or the like."
+            "Third-order force constants need a supercell; give supercell=2 2 2 or the like, or "
+            "supercell=auto."
         )
     second = options.second_supercell
     if second is None:
@@ -94,14 +108,12 @@ def third_order_crystal(
         from phonopy_equivariant.workflows.relaxation import relax_crystal  # ASE's optimisers
 
         crystal = relax_crystal(crystal, potential, options.relaxation, progress)
-    matrix, origin = select_supercell(crystal, options.supercell)
-    progress.say(supercell_line(crystal.unitcell, matrix, origin))
-    with progress.stage("Symmetry of the supercell"):
-        phono3py = build_phono3py(crystal, matrix, second)
-    with progress.stage(f"Third-order force constants of {len(phono3py.supercell)} atoms") as show:
-        report = set_third_order_force_constants(
-            phono3py, potential, lambda done, count: show(f"triplet {done} of {count}")
-        )
+    if options.tolerance is None:
+        matrix, origin = select_supercell(crystal, options.supercell)
+        progress.say(supercell_line(crystal.unitcell, matrix, origin))
+        phono3py, report = _of_supercell(crystal, potential, (matrix, second), progress)
+    else:
+        phono3py, report = _grown(crystal, potential, second, options.tolerance, progress)
     evaluation = potential.evaluate(phono3py.primitive)
     remarks = familiarity_remarks(potential, phono3py.primitive)
     remarks += equilibrium_remarks(
@@ -111,3 +123,48 @@ def third_order_crystal(
     for remark in [*remarks, *report.symmetry.remarks()]:
         progress.warn(remark)
     return phono3py, report
+
+
+def _of_supercell(
+    crystal: Crystal,
+    potential: Potential,
+    matrices: tuple[Int[ndarray, "3 3"], Int[ndarray, "3 3"] | None],
+    progress: Progress,
+) -> tuple[Any, ThirdOrderReport]:
+    """Return phono3py's object and the report for the supercells of third and second order."""
+    with progress.stage("Symmetry of the supercell"):
+        phono3py = build_phono3py(crystal, *matrices)
+    with progress.stage(f"Third-order force constants of {len(phono3py.supercell)} atoms") as show:
+        report = set_third_order_force_constants(
+            phono3py, potential, lambda done, count: show(f"triplet {done} of {count}")
+        )
+    return phono3py, report
+
+
+def _grown(
+    crystal: Crystal,
+    potential: Potential,
+    second: Int[ndarray, "3 3"] | None,
+    tolerance: float,
+    progress: Progress,
+) -> tuple[Any, ThirdOrderReport]:
+    """Return those of the smallest supercell tried whose interpolation error is small enough.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        The next supercell does not fit into memory.
+
+    """
+    last: Int[ndarray, "3 3"] | None = None
+    for diameter in itertools.count(SMALLEST, STEP):
+        matrix = choose_supercell(crystal.unitcell, diameter=diameter)
+        if last is not None and (matrix == last).all():
+            continue
+        progress.say(supercell_line(crystal.unitcell, matrix, "tried"))
+        phono3py, report = _of_supercell(crystal, potential, (matrix, second), progress)
+        progress.say(f"Interpolation error {report.interpolation:.1%}, aim {tolerance:.1%}")
+        if report.interpolation <= tolerance:
+            return phono3py, report
+        last = matrix
+    raise AssertionError("unreachable: the count has no end")

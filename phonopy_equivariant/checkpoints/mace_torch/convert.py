@@ -12,18 +12,13 @@ import contextlib
 import io
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
 
-from phonopy_equivariant.catalogue.cards import ModelCard, cache_path, find_file, list_models
-from phonopy_equivariant.checkpoints.fetch import (
-    fetch_file,
-    file_sha256,
-    has_checksum,
-    write_checksum,
-)
+from phonopy_equivariant.catalogue.cards import ModelCard
+from phonopy_equivariant.checkpoints.conversion import Conversion, published_as, sha256_of
 from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
 from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -33,15 +28,6 @@ from phonopy_equivariant.structure import Structure
 # Largest deviation of energy per atom (eV) and forces (eV/Å), relative to the largest force or 1.
 # Models stored in single precision have coupling coefficients that are rounded to 6e-8.
 AGREEMENT = 1e-5
-
-
-class Conversion(NamedTuple):
-    """What was written, and how far it is from the original on a random structure."""
-
-    path: Path
-    potential: Potential
-    energy_deviation: float  # eV/atom
-    force_deviation: float  # eV/Å
 
 
 def convert_mace(
@@ -101,47 +87,9 @@ def convert_mace(
     return Conversion(path, potential, energy, forces)
 
 
-def fetch_converted(card: ModelCard) -> Path:
-    """Return the converted checkpoint of a published model, made on first use.
-
-    No registry can hold its hash. The conversion writes it beside the file, and a file without it
-    is made again.
-
-    Raises
-    ------
-    PhonopyEquivariantError
-        As :func:`convert_mace`, or a file in the user's own folder without its hash.
-
-    """
-    path = find_file(card)
-    if path is not None and has_checksum(path):
-        return path
-    if path not in (None, cache_path(card)):
-        raise PhonopyEquivariantError(
-            f"{path} is not as it was converted, or {path}.sha256 is missing: copy both files from "
-            "the cache folder where the model was converted, or give the file by its path."
-        )
-    path = cache_path(card)
-    source = fetch_file(card)
-    path.parent.mkdir(parents=True, exist_ok=True)  # the source may lie elsewhere
-    convert_mace(source, path)
-    write_checksum(path)
-    return path
-
-
 def published_model(digest: str) -> ModelCard | None:
     """Return the published model of mace-torch with this SHA-256."""
-    return next(
-        (card for card in list_models() if card.format == "mace" and card.sha256 == digest), None
-    )
-
-
-def sha256_of(source: Path) -> str:
-    """Return the SHA-256 of a file; one that cannot be read raises."""
-    try:
-        return file_sha256(source)
-    except OSError as error:
-        raise PhonopyEquivariantError(f"Cannot read {source}: {error.strerror}.") from error
+    return next((card for card in published_as(digest) if card.format == "mace"), None)
 
 
 def _load(source: Path) -> Any:

@@ -113,6 +113,14 @@ def obeyed(symmetry: Operations, bound: float = ROUNDING) -> Operations:
     return choose(symmetry, symmetry.deviation <= bound)
 
 
+def kept_by_energy(symmetry: Operations, parity: bool) -> Operations:
+    """Return the operations that leave an energy as it is: without parity, only the proper ones.
+
+    See :attr:`phonopy_equivariant.potential.Potential.parity`.
+    """
+    return symmetry if parity else choose(symmetry, np.linalg.det(symmetry.cartesian) > 0)
+
+
 def choose(symmetry: Operations, selection: ndarray) -> Operations:
     """Return some of the operations; ``selection`` are their indices or a mask."""
     return Operations(*(values[selection] for values in symmetry))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
@@ -56,7 +56,10 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 
 
 def pickled_items(
-    file: BinaryIO, finish: Callable[[Node], Any] = lambda node: node
+    file: Any,
+    finish: Callable[[Node], Any] = lambda node: node,
+    allow: Callable[[Name], None] = lambda name: None,
+    persistent: bool = False,
 ) -> Iterator[tuple[Any, Any]]:
     """Yield the items of a pickled dictionary, with nodes in place of objects.
 
@@ -65,10 +68,15 @@ def pickled_items(
     Parameters
     ----------
     file
-        Opened for bytes.
+        Opened for reading bytes: a file, or a member of an archive.
     finish
         Sees every node once its state is known and returns what shall stand in its place, to
         save memory.
+    allow
+        Sees the name of every global; raises PhonopyEquivariantError to refuse it.
+    persistent
+        Whether references to storage outside the pickle are allowed, as in files of torch. Each
+        becomes a node without a name whose arguments are the reference.
 
     Raises
     ------
@@ -76,7 +84,7 @@ def pickled_items(
         Damaged, not of a dictionary, or with opcodes that plain data do not need.
 
     """
-    machine = _Machine(finish)
+    machine = _Machine(finish, allow, persistent)
     program = pickletools.genops(file)
     finished = False
     while not finished:
@@ -101,10 +109,14 @@ def pickled_items(
 class _Machine:
     """Stack and memo of the pickle program."""
 
-    def __init__(self, finish: Callable[[Node], Any]):
+    def __init__(
+        self, finish: Callable[[Node], Any], allow: Callable[[Name], None], persistent: bool
+    ):
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.finish = finish
+        self.allow = allow
+        self.persistent = persistent
 
     def step(self, name: str, argument: Any, position: int | None) -> None:
         if name in _VALUES:
@@ -113,7 +125,7 @@ class _Machine:
             self.stack.append(_CONSTANTS[name]())
         else:
             operation = getattr(self, f"op_{name.lower()}", None)
-            if operation is None:
+            if operation is None or (name == "BINPERSID" and not self.persistent):
                 raise PhonopyEquivariantError(
                     f"the pickle has the opcode {name} at byte {position}, which plain data do "
                     "not need; it is not read."
@@ -195,11 +207,18 @@ class _Machine:
         self._update(self._since_mark())
 
     def op_global(self, argument: str) -> None:
-        self.stack.append(Name(argument.replace(" ", ".", 1)))
+        self._push_name(Name(argument.replace(" ", ".", 1)))
 
     def op_stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(Name(f"{module}.{name}"))
+        self._push_name(Name(f"{module}.{name}"))
+
+    def _push_name(self, name: Name) -> None:
+        self.allow(name)
+        self.stack.append(name)
+
+    def op_binpersid(self, _: Any) -> None:
+        self.stack.append(Node(Name(), self.stack.pop()))
 
     def op_reduce(self, _: Any) -> None:
         arguments, name = self.stack.pop(), self.stack.pop()
