@@ -21,7 +21,7 @@ _MEANING = {
     "residual stress": "zero at the model's own lattice parameters; add --relax if it matters",
     "inscribed radius": "of the supercell, beside the range of the model's force constants",
     "range found": "how far the force constants of the model reach",
-    "imaginary modes": "modes with ω² below zero: the crystal is not at a minimum of the energy",
+    "imaginary modes": "modes with ω² below zero: with any, the crystal is not at a minimum",
     "lowest frequency": "the most unstable mode",
     "supercell": "how far frequencies between the wave vectors of the supercell are off",
 }

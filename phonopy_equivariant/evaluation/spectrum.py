@@ -127,9 +127,9 @@ def _limit(axes: Any, frequencies: Float[ndarray, " n"]) -> None:
     if lowest < -margin:
         for axis in axes:
             axis.axhspan(bottom, 0, color=_IMAGINARY, alpha=0.08, linewidth=0, zorder=0)
-        axes[0].text(
-            0.01, 0.02, "imaginary", transform=axes[0].transAxes, fontsize=8, color=_IMAGINARY
-        )
+        style = {"fontsize": 8, "color": _IMAGINARY, "transform": axes[0].transAxes}
+        box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
+        axes[0].text(0.01, 0.02, "imaginary", bbox=box, **style)
 
 
 def _draw_thermal(part: Any, thermal: ThermalFunctions) -> None:
