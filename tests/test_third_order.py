@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from conftest import BOTH_PARITIES, assert_close, small_config
+from nequip_variants import variant
 from phonopy import Phonopy
 from test_mace import mace_config
 from toy_model import toy_potential
@@ -50,6 +51,10 @@ MODELS = {
     ),
     "MACE: density, nonlinear": lambda: random_potential(
         mace_config(interactions=("density", "nonlinear"), apply_cutoff=False), seed=1
+    ),
+    # three layers: with fewer, energies have the reflections all the same
+    "SevenNet: rotations alone, XPLOR": lambda: variant(
+        "rotations alone", hidden_irreps="3x0e + 2x1e", l_max=1
     ),
 }
 

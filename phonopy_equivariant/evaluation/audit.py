@@ -20,7 +20,7 @@ from phonopy_equivariant.evaluation.smoothness import (
 from phonopy_equivariant.potential import Potential, make_potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.results import Result
-from phonopy_equivariant.structure import Structure
+from phonopy_equivariant.structure import Structure, neighbours
 
 # Elements whose bonds are looked at, of those that a potential knows.
 TYPICAL = (14, 8, 11, 17, 22, 1, 6)
@@ -106,7 +106,7 @@ def audit(potential: PotentialLike) -> Audit:
     """
     potential = as_potential(potential)
     numbers = _elements(potential)
-    crystal = _crystal(potential, numbers)
+    crystal = five_atoms(numbers)
     before = potential.evaluate(crystal).forces
     turn = Rotation.from_rotvec([0.7, -1.1, 0.4]).as_matrix()
     rotation, reflection = (
@@ -166,18 +166,18 @@ def _elements(potential: Potential) -> tuple[int, ...]:
     return tuple(dict.fromkeys([*known, *potential.species]))[:ELEMENTS]
 
 
-def _crystal(potential: Potential, elements: tuple[int, ...]) -> Structure:
-    """Return five atoms in a skewed cell, as far apart as bonds of these elements are."""
+def five_atoms(elements: tuple[int, ...]) -> Structure:
+    """Return five atoms without symmetry, the closest at the sum of their covalent radii."""
     numbers: Int[ndarray, "5"] = np.resize(elements, 5)
-    edge = 1.45 * 2 * float(np.mean(covalent_radii[numbers]))
-    cell: Float[ndarray, "3 3"] = edge * np.array(
-        [[1.0, 0.0, 0.0], [0.2, 1.1, 0.0], [-0.1, 0.25, 0.9]]
-    )
+    cell: Float[ndarray, "3 3"] = np.array([[1.0, 0.0, 0.0], [0.2, 1.1, 0.0], [-0.1, 0.25, 0.9]])
     fractions = np.array(
         [[0.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.5, 0.0, 0.5], [0.0, 0.5, 0.5], [0.4, 0.6, 0.5]]
     )
-    positions = fractions @ cell + np.random.default_rng(0).uniform(-0.1, 0.1, (5, 3))
-    return Structure(numbers, positions, cell, np.ones(3, bool))
+    positions = fractions @ cell + np.random.default_rng(0).uniform(-0.03, 0.03, (5, 3))
+    crystal = Structure(numbers, positions, cell, np.ones(3, bool))
+    i, j, _, distances = neighbours(crystal, 1.2)
+    stretch = float(((covalent_radii[numbers[i]] + covalent_radii[numbers[j]]) / distances).max())
+    return crystal._replace(positions=stretch * positions, cell=stretch * cell)
 
 
 def _turned(crystal: Structure, turn: Float[ndarray, "3 3"]) -> Structure:

@@ -108,18 +108,30 @@ def unannounced(
     """Return distances (Å), to 0.01 Å, of jumps of the second derivative that nobody announced.
 
     A scan of the bond's energy: the change of f'' over a step differs from the step times the
-    mean of f''' by more than curvature explains.
+    mean of f''' by more than curvature explains. A jump stays as large when the step is divided;
+    where the energy is steep, the difference goes.
     """
     radii = np.arange(SHORTEST, potential.cutoff + 2 * SPACING, SPACING)
     values = bond_derivatives(potential, pair, radii)
-    change = np.diff(values[:, 2])
-    expected = SPACING * (values[1:, 3] + values[:-1, 3]) / 2
-    excess = np.abs(change - expected)
+    excess = _excess(values, SPACING)
     # a smooth function leaves errors of the third order in the step that vary slowly
     usual = np.array([np.median(excess[max(0, k - 10) : k + 11]) for k in range(len(excess))])
     suspicious = excess > 50 * usual + 1e-3 * np.abs(values[:, 2]).max()
-    middles = (radii[1:] + radii[:-1])[suspicious] / 2
-    return tuple(float(r) for r in middles if all(abs(r - k) > 2 * SPACING for k in known))
+    middles = (radii[1:] + radii[:-1]) / 2
+    suspicious &= np.array([all(abs(r - k) > 2 * SPACING for k in known) for r in middles])
+    if not suspicious.any():
+        return ()
+    inside = np.linspace(-SPACING / 2, SPACING / 2, BLOCK)
+    points = middles[suspicious][:, None] + inside
+    fine = bond_derivatives(potential, pair, points.ravel()).reshape(*points.shape, 4)
+    stays = [_excess(x, inside[1] - inside[0]).max() for x in fine] > excess[suspicious] / 2
+    return tuple(float(r) for r in middles[suspicious][stays])
+
+
+def _excess(values: Float[ndarray, "points 4"], step: float) -> Float[ndarray, " steps"]:
+    """Return |f''(r + step) - f''(r) - step (f'''(r) + f'''(r + step)) / 2| between points."""
+    change: ndarray = np.diff(values[:, 2]) - step * (values[1:, 3] + values[:-1, 3]) / 2
+    return np.abs(change)
 
 
 def bond_derivatives(
