@@ -64,6 +64,18 @@ def test_stability_against_strain() -> None:
     assert np.isnan(unstable[0, 0]) and not np.isnan(unstable[0, 2])
 
 
+@pytest.mark.parametrize("constants", [(100, 50, 30), (100, 50, -1), (100, 50, 0)])
+def test_moduli_of_a_stable_crystal_only(constants: tuple[float, float, float]) -> None:
+    """Reuss's bound inverts the tensor: a negative or zero constant makes no modulus."""
+    tensor = cubic(*constants)
+    text = "\n".join(
+        pe.ElasticTensor(tensor, tensor, np.zeros((3, 6)), 0.0, 0.0, 2.0, 0.05).lines()
+    )
+    is_stable = constants[2] > 0
+    assert ("bulk modulus" in text) == is_stable == ("none of an unstable crystal" not in text)
+    assert "nan" not in text
+
+
 def test_long_waves_give_the_relaxed_tensor() -> None:
     """Atoms relax inside the cell of zinc blende; the two roads share no derivative by strain."""
     potential = pe.load_potential()

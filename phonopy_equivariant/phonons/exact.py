@@ -156,7 +156,7 @@ def use_exact_dynamical_matrix(
     Raises
     ------
     PhonopyEquivariantError
-        Born charges of Wang's method; a range of less than 1 or more than 50 Å, or one without
+        Born charges of Wang's method; a range of less than 1 or more than 30 Å, or one without
         Born charges; the tolerance is not positive, or cannot be met; an element the potential
         does not know; what ``phonons.cells.require_sound`` refuses.
 

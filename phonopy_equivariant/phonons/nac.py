@@ -54,7 +54,7 @@ NAC_RANGE = 10.0
 # Å, diameter from which a supercell's own q lie where the potential is not to be trusted
 WIDEST = 1.5 * NAC_RANGE
 # Å: below, no structure has an atom's neighbour; above, S(q) changes too steeply to be interpolated
-SMALLEST_RANGE, LARGEST_RANGE = 1.0, 50.0
+SMALLEST_RANGE, LARGEST_RANGE = 1.0, 30.0
 NEGLIGIBLE = 1e-15  # weight of a window
 
 Values = Complex[ndarray, "q columns columns"]
@@ -127,7 +127,7 @@ class PolarResponse:
     Raises
     ------
     PhonopyEquivariantError
-        The range is not between 1 and 50 Å.
+        The range is not between 1 and 30 Å.
 
     """
 

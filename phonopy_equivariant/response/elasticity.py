@@ -114,19 +114,32 @@ class ElasticTensor(Result):
         return [
             *_tensor_rows("clamped (GPa)", self.clamped),
             *_tensor_rows("relaxed (GPa)", self.relaxed),
+            *self._moduli_rows(),
+            ["density", f"{self.density:.4f} g/cm³"],
+            *self._sound_rows(),
+            ["residual force", f"{self.residual_force:.1e} eV/Å"],
+            ["residual stress", f"{self.residual_stress:.3f} GPa"],
+        ]
+
+    def _moduli_rows(self) -> list[list[str]]:
+        """Return moduli of a polycrystal; Reuss's bound has no meaning without stability."""
+        if not self.is_stable:
+            strain = "unstable: some strain gains energy, or costs none as across a vacuum"
+            return [["against strain", strain], ["moduli", "none of an unstable crystal"]]
+        return [
             ["bulk modulus", f"{self.bulk_modulus:.2f} GPa"],
             ["shear modulus", f"{self.shear_modulus:.2f} GPa"],
             ["Young's modulus", f"{self.youngs_modulus:.2f} GPa"],
             ["Poisson's ratio", f"{self.poisson_ratio:.3f}"],
-            [
-                "against strain",
-                "stable" if self.is_stable else "unstable: some strain gains energy",
-            ],
-            ["density", f"{self.density:.4f} g/cm³"],
+            ["against strain", "stable"],
+        ]
+
+    def _sound_rows(self) -> list[list[str]]:
+        if not np.isfinite(self.debye_temperature):
+            return [["sound", "some waves of sound have no real velocity"]]
+        return [
             ["mean sound velocity", f"{self.mean_sound_velocity:.3f} km/s"],
             ["Debye temperature", f"{self.debye_temperature:.1f} K"],
-            ["residual force", f"{self.residual_force:.1e} eV/Å"],
-            ["residual stress", f"{self.residual_stress:.3f} GPa"],
         ]
 
     def remarks(self) -> list[str]:
