@@ -128,7 +128,7 @@ def test_plots_without_a_display_are_saved(monkeypatch: pytest.MonkeyPatch) -> N
     [
         *("--mesh 0 0 0", "--mesh 4 4 -1", "--mesh 0", "--mesh -5"),
         *("--mesh 1 0 0 0 1 0 0 0 0", "-t --tstep -10", "-t --tmin 500 --tmax 100"),
-        *("-t --tmin -5", "--band auto --band-points 1"),
+        *("-t --tmin -5", "--band auto --band-points 1", "--qpoints 0 0 0 --q-direction 0 0 0"),
         *("--dos --fpitch -1", "--dos --fmin 5 --fmax 1"),
         # phonopy takes its defaults for these zeros
         *(

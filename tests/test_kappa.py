@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ from ase.build import bulk
 from cli_helpers import LATTICE, command, model
 from cli_helpers import potential as small
 from conftest import assert_close
+from matplotlib.figure import Figure
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
@@ -170,6 +172,11 @@ def test_supercell_grows_until_it_interpolates(tmp_path: Path) -> None:
     ("words", "text"),
     [
         (("POSCAR", "--dim", "2", "--mesh", "0", "0", "0"), "give three positive whole numbers"),
+        (("POSCAR", "--dim", "2", "--mesh", "0", "3", "3"), "give three positive whole numbers"),
+        (("POSCAR", "--dim", "2", "--ts", "300", "nan"), "--ts: give temperatures in K"),
+        (("POSCAR", "--dim", "2", "--ts", "-5"), "--ts: give temperatures in K"),
+        (("POSCAR", "--dim", "2", "--tmin", "400", "--tmax", "300"), "the lower one first"),
+        (("POSCAR", "--dim", "2", "--bmfp", "-1"), "--bmfp: give a positive length"),
         (("POSCAR", "--dim", "2", "--pypolymlp"), "--pypolymlp is another potential"),
         (("POSCAR", "--dim", "2", "-d"), "-d displaces atoms"),
         (("POSCAR", "--dim", "2", "--mehs", "3"), "did you mean --mesh"),
@@ -193,3 +200,67 @@ def test_files_without_conductivity_are_refused(tmp_path: Path) -> None:
         file["temperature"] = [300.0]
     with pytest.raises(pe.PhonopyEquivariantError, match="of a whole mesh"):
         read_conductivity(path)
+
+
+def test_the_full_solution(tmp_path: Path) -> None:
+    """phono3py's file has the parts of single modes in the relaxation time approximation only."""
+    salt(tmp_path)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", "--mesh", "3", "3", "3")
+    command(*words, "--ts", "300", "--lbte", cwd=tmp_path)
+    with h5py.File(tmp_path / "kappa-m333.hdf5") as file:
+        full, approximate = file["kappa"][0, 0], file["kappa_RTA"][0, 0]
+    conductivity = read_conductivity(tmp_path / "kappa-m333.hdf5")
+    np.testing.assert_allclose(conductivity.isotropic(), full, rtol=1e-8)
+    np.testing.assert_allclose(conductivity.cumulative()[1][-1], approximate, rtol=1e-6)
+    axes = conductivity.plot(Figure()).axes[1]
+    assert ("of RTA" in axes.get_ylabel()) == (abs(full / approximate - 1) > 1e-6)
+
+
+def test_born_charges(tmp_path: Path) -> None:
+    """Another κ with charges, refused before the work if they mean nothing; the same in Python."""
+    salt(tmp_path)
+    charges = "1 0 0 0 1 0 0 0 1\n-1 0 0 0 -1 0 0 0 -1\n"
+    (tmp_path / "BORN").write_text(f"14.4\n900 0 0 0 900 0 0 0 900\n{charges}")
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", "--mesh", "3", "3", "3")
+    refused = command(*words, cwd=tmp_path, status=1)
+    assert "as of a metal" in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "fc3.hdf5").exists()
+    (tmp_path / "BORN").write_text(f"14.4\n2 0 0 0 2 0 0 0 2\n{charges}")
+    done = command(*words, "--ts", "300", cwd=tmp_path)
+    assert "Born charges: from BORN" in done.stderr
+    nac_params = {
+        "born": np.array([np.eye(3), -np.eye(3)]),
+        "dielectric": 2 * np.eye(3),
+        "factor": 14.4,
+    }
+    expected = read_conductivity(tmp_path / "kappa-m333.hdf5").frequencies
+    atoms = bulk("NaCl", "rocksalt", a=LATTICE)
+    for given, same in ((nac_params, True), (None, False)):
+        result = pe.thermal_conductivity(
+            atoms, small(), 2, mesh=[3, 3, 3], temperatures=[300.0], nac_params=given
+        )
+        assert np.allclose(result.frequencies, expected, atol=1e-5) == same
+
+
+def test_one_atom_scatters_nothing_in_a_small_supercell() -> None:
+    """An inversion centre at every atom of the supercell: third derivatives vanish."""
+    sodium = bulk("Na", "fcc", a=LATTICE / 2**0.5)
+    with warnings.catch_warnings(record=True) as remarks:  # of stress as well
+        warnings.simplefilter("always")
+        pe.thermal_conductivity(sodium, small(), 2, mesh=[3, 3, 3], temperatures=[300.0])
+    assert any("all third-order force constants" in str(remark.message) for remark in remarks)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        pe.thermal_conductivity(sodium, small(), 3, mesh=[3, 3, 3], temperatures=[300.0])
+    assert not any("all third-order" in str(remark.message) for remark in remarks)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperatures": [-5.0]}, {"temperatures": []}, {"temperatures": [np.nan]}]
+    + [{"mesh": [0, 3, 3]}, {"mesh": -4.0}, {"mesh": [3, 3]}],
+)
+def test_numbers_that_mean_nothing(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(pe.PhonopyEquivariantError, match=f"{name}=.*: give"):
+        pe.thermal_conductivity(bulk("NaCl", "rocksalt", a=LATTICE), small(), **wrong)

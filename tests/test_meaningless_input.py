@@ -77,6 +77,8 @@ def test_born_charges(name: str, one_layer: Potential) -> None:
         ("nan 0 0 0 2 0 0 0 2", "not a finite number"),
         ("2 0 0 0 2 0 0 0 -3", "has the eigenvalue -3"),
         ("900 0 0 0 900 0 0 0 900", "as of a metal"),
+        ("3 0 0 0 3 0 0 0 9", "off the symmetry of this crystal by 4"),
+        ("3 1 0 0 3 0 0 0 3", "off the symmetry of this crystal by 1"),
     ],
 )
 def test_file_of_born_charges(
@@ -89,6 +91,26 @@ def test_file_of_born_charges(
     crystal = read_crystal("POSCAR")
     with pytest.raises(pe.PhonopyEquivariantError, match=f"BORN: .*{message}.*nac_params=None"):
         set_born_charges(build_phonon(crystal, ONE), crystal)
+
+
+@pytest.mark.parametrize("factor", ["2.0", "0", "-14.4", "nan"])
+def test_charges_in_other_units(
+    factor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first line of BORN is e²: 2 in Rydberg and Bohr, and LO would be a seventh off TO."""
+    charges = "1 0 0 0 1 0 0 0 1\n-1 0 0 0 -1 0 0 0 -1\n"
+    poscar(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    crystal = read_crystal("POSCAR")
+    for line, refused in ((factor, True), ("14.4", False), ("default value", False)):
+        (tmp_path / "BORN").write_text(f"{line}\n2.5 0 0 0 2.5 0 0 0 2.5\n{charges}")
+        phonon = build_phonon(crystal, ONE)
+        if refused:
+            with pytest.raises(pe.PhonopyEquivariantError, match=r"BORN: .*factor.*14\.3996"):
+                set_born_charges(phonon, crystal)
+        else:
+            assert set_born_charges(phonon, crystal) == "BORN"
+            assert abs(phonon.nac_params["factor"] - 14.4) < 1e-3
 
 
 def test_run_refuses_masses_and_writes_nothing(tmp_path: Path) -> None:

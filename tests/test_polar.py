@@ -180,7 +180,14 @@ def test_the_report_says_what_was_done(exact: tuple[Phonopy, pe.ExactReport]) ->
     assert report.to_dict()["nac_range"] == 10.0
 
 
-@pytest.mark.parametrize("value", [0.0, -3.0, np.nan, np.inf])
+def test_a_range_without_charges(one_layer: Potential) -> None:
+    phonon = rock_salt()
+    phonon.nac_params = None
+    with pytest.raises(pe.PhonopyEquivariantError, match="nac_range= belongs to Born charges"):
+        pe.use_exact_dynamical_matrix(phonon, one_layer, nac_range=8.0)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, np.nan, np.inf, 1e-300, 1e9])
 def test_a_range_that_is_none(value: float, one_layer: Potential) -> None:
     with pytest.raises(pe.PhonopyEquivariantError, match="nac_range="):
         pe.use_exact_dynamical_matrix(rock_salt(), one_layer, nac_range=value)

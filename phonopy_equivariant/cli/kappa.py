@@ -20,7 +20,7 @@ from phonopy_equivariant.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from phonopy_equivariant.workflows.kappa import KappaPlan
+    from phonopy_equivariant.workflows.kappa_options import KappaPlan
 
 PROGRAM = "phonopy-equivariant kappa"
 
@@ -37,7 +37,7 @@ options of phono3py pass through; those used most:
   --ts 100 300 500         temperatures in K
   --isotope                scattering by natural isotopes
   --bmfp 1                 boundary mean free path in micrometres
-  --wigner                 tunnelling between bands
+  --nonac                  no non-analytical correction, though there is a BORN file
   "phono3py --help" lists all of them; "phono3py phono3py_params.yaml OPTIONS" repeats any of them
   later without computing force constants again. κ(T), κ up to a frequency and lifetimes are drawn
   into kappa.pdf.
@@ -66,7 +66,7 @@ def main(words: list[str]) -> int:
         parser.print_help()
         return 0 if words else 2
     from phonopy_equivariant.workflows.handover import UsageError, parse_shared
-    from phonopy_equivariant.workflows.kappa import phono3py_parser, plan_kappa
+    from phonopy_equivariant.workflows.kappa_options import phono3py_parser, plan_kappa
 
     try:
         args, options = parse_shared(

@@ -108,11 +108,11 @@ def set_born_charges(
         return None
     source = "BORN" if crystal.nac_params is None else crystal.path.name
     line = f"The Born charges of {source}"
-    require_charges(parameters, line, len(phonon.primitive))
-    obeying(parameters, line, primitive_operations(phonon))
     values: dict[str, Any] = dict(parameters)
     if crystal.calculator is not None or values.get("factor") is None:
         values["factor"] = factor  # ours are eV and Å, whatever the file's units
+    require_charges(values, line, len(phonon.primitive))
+    obeying(values, line, primitive_operations(phonon))
     if settings is not None and settings.nac_method is not None:
         values["method"] = settings.nac_method
     phonon.nac_params = values  # type: ignore[assignment]

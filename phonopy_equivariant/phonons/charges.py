@@ -19,6 +19,8 @@ from phonopy_equivariant.response.dipole_dipole import COULOMB
 from phonopy_equivariant.response.symmetry.operations import Operations
 
 LARGEST_ERROR = 0.1  # e, of a sum of charges, or of a charge that symmetry gives
+LARGEST_CHANGE = 0.1  # of an element of ε by symmetry, relative to the mean of its diagonal
+LARGEST_UNIT_ERROR = 0.05  # relative, of e²: other codes' units are off by factors
 # Insulators have dielectric constants below 100 without the ions (lead telluride 33); what a code
 # says of a metal is a large number that depends on its mesh.
 LARGEST_DIELECTRIC = 200.0
@@ -33,13 +35,14 @@ class Charges(NamedTuple):
     coulomb: float  # e², eV·Å: the factor of phonopy's parameters
     sum_rule: float  # e, largest element of the sum over atoms
     asymmetry: float  # e, largest change of an element by symmetry
+    dielectric_asymmetry: float = 0.0  # the same for ε
 
     def row(self) -> list[str]:
         """Return a row of a report's table: label and text."""
         return [
             "Born charges",
-            f"off sum rule by {self.sum_rule:.1e} e, off symmetry by {self.asymmetry:.1e} e: "
-            "corrected",
+            f"off sum rule by {self.sum_rule:.1e} e, off symmetry by {self.asymmetry:.1e} e, ε by "
+            f"{self.dielectric_asymmetry:.1e}: corrected",
         ]
 
 
@@ -58,7 +61,8 @@ def require_charges(parameters: Mapping[str, Any], source: str, atoms: int) -> N
     Raises
     ------
     PhonopyEquivariantError
-        As said; or the charges are of another number of atoms, or their sum is not zero.
+        As said; or the charges are of another number of atoms, their sum is not zero, or their
+        factor is not e² in eV·Å.
 
     """
     dielectric, born = (np.asarray(parameters[key], float) for key in ("dielectric", "born"))
@@ -72,6 +76,12 @@ def require_charges(parameters: Mapping[str, Any], source: str, atoms: int) -> N
         raise PhonopyEquivariantError(
             f"{source}: a Born charge or an element of the dielectric tensor is not a finite "
             f"number; {_REMEDY}"
+        )
+    factor = parameters.get("factor")
+    if factor is not None and not abs(factor / COULOMB - 1) < LARGEST_UNIT_ERROR:
+        raise PhonopyEquivariantError(
+            f"{source}: their factor (first line of BORN) is {factor:g}, and e² is {COULOMB:.6f} "
+            "eV·Å: that of other units; write this number."
         )
     values = np.linalg.eigvalsh((dielectric + dielectric.T) / 2)
     if not values[0] > 0:
@@ -109,11 +119,12 @@ def obeying(
     Raises
     ------
     PhonopyEquivariantError
-        Symmetry would change a charge by more than 0.1 e: it is of another cell.
+        Symmetry would change a charge by more than 0.1 e, or ε by more than a tenth: they are of
+        another cell.
 
     """
-    dielectric, born = (np.asarray(parameters[key], float) for key in ("dielectric", "born"))
-    dielectric = (dielectric + dielectric.T) / 2
+    given, born = (np.asarray(parameters[key], float) for key in ("dielectric", "born"))
+    dielectric = (given + given.T) / 2
     averaged = born
     if symmetry is not None:
         turn = symmetry.cartesian
@@ -128,6 +139,12 @@ def obeying(
             "that the charges are those of another cell, or of its atoms in another order or "
             f"orientation; {_REMEDY}"
         )
+    change = float(np.abs(dielectric - given).max())
+    if change > LARGEST_CHANGE * np.trace(dielectric) / 3:
+        raise PhonopyEquivariantError(
+            f"{source}: the dielectric tensor is off the symmetry of this crystal by {change:.2g}, "
+            f"so that it is that of another cell or orientation; {_REMEDY}"
+        )
     total = averaged.sum(axis=0)
     return Charges(
         averaged - total / len(born),
@@ -135,4 +152,5 @@ def obeying(
         float(parameters.get("factor") or COULOMB),
         float(np.abs(total).max()),
         asymmetry,
+        change,
     )

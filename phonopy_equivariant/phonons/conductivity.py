@@ -45,7 +45,9 @@ class ThermalConductivity(Result):
     linewidths
         Γ in THz, half of the full width, of phonon-phonon scattering; a lifetime is 1/(4πΓ).
     mode_kappa
-        What each mode gives to κ, W/mK; its weighted mean over q is κ.
+        What each mode gives to κ, W/mK: the sum over modes and irreducible q, divided by the number
+        of q of the mesh, is κ. Files of phono3py's full solution have the parts of the relaxation
+        time approximation only, and their sum is the κ of that.
 
     """
 
@@ -109,9 +111,10 @@ class ThermalConductivity(Result):
         temperature = self.temperatures[self._nearest(_PANELS)]
         frequencies, sums = self.cumulative(temperature)
         axes[1].plot(frequencies, sums, drawstyle="steps-post")
+        is_whole = np.isclose(sums[-1], self.isotropic()[self._nearest(_PANELS)], rtol=1e-6)
         axes[1].set(
             xlabel="Frequency (THz)",
-            ylabel=f"κ up to it at {temperature:g} K (W/mK)",
+            ylabel=f"κ{'' if is_whole else ' of RTA'} up to it at {temperature:g} K (W/mK)",
             ylim=(0, None),
         )
         lifetimes = self.lifetimes(temperature)
@@ -174,6 +177,8 @@ def read_conductivity(path: str | os.PathLike[str]) -> ThermalConductivity:
                     f"{path} has no thermal conductivity of a whole mesh."
                 )
             modes = f"mode_{name}".replace("_TOT_", "_P_")
+            if modes not in file:  # the full solution: phono3py keeps these parts only
+                modes = "mode_kappa_RTA"
             return ThermalConductivity(
                 file["temperature"][:],
                 file[name][:],

@@ -156,9 +156,9 @@ def use_exact_dynamical_matrix(
     Raises
     ------
     PhonopyEquivariantError
-        Born charges of Wang's method, or a range that is not positive; the tolerance is not
-        positive, or cannot be met; an element the potential does not know; what
-        ``phonons.cells.require_sound`` refuses.
+        Born charges of Wang's method; a range of less than 1 or more than 50 Å, or one without
+        Born charges; the tolerance is not positive, or cannot be met; an element the potential
+        does not know; what ``phonons.cells.require_sound`` refuses.
 
     """
     potential = as_potential(potential)
@@ -169,6 +169,11 @@ def use_exact_dynamical_matrix(
         tolerance = TOLERANCE[potential.dtype] if phonon.nac_params is None else POLAR_TOLERANCE
     _require_positive(tolerance)
     charges = _charges(phonon)
+    if nac_range is not None and charges is None:
+        raise PhonopyEquivariantError(
+            "nac_range= belongs to Born charges, and there are none; leave it away, or give the "
+            "charges (nac_params, a BORN file)."
+        )
     lattice = prepare(potential, primitive)
 
     def direct(qpoints: Float[ndarray, "q 3"]) -> Complex[ndarray, "q columns columns"]:

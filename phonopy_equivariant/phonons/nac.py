@@ -53,6 +53,8 @@ from phonopy_equivariant.structure import inscribed_radius
 NAC_RANGE = 10.0
 # Å, diameter from which a supercell's own q lie where the potential is not to be trusted
 WIDEST = 1.5 * NAC_RANGE
+# Å: below, no structure has an atom's neighbour; above, S(q) changes too steeply to be interpolated
+SMALLEST_RANGE, LARGEST_RANGE = 1.0, 50.0
 NEGLIGIBLE = 1e-15  # weight of a window
 
 Values = Complex[ndarray, "q columns columns"]
@@ -125,7 +127,7 @@ class PolarResponse:
     Raises
     ------
     PhonopyEquivariantError
-        The range is not a positive number.
+        The range is not between 1 and 50 Å.
 
     """
 
@@ -137,10 +139,10 @@ class PolarResponse:
         direct: Callable[[Float[ndarray, "q 3"]], Values],
         parity: bool = True,
     ):
-        if not 0 < nac_range < np.inf:
+        if not SMALLEST_RANGE <= nac_range <= LARGEST_RANGE:
             raise PhonopyEquivariantError(
-                f"The range of the potential's dipoles is {nac_range:g} Å; give a positive number "
-                "as nac_range=."
+                f"The range of the potential's dipoles is {nac_range:g} Å; give "
+                f"{SMALLEST_RANGE:g} to {LARGEST_RANGE:g} Å as nac_range=."
             )
         self.primitive = primitive = phonon.primitive
         self.range = nac_range

@@ -7,6 +7,8 @@ import dataclasses
 from phonopy_equivariant.phonons.report import SymmetryReport
 from phonopy_equivariant.results import Result
 
+NEGLIGIBLE = 1e-10  # eV/Å³: rounding
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ThirdOrderReport(Result):
@@ -64,4 +66,14 @@ class ThirdOrderReport(Result):
                 f"{self.interpolation:.1%} rms between the q of this supercell",
             ],
             ["inscribed radius", f"{self.inscribed_radius:.1f} Å"],
+        ]
+
+    def remarks(self) -> list[str]:
+        """Return a warning if all elements vanish, and with them the scattering of phonons."""
+        if self.largest > NEGLIGIBLE:
+            return []
+        return [
+            "all third-order force constants of this supercell are zero, and so phonons do not "
+            "scatter. With one atom in the cell inversion does this where each q of the supercell "
+            "is its own negative, as with supercell=2 2 2; take a larger one."
         ]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
+import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -19,9 +17,10 @@ from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.defaults import PHONON_MESH, THIRD_ORDER_TOLERANCE
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.io.build import build_phonon, set_born_charges
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import supercell_matrix
-from phonopy_equivariant.io.third_order import FILES, require_phono3py, write_third_order
+from phonopy_equivariant.io.third_order import FILES, write_third_order
 from phonopy_equivariant.phonons.conductivity import (
     ThermalConductivity,
     conductivity_of,
@@ -33,33 +32,17 @@ from phonopy_equivariant.phonons.third_order import phonon_of
 from phonopy_equivariant.phonons.third_order_report import ThirdOrderReport
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import StructureLike
-from phonopy_equivariant.workflows.handover import UsageError, arguments, one_line, run_in_process
+from phonopy_equivariant.workflows.handover import run_in_process
+from phonopy_equivariant.workflows.kappa_options import KappaPlan, is_temperature
 from phonopy_equivariant.workflows.options import RelaxationOptions
 from phonopy_equivariant.workflows.progress import Progress, Silent
 from phonopy_equivariant.workflows.run import provenance
+from phonopy_equivariant.workflows.script import is_mesh
 from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_order_crystal
 
 PLOT = "kappa.pdf"
 TEMPERATURES = tuple(range(100, 1001, 100))  # K
 _METHODS = ("rta", "lbte")
-# Names of phono3py's parser: what it computes instead of κ, and other sources of force constants.
-_OTHERS = (
-    *("is_gruneisen", "is_joint_dos", "is_imag_self_energy", "is_real_self_energy"),
-    *("is_spectral_function", "write_grid_points", "show_num_triplets", "write_phonon"),
-)
-_CONTRADICTIONS = {
-    "is_displacement": "-d displaces atoms, which analytic force constants do without",
-    "random_displacements": "--rd displaces atoms, which analytic force constants do without",
-    "use_pypolymlp": "--pypolymlp is another potential",
-    "show_symfc_memory_usage": "--show-symfc-memory is about fits to displacements",
-}
-
-
-class KappaPlan(NamedTuple):
-    """Options of phono3py's script, and the choices made for the user."""
-
-    options: list[str]
-    remarks: tuple[str, ...]
 
 
 class KappaResult(NamedTuple):
@@ -69,58 +52,6 @@ class KappaResult(NamedTuple):
     report: ThirdOrderReport
     conductivity: ThermalConductivity | None
     files: tuple[str, ...]
-
-
-def phono3py_parser() -> argparse.ArgumentParser:
-    """Return phono3py's parser of options, which raises UsageError where it refuses them.
-
-    Raises
-    ------
-    PhonopyEquivariantError
-        phono3py is not installed.
-
-    """
-    require_phono3py()
-    from phono3py.cui.phono3py_argparse import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        get_run_parser,
-    )
-
-    with arguments(["phono3py"]):  # it rewrites sys.argv
-        parser: argparse.ArgumentParser = get_run_parser()[0]
-
-    def refuse(message: str) -> NoReturn:
-        raise UsageError(f"phono3py refuses its options: {message}")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    return parser
-
-
-def plan_kappa(options: Sequence[str]) -> KappaPlan:
-    """Check phono3py's options; without a method RTA is taken, without a mesh a common one.
-
-    Raises
-    ------
-    UsageError
-        phono3py refuses the options, or they contradict analytic force constants.
-
-    """
-    options, remarks = list(options), []
-    args = _parse(options)
-    for name, reason in _CONTRADICTIONS.items():
-        if getattr(args, name, None):
-            raise UsageError(f"contradictory options: {reason}; leave it away.")
-    other = any(getattr(args, name, None) for name in _OTHERS)
-    if not (other or args.is_bterta or args.is_lbte):
-        options.append("--br")
-        remarks.append("No method is given: taking --br, the relaxation time approximation.")
-    if args.mesh_numbers is None and args.conf_filename is None:
-        options += ["--mesh", f"{PHONON_MESH:g}"]
-        remarks.append(f"No mesh is given: taking --mesh {PHONON_MESH:g}.")
-    settings = _settings(_parse(options))
-    mesh = settings.mesh_numbers
-    if mesh is not None and not (np.asarray(mesh, float) > 0).any():
-        raise UsageError("--mesh: give three positive whole numbers, or a length in Å.")
-    return KappaPlan(options, tuple(remarks))
 
 
 def thermal_conductivity(
@@ -134,6 +65,7 @@ def thermal_conductivity(
     temperatures: Sequence[float] = TEMPERATURES,
     method: str = "rta",
     isotopes: bool = False,
+    nac_params: Mapping[str, Any] | None = None,
 ) -> ThermalConductivity:
     """Return the lattice thermal conductivity of a crystal: phono3py on analytic force constants.
 
@@ -152,6 +84,8 @@ def thermal_conductivity(
         ``rta``, the relaxation time approximation, or ``lbte``, the full linearised equation.
     isotopes
         Whether natural isotopes scatter too.
+    nac_params
+        Born charges and dielectric tensor, as in phonopy. ``BORN`` files are not looked for.
 
     Warns
     -----
@@ -162,7 +96,8 @@ def thermal_conductivity(
     ------
     PhonopyEquivariantError
         phono3py is not installed; a structure that is no sound crystal, an element the model does
-        not know, a supercell that does not fit into memory; another method.
+        not know, a supercell that does not fit into memory; another method, a mesh or temperatures
+        that mean nothing; Born charges that :func:`.charges.require_charges` refuses.
 
     Examples
     --------
@@ -174,6 +109,12 @@ def thermal_conductivity(
     """
     if method not in _METHODS:
         raise PhonopyEquivariantError(f"method={method!r}: give one of {', '.join(_METHODS)}.")
+    if not len(temperatures) or not all(map(is_temperature, temperatures)):
+        raise PhonopyEquivariantError(
+            f"temperatures={list(temperatures)}: give temperatures in K, from 0."
+        )
+    if not is_mesh(mesh):
+        raise PhonopyEquivariantError(f"mesh={mesh}: give three positive numbers, or a length (Å).")
     is_auto = isinstance(supercell, str) and supercell == "auto"
     options = ThirdOrderOptions(
         None if is_auto else supercell_matrix(supercell),
@@ -182,6 +123,8 @@ def thermal_conductivity(
         THIRD_ORDER_TOLERANCE if is_auto else None,
     )
     crystal, potential = as_crystal(structure), as_potential(model)
+    if nac_params is not None:
+        crystal = dataclasses.replace(crystal, nac_params=nac_params)
     potential.graph(crystal.unitcell)  # elements and overlaps, before anything takes time
     progress = Silent()
     phono3py, _ = third_order_crystal(crystal, potential, options, progress)
@@ -206,9 +149,14 @@ def conductivity_files(
     Raises
     ------
     PhonopyEquivariantError
-        As :func:`.third_order_files`; or phono3py fails with an exception of its own.
+        As :func:`.third_order_files`; Born charges that :func:`.set_born_charges` refuses; or
+        phono3py fails with an exception of its own.
 
     """
+    if plan.is_nac:  # phono3py takes BORN by itself, and would refuse it at the end
+        born = set_born_charges(build_phonon(crystal, np.eye(3, dtype=int)), crystal)
+        if born:
+            progress.say(f"Born charges: from {born}")
     phono3py, report = third_order_crystal(crystal, potential, options, progress)
     _warn_of_imaginary_modes(phono3py, potential, progress)
     write_third_order(phono3py, Path(), provenance(potential))
@@ -255,34 +203,3 @@ def _warn_of_imaginary_modes(phono3py: Any, potential: Potential, progress: Prog
         progress.warn(
             "phono3py leaves imaginary modes out: the conductivity is that of the others."
         )
-
-
-def _parse(options: Sequence[str]) -> argparse.Namespace:
-    parser = phono3py_parser()
-    talk = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
-            return parser.parse_args([FILES[0], *options])
-    except UsageError:
-        raise
-    except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
-        message = talk.getvalue() or str(error)
-        raise UsageError(f"phono3py refuses its options: {one_line(message)}") from error
-
-
-def _settings(args: argparse.Namespace) -> Any:
-    """Let phono3py read the values of its options."""
-    from phono3py.cui.settings import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
-        Phono3pyConfParser,
-    )
-
-    talk = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
-            parsed = Phono3pyConfParser(
-                filename=args.conf_filename, args=args, load_phono3py_yaml=True
-            )
-            return parsed.settings
-    except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
-        message = talk.getvalue() or str(error)
-        raise UsageError(f"phono3py refuses its options: {one_line(message)}") from error

@@ -172,13 +172,15 @@ def _check_positive(settings: PhonopySettings, options: Sequence[str]) -> None:
 
 def _check_ranges(settings: PhonopySettings) -> None:
     """Refuse numbers that phonopy takes and fails on later, or makes empty files of."""
-    if settings.mesh_numbers is not None and not _is_mesh(settings.mesh_numbers):
+    if settings.mesh_numbers is not None and not is_mesh(settings.mesh_numbers):
         raise UsageError(
             "--mesh: give three positive whole numbers, as in --mesh 20 20 20, or a length of "
             f"{_LONGEST:g} Å at most."
         )
     if not 0 <= settings.min_temperature <= settings.max_temperature:
         raise UsageError("--tmin, --tmax: give temperatures from 0 K on, the lower one first.")
+    if settings.nac_q_direction is not None and not np.any(settings.nac_q_direction):
+        raise UsageError("--q-direction: 0 0 0 is no direction.")
     if settings.band_points is not None and settings.band_points < 2:
         raise UsageError("--band-points: a segment of a path has two points at least.")
     lowest, highest = settings.min_frequency, settings.max_frequency
@@ -186,9 +188,11 @@ def _check_ranges(settings: PhonopySettings) -> None:
         raise UsageError("--fmin, --fmax: give the lower frequency as --fmin.")
 
 
-def _is_mesh(mesh: Any) -> bool:
+def is_mesh(mesh: Any) -> bool:
     """Tell whether phonopy can sample with one length, three numbers or a matrix."""
     numbers = np.asarray(mesh, float)
+    if numbers.shape not in ((), (3,), (3, 3)):
+        return False
     if numbers.ndim == 0:
         return bool(0 < numbers <= _LONGEST)
     points = np.abs(np.linalg.det(numbers)) if numbers.ndim == 2 else np.prod(numbers)

@@ -120,7 +120,7 @@ def third_order_crystal(
         float((evaluation.forces**2).sum(axis=1).max() ** 0.5),
         float(abs(evaluation.stress).max() / GPa),
     )
-    for remark in [*remarks, *report.symmetry.remarks()]:
+    for remark in [*remarks, *report.symmetry.remarks(), *report.remarks()]:
         progress.warn(remark)
     return phono3py, report
 
