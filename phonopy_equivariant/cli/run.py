@@ -28,8 +28,9 @@ PROGRAM = "phonopy-equivariant run"
 
 _DESCRIPTION = """\
 Compute the phonons of a crystal: analytic force constants from a potential into
-phonopy_params.yaml, then phonopy itself with all its options. STRUCTURE is a CIF, a POSCAR, any
-other file that ASE reads, an input of another code, or phonopy's YAML (docs/structure_files.md).
+phonopy_params.yaml, then phonopy itself with all its options; a figure in phonons.png and a report
+in report.html. STRUCTURE is a CIF, a POSCAR, any other file that ASE reads, an input of another
+code, or phonopy's YAML (docs/structure_files.md).
 """
 
 _EXAMPLES = """\
