@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from phonopy_equivariant.phonons.expansion_comparison import (
     compare_axial_expansions,
     compare_expansions,
 )
+from phonopy_equivariant.phonons.qha import quasi_harmonic
 from phonopy_equivariant.potential import Potential, make_potential, random_potential
 from phonopy_equivariant.workflows import volumes as workflow
 
@@ -129,6 +131,21 @@ def test_the_same_volumes_by_hand(result: pe.QuasiHarmonic) -> None:
     ):
         # sums of polynomials in V lose some digits
         np.testing.assert_allclose(value, theirs, rtol=0, atol=1e-9 * np.abs(theirs).max())
+
+
+def test_a_volume_that_costs_nothing_is_refused(result: pe.QuasiHarmonic) -> None:
+    """A layer in vacuum: F(V) is flat but for rounding, and phonopy fits that."""
+    samples = result.samples
+    at_rest = thermal_functions([sample.phonon for sample in samples])[0][0]
+    at_rest = at_rest / get_physical_units().EvTokJmol
+    volumes = np.array([sample.volume for sample in samples])
+    flat = 1e-7 * (volumes - volumes.mean()) ** 2 - at_rest
+    vacuum = [
+        dataclasses.replace(sample, energy=float(energy))
+        for sample, energy in zip(samples, flat, strict=True)
+    ]
+    with pytest.raises(pe.PhonopyEquivariantError, match="bulk modulus at 0 K .* in vacuum"):
+        quasi_harmonic(vacuum, TEMPERATURES, COARSE["mesh"], 0.0, "vinet")
 
 
 def test_volumes_are_those_asked_for(result: pe.QuasiHarmonic, potential: Potential) -> None:

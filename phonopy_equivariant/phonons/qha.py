@@ -36,6 +36,8 @@ from phonopy_equivariant.results import Result
 
 EQUATIONS_OF_STATE = ("vinet", "birch_murnaghan", "murnaghan")
 FEWEST_VOLUMES = 5
+# GPa: solids are above (frozen neon 1, at 0 K); below, part of the volume is vacuum
+SMALLEST_BULK_MODULUS = 0.05
 
 _WRITERS: dict[str, Callable[..., None]] = {
     "helmholtz-volume.dat": output.write_helmholtz_volume,
@@ -234,7 +236,8 @@ def quasi_harmonic(
     Raises
     ------
     PhonopyEquivariantError
-        Fewer than five volumes are left, or phonopy cannot fit them.
+        Fewer than five volumes are left, phonopy cannot fit them, or the free energy does not
+        depend on the volume.
 
     """
     stable = fitted(samples)
@@ -253,5 +256,12 @@ def quasi_harmonic(
             pressure=pressure or None,
             eos=eos,
             exclude_gamma_acoustic=True,
+        )
+    modulus = float(result.bulk_moduli[0]) * get_physical_units().EVAngstromToGPa
+    if not modulus > SMALLEST_BULK_MODULUS:
+        raise PhonopyEquivariantError(
+            f"The bulk modulus at {temperatures[0]:g} K is {modulus:.2g} GPa: the free energy does "
+            "not depend on the volume, as that of a layer or a molecule in vacuum, which has no "
+            "volume of its own; give a crystal that is bound in all directions."
         )
     return result, remarks
