@@ -97,7 +97,7 @@ def thermal_conductivity(
     PhonopyEquivariantError
         phono3py is not installed; a structure that is no sound crystal, an element the model does
         not know, a supercell that does not fit into memory; another method, a mesh or temperatures
-        that mean nothing; Born charges that :func:`.charges.require_charges` refuses.
+        that mean nothing; Born charges that ``phonons.charges.require_charges`` refuses.
 
     Examples
     --------
