@@ -189,6 +189,6 @@ def test_a_file_of_torch_is_named_with_the_way_out(tmp_path) -> None:
 
     path = tmp_path / "some.model"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("some/data.pkl", b"")
+        archive.writestr("some/data.pkl", b"cmace.modules.models\nScaleShiftMACE\n.")
     with pytest.raises(pe.PhonopyEquivariantError, match="models import"):
         pe.load_potential(path)

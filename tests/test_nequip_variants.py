@@ -115,11 +115,12 @@ def test_xplor_is_smooth_once_at_both_ends_and_no_more() -> None:
 
 def test_both_forms_of_the_screened_repulsion_agree_to_their_digits() -> None:
     """LAMMPS and mace-torch print the constants with four to five digits."""
-    r = np.array([0.3, 0.8, 1.6])
-    numbers = np.full(3, 8.0), np.full(3, 17.0)
     constants = (0.1818, 0.5099, 0.2802, 0.02817, 0.23, 0.4685 / 0.529)
-    expected = zbl_energy(r, numbers, np.full(3, 3.0), 6.0, constants)
-    ours = screened_repulsion(r, numbers) * polynomial_envelope(jnp.asarray(r), 3.0, 6.0)
+    with jax.enable_x64(True):
+        r = jnp.array([0.3, 0.8, 1.6])
+        numbers = jnp.full(3, 8.0), jnp.full(3, 17.0)
+        expected = zbl_energy(r, numbers, jnp.full(3, 3.0), 6.0, constants)
+        ours = screened_repulsion(r, numbers) * polynomial_envelope(r, 3.0, 6.0)
     np.testing.assert_allclose(ours, expected, rtol=1e-3)
 
 

@@ -18,6 +18,7 @@ import pytest
 from phonopy_equivariant.catalogue import cards
 from phonopy_equivariant.catalogue.cards import MODELS_VARIABLE, list_models, local_path, model_card
 from phonopy_equivariant.checkpoints import fetch as fetching
+from phonopy_equivariant.checkpoints.conversion import Conversion
 from phonopy_equivariant.checkpoints.fetch import remove
 from phonopy_equivariant.checkpoints.load import fetch, load_potential, resolve
 from phonopy_equivariant.checkpoints.mace_torch import convert as convert_module
@@ -305,6 +306,7 @@ def conversions(potential, cache, monkeypatch) -> list[Path]:
     # needs torch; what matters here is what becomes of the file
     def convert(source, output, head, trusted):
         made.append(save_checkpoint(potential, output, {"name": NAME}))
+        return Conversion(made[-1], potential)
 
     monkeypatch.setattr(convert_module, "convert_mace", convert)
     return made

@@ -7,7 +7,6 @@ from typing import Any
 
 import ase.io
 import numpy as np
-from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from conftest import small_config
@@ -15,7 +14,7 @@ from conftest import small_config
 from phonopy_equivariant.data import ForceConstantsData, Record, Spectrum
 from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
-from phonopy_equivariant.structure import Structure, as_structure
+from phonopy_equivariant.structure import Structure, as_structure, masses_of
 from phonopy_equivariant.training.spectral import THZ2
 
 # compiles in about a second, with features of both kinds
@@ -75,7 +74,7 @@ def computed_record(potential: Potential, structure: Structure, qpoints: np.ndar
 
 def frequencies(values: np.ndarray, structure: Structure) -> np.ndarray:
     """Return frequencies (THz) of Φ(q), by NumPy."""
-    roots = np.repeat(Atoms(numbers=structure.numbers).get_masses(), 3) ** 0.5
+    roots = np.repeat(masses_of(structure), 3) ** 0.5
     squares = np.linalg.eigvalsh(values / np.outer(roots, roots) * THZ2)
     return np.sign(squares) * np.sqrt(np.abs(squares))
 
