@@ -84,3 +84,12 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "converge" / "converge.pdf").stat().st_size > 1000
     refused = command(*words, "--tolerance", 2, cwd=tmp_path, status=1)
     assert_refused(refused, "--tolerance 2", "between 0 and 1")
+
+
+def test_imaginary_modes_are_said() -> None:
+    stretched = bulk("NaCl", "rocksalt", a=1.2 * LATTICE)
+    with pytest.warns(UserWarning) as remarks:
+        pe.converge(stretched, potential(), tolerance=0.5)
+    assert any("the crystal has imaginary modes, down to -" in str(x.message) for x in remarks)
+    with pytest.raises(pe.PhonopyEquivariantError, match="max_atoms=0: give a positive number"):
+        pe.converge(stretched, potential(), max_atoms=0)

@@ -103,6 +103,10 @@ def converge_crystal(
             f"tolerance={options.tolerance:g}, temperature={options.temperature:g}: give a number "
             "between 0 and 1, and a positive temperature in K."
         )
+    if options.max_atoms < 1:
+        raise PhonopyEquivariantError(
+            f"max_atoms={options.max_atoms}: give a positive number of atoms."
+        )
     begin_response(potential, progress)
     settings = PhononOptions(relaxation=options.relaxation)
     crystal = prepared_crystal(crystal, potential, settings, progress)
@@ -112,6 +116,12 @@ def converge_crystal(
     with progress.stage("Exact dynamical matrix"):
         use_exact_dynamical_matrix(exact, potential)
     meshes = _meshes(exact, options, progress)
+    lowest = float(exact.mesh.frequencies.min())
+    if lowest < -defaults.THRESHOLD:
+        progress.warn(
+            f"the crystal has imaginary modes, down to {lowest:.2f} THz: thermal functions leave them "
+            "out, and may not converge; the command unstable leads to a stable crystal."
+        )
     last = meshes[-1]
     supercells = _supercells(crystal, potential, last, options, progress)
     result = Convergence(
