@@ -119,8 +119,8 @@ def converge_crystal(
     lowest = float(exact.mesh.frequencies.min())
     if lowest < -defaults.THRESHOLD:
         progress.warn(
-            f"the crystal has imaginary modes, down to {lowest:.2f} THz: thermal functions leave them "
-            "out, and may not converge; the command unstable leads to a stable crystal."
+            f"the crystal has imaginary modes, down to {lowest:.2f} THz: thermal functions leave "
+            "them out, and may not converge; the command unstable leads to a stable crystal."
         )
     last = meshes[-1]
     supercells = _supercells(crystal, potential, last, options, progress)
