@@ -83,8 +83,8 @@ def displaced(
     """Yield what finite displacements take; a share of the supercells stands for all."""
     cells = [cell for cell in made.supercells_with_displacements if cell is not None]
     mlp = pe.PhonopyMLP(potential)
-    mlp.evaluate(cells[:1])
     measured = cells[:limit]
+    mlp.evaluate(measured)  # compiles the program of this batch
     result, seconds = timed(lambda: mlp.evaluate(measured)[1])
     share = "" if len(measured) == len(cells) else f", {len(measured)} of them"
     yield f"{len(cells)} supercells{share}: {seconds}"
