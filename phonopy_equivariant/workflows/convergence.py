@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -116,7 +117,8 @@ def converge_crystal(
     with progress.stage("Exact dynamical matrix"):
         use_exact_dynamical_matrix(exact, potential)
     meshes = _meshes(exact, options, progress)
-    lowest = float(exact.mesh.frequencies.min())
+    sampled: Any = exact.mesh  # phonopy's type has meshes without frequencies
+    lowest = float(sampled.frequencies.min())
     if lowest < -defaults.THRESHOLD:
         progress.warn(
             f"the crystal has imaginary modes, down to {lowest:.2f} THz: thermal functions leave "

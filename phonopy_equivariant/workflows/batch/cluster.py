@@ -22,6 +22,7 @@ _LOCAL_CONFIG = {
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.profile.enabled": False,  # takes Python's lock a hundred times a second
     "distributed.worker.multiprocessing-method": "spawn",  # JAX hangs in forked processes
 }
 

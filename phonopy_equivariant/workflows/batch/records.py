@@ -30,6 +30,7 @@ from phonopy_equivariant.phonons.exact import ExactReport
 from phonopy_equivariant.phonons.exact_script import folded_force_constants
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.results import plain
+from phonopy_equivariant.runtime.allocation import keep_freed_memory
 from phonopy_equivariant.runtime.cache import enable_compilation_cache
 from phonopy_equivariant.structure import check_distances
 from phonopy_equivariant.workflows.calculations import Calculations, plan_calculations
@@ -126,6 +127,7 @@ def _potential(model: str, sha256: str, dtype: str, device: str) -> Potential:
     """Return the potential; the first call of a process starts JAX."""
     for name, value in _ONE_THREAD.items():
         os.environ.setdefault(name, value)
+    keep_freed_memory()
     import jax
 
     config: Any = jax.config
