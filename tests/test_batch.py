@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -283,3 +284,10 @@ def test_a_click_sorts_the_crystals_in_a_browser(computed, tmp_path):
     shown = [float(re.findall("<td>(.*?)</td>", row)[6]) for row in rows]
     assert len(set(shown)) >= 4
     assert shown == sorted(shown, reverse=True)
+
+
+def test_absent_dask_is_said_before_anything_is_written(salts, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(pe.PhonopyEquivariantError, match="need Dask: pip install"):
+        pe.batch(salts, tmp_path / "out", model(), OPTIONS)
+    assert not (tmp_path / "out").exists()

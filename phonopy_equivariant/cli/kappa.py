@@ -45,7 +45,7 @@ options of phono3py pass through; those used most:
 examples:
   phonopy-equivariant kappa POSCAR --dim 3 3 3 --dim-fc2 4 4 4 --relax --mesh 19 19 19 --isotope
   phonopy-equivariant kappa POSCAR --dim 2 2 2 --mesh 11 11 11 --lbte --ts 300
-phono3py must be installed: phonopy_equivariant[kappa].
+phono3py must be installed: pip install 'phonopy-equivariant[kappa]'.
 """
 
 

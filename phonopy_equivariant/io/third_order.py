@@ -36,7 +36,7 @@ def require_phono3py() -> Any:
         from phono3py import Phono3py  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         raise PhonopyEquivariantError(
-            "phono3py is not installed; install phonopy_equivariant[kappa]."
+            "phono3py is not installed; pip install 'phonopy-equivariant[kappa]'."
         ) from error
     return Phono3py
 

@@ -27,6 +27,24 @@ _LOCAL_CONFIG = {
 }
 
 
+def require_dask() -> None:
+    """Raise if Dask is not installed.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        As said.
+
+    """
+    try:
+        import dask  # noqa: F401  # whether both are there
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise PhonopyEquivariantError(
+            "Many crystals need Dask: pip install 'phonopy-equivariant[batch]'."
+        ) from error
+
+
 @contextlib.contextmanager
 def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     """Yield a ``distributed.Client`` of a new local cluster, or of the scheduler at an address.
@@ -44,13 +62,10 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         Dask is not installed, or no scheduler answers.
 
     """
-    try:
-        import dask
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise PhonopyEquivariantError(
-            "Many crystals need Dask: pip install 'phonopy-equivariant[batch]'."
-        ) from error
+    require_dask()
+    import dask
+    from distributed import Client, LocalCluster
+
     for name in [
         name for name in logging.root.manager.loggerDict if name.startswith("distributed")
     ]:

@@ -23,7 +23,7 @@ from phonopy_equivariant.io.several import NamedCrystal, read_crystals
 from phonopy_equivariant.io.supercells import DIAMETER, count_atoms
 from phonopy_equivariant.phonons.nac import NAC_RANGE
 from phonopy_equivariant.structure import Structure, StructureLike
-from phonopy_equivariant.workflows.batch.cluster import WORKER_MEMORY, connected
+from phonopy_equivariant.workflows.batch.cluster import WORKER_MEMORY, connected, require_dask
 from phonopy_equivariant.workflows.batch.dispatch import Delivery, Needs, dispatched
 from phonopy_equivariant.workflows.batch.folder import BatchFolder, manifest_of, opened
 from phonopy_equivariant.workflows.batch.records import (
@@ -96,6 +96,7 @@ def batch(
 
     """
     progress = Silent() if progress is None else progress
+    require_dask()  # before anything is written
     path = resolve(model)
     known_name = isinstance(model, str) and not Path(model).expanduser().is_file()
     setup = Setup(
@@ -113,11 +114,11 @@ def batch(
         finished = {r["key"] for r in place.records() if not (retry and r["state"] == "failed")}
         missing = [(key, item) for key, item in listed if key not in finished]
         tasks = _record_unreadable(place, missing)
-        done = len(listed) - len(tasks)
-        if done and tasks:
-            progress.say(
-                f"{done} of {len(listed)} structures have been done before or are unreadable."
-            )
+        before, unreadable = len(listed) - len(missing), len(missing) - len(tasks)
+        if before:
+            progress.say(f"{before} of {len(listed)} structures have been done before.")
+        if unreadable:
+            progress.say(f"{unreadable} of {len(listed)} structures cannot be read.")
         if tasks:
             with connected(workers, scheduler) as client:
                 _compute(client, tasks, setup, place, progress)
