@@ -1,6 +1,7 @@
 """Phonons of a thousand crystals by ``phonopy-equivariant batch``: throughput, overhead, memory.
 
     python benchmarks/batch.py [MODEL] [--folder OUT] [--count 1000] [--roads loop one two]
+                               [--one-core]
     python benchmarks/batch.py --kills 10
 
 Compounds of the prototypes of ``examples/train_bundled``, known ones and others, built from space
@@ -11,7 +12,8 @@ one    ``batch`` with one worker;
 two    ``batch`` with two workers.
 
 All records of the roads are compared to the last digit. Processor and wall times include the start
-of the processes. Memory is the resident size of all processes of the command together, read each
+of the processes. With ``--one-core`` all processes of ``loop`` and of ``one`` are held to the same
+core: the loop's XLA takes all cores otherwise, a worker's one. Memory is the resident size of all processes of the command together, read each
 second. With ``--kills`` the command, a worker and the scheduler of a cluster of their own are
 killed with SIGKILL at as many random moments each; then nothing may be lost or there twice.
 """
@@ -127,6 +129,9 @@ def memory(process: subprocess.Popen[bytes]) -> float:
 def measure(options: argparse.Namespace, road: str) -> dict[str, Any]:
     """Run a road; return wall time and memory over the number of finished structures."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    cores = os.sched_getaffinity(0)
+    if options.one_core and road != "two":
+        os.sched_setaffinity(0, {min(cores)})  # the processes started below inherit it
     start, samples = time.perf_counter(), []
     with open(options.folder / f"{road}.log", "wb") as log:
         process = subprocess.Popen(
@@ -136,6 +141,7 @@ def measure(options: argparse.Namespace, road: str) -> dict[str, Any]:
             samples.append((len(records(options, road)), memory(process)))
             time.sleep(1.0)
     seconds = time.perf_counter() - start
+    os.sched_setaffinity(0, cores)
     return {"road": road, "seconds": seconds, "status": process.returncode, "memory": samples}
 
 
@@ -283,6 +289,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--roads", nargs="*", default=["loop", "one", "two"])
     parser.add_argument("--dim", type=int, help="supercell N N N and mesh 5 5 5: quick crystals")
+    parser.add_argument("--one-core", action="store_true", help="loop and one on the same core")
     parser.add_argument("--kills", type=int, default=0, help="random moments for each process")
     options = parser.parse_args()
     listed(options)

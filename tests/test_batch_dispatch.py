@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.workflows.batch import dispatch
 from phonopy_equivariant.workflows.batch.cluster import connected
 from phonopy_equivariant.workflows.batch.dispatch import KILLED, Needs, dispatched
+from phonopy_equivariant.workflows.batch.records import prepare_process
 
 pytest.importorskip("distributed")
 # what Dask leaves behind when its processes are killed is not ours to close
@@ -106,6 +108,11 @@ def test_workers_killed_at_random_moments_lose_nothing(client, log, monkeypatch)
     assert kills == 3
     assert sorted(d.job.key for d in delivered) == sorted(job.key for job in jobs)
     assert all(d.value == d.job.key for d in delivered)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_workers_keep_freed_memory_although_dask_gives_it_back(client):
+    assert client.submit(prepare_process, pure=False).result()
 
 
 def test_an_error_of_the_function_is_raised_here(client, log):

@@ -40,6 +40,9 @@ from phonopy_equivariant.workflows.run import CrystalPhonons, crystal_phonons, p
 
 # One thread of XLA for each worker; both are read when JAX starts.
 _ONE_THREAD = {"PJRT_NPROC": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+# Dask's default for its workers: freed memory goes back to the system at once. XLA then touches new
+# pages in each run of a program, and a worker takes more than twice the time of a plain loop.
+_GIVEN_BACK = ("MALLOC_TRIM_THRESHOLD_", "65536")
 # Warnings of phonopy that stand in a record.
 _TOLD = (UserWarning, RuntimeWarning)
 _OUT_OF_MEMORY = "out of memory; choose a smaller supercell=, fewer workers or float32."
@@ -122,12 +125,20 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {reason_of(error, 300)}"
 
 
+def prepare_process() -> bool:
+    """Give this process one thread of XLA and let it keep freed memory; return whether it does."""
+    for name, value in _ONE_THREAD.items():
+        os.environ.setdefault(name, value)
+    name, value = _GIVEN_BACK
+    if os.environ.get(name) == value:
+        del os.environ[name]
+    return keep_freed_memory()
+
+
 @functools.lru_cache(maxsize=1)
 def _potential(model: str, sha256: str, dtype: str, device: str) -> Potential:
     """Return the potential; the first call of a process starts JAX."""
-    for name, value in _ONE_THREAD.items():
-        os.environ.setdefault(name, value)
-    keep_freed_memory()
+    prepare_process()
     import jax
 
     config: Any = jax.config
