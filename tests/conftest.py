@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -97,12 +98,21 @@ def turned_irreps(*irreps: str) -> dict[str, np.ndarray]:
         return {key: np.asarray(matrix) for key, matrix in matrices.items()}
 
 
+def pytest_collection_finish() -> None:
+    """Let the collector leave alone what was imported, and come less often: JAX traces allocate."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """Free the programs of a module: each maps memory, and Linux allows a process 65530 maps."""
     as_users_do = request.module.__name__ in MODULES_AS_USERS_DO
     compilation._CPU_OPTIONS.clear()
     compilation._CPU_OPTIONS.update(AS_USERS_DO if as_users_do else QUICKLY)
+    # for what tests compile themselves, and for operations that run one by one
+    jax.config.update("jax_disable_most_optimizations", not as_users_do)
     yield
     compilation.forget()
 
