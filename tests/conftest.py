@@ -51,7 +51,7 @@ from phonopy_equivariant.structure import Structure
 # for bit or with published values.
 AS_USERS_DO = compilation._CPU_OPTIONS.copy()
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-MODULES_AS_USERS_DO = {"test_batch", "test_bundled", "test_reference", "test_training_loop"}
+MODULES_AS_USERS_DO = {"test_batch", "test_reference"}
 
 # no silent mixing of precisions
 jax.config.update("jax_numpy_dtype_promotion", "strict")
