@@ -104,7 +104,7 @@ def test_xplor_is_smooth_once_at_both_ends_and_no_more() -> None:
         def envelope(r):
             return xplor_envelope(r[None], cutoff, onset)[0]
 
-        slope, bend = jax.grad(envelope), jax.grad(jax.grad(envelope))
+        slope, bend = jax.jit(jax.grad(envelope)), jax.jit(jax.grad(jax.grad(envelope)))
         for radius, value in ((onset, 1.0), (cutoff, 0.0)):
             below, above = (jnp.asarray(radius + side) for side in (-1e-9, 1e-9))
             assert envelope(below) == pytest.approx(value, abs=1e-12)
