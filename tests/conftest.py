@@ -89,6 +89,11 @@ def assert_close(result: object, expected: object, relative: float = 1e-11) -> N
     np.testing.assert_allclose(result, expected, rtol=0, atol=relative * scale)
 
 
+def three_atoms(crystal: Structure) -> Structure:
+    """Return the first atoms of the crystal without symmetry: three kinds of atoms."""
+    return crystal._replace(numbers=crystal.numbers[:3], positions=crystal.positions[:3])
+
+
 @functools.cache
 def turned_irreps(*irreps: str) -> dict[str, np.ndarray]:
     """Return e3nn's matrices of IMPROPER in some irreps, from one program."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.spacegroup import crystal as ase_crystal
-from conftest import BOTH_PARITIES, assert_close, small_config
+from conftest import BOTH_PARITIES, assert_close, small_config, three_atoms
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 from scipy.spatial.transform import Rotation
@@ -63,6 +63,7 @@ def phonopy_of(atoms: object, supercell_matrix: object) -> Phonopy:
 
 def test_bloch_response_equals_extended_graph(model: Potential, crystal: Structure) -> None:
     """Off the commensurate grid too: no supercell enters on either side."""
+    crystal = three_atoms(crystal)
     expected = extended_force_constants(model, crystal, QPOINTS)
     result = lattice_force_constants(model, crystal, QPOINTS)
     primitive = to_phonopy(crystal)

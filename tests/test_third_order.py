@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
-from conftest import BOTH_PARITIES, assert_close, small_config
+from conftest import BOTH_PARITIES, assert_close, small_config, three_atoms
 from nequip_variants import variant
 from phonopy import Phonopy
 from test_mace import mace_config
@@ -58,11 +58,6 @@ MODELS = {
         "rotations alone", hidden_irreps="3x0e + 2x1e", l_max=1
     ),
 }
-
-
-def three_atoms(crystal: Structure) -> Structure:
-    """Return the first atoms of the crystal without symmetry: three kinds of atoms."""
-    return crystal._replace(numbers=crystal.numbers[:3], positions=crystal.positions[:3])
 
 
 def phonon_of(structure: Structure, matrix: object, symprec: float = 1e-5) -> Phonopy:
