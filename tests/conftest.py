@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -50,7 +51,7 @@ from phonopy_equivariant.structure import Structure
 # for bit or with published values.
 AS_USERS_DO = compilation._CPU_OPTIONS.copy()
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-MODULES_AS_USERS_DO = {"test_batch", "test_bundled", "test_reference", "test_training_loop"}
+MODULES_AS_USERS_DO = {"test_batch", "test_reference"}
 
 # no silent mixing of precisions
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -88,6 +89,11 @@ def assert_close(result: object, expected: object, relative: float = 1e-11) -> N
     np.testing.assert_allclose(result, expected, rtol=0, atol=relative * scale)
 
 
+def three_atoms(crystal: Structure) -> Structure:
+    """Return the first atoms of the crystal without symmetry: three kinds of atoms."""
+    return crystal._replace(numbers=crystal.numbers[:3], positions=crystal.positions[:3])
+
+
 @functools.cache
 def turned_irreps(*irreps: str) -> dict[str, np.ndarray]:
     """Return e3nn's matrices of IMPROPER in some irreps, from one program."""
@@ -97,12 +103,21 @@ def turned_irreps(*irreps: str) -> dict[str, np.ndarray]:
         return {key: np.asarray(matrix) for key, matrix in matrices.items()}
 
 
+def pytest_collection_finish() -> None:
+    """Let the collector leave alone what was imported, and come less often: JAX traces allocate."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_a_module(request: pytest.FixtureRequest) -> Iterator[None]:
     """Free the programs of a module: each maps memory, and Linux allows a process 65530 maps."""
     as_users_do = request.module.__name__ in MODULES_AS_USERS_DO
     compilation._CPU_OPTIONS.clear()
     compilation._CPU_OPTIONS.update(AS_USERS_DO if as_users_do else QUICKLY)
+    # for what tests compile themselves, and for operations that run one by one
+    jax.config.update("jax_disable_most_optimizations", not as_users_do)
     yield
     compilation.forget()
 

@@ -11,7 +11,7 @@ import yaml
 from ase import Atoms
 from ase.units import Bohr, Hartree
 from ase.vibrations import VibrationsData
-from cli_helpers import assert_refused, command, installed, leftovers, model, poscar
+from cli_helpers import assert_refused, command, leftovers, model, poscar
 from cli_helpers import potential as small_potential
 from phonopy import Phonopy
 from phonopy.file_IO import write_FORCE_CONSTANTS, write_force_constants_to_hdf5
@@ -321,7 +321,7 @@ def test_remarks() -> None:
 
 def test_command_with_a_potential(tmp_path: Path) -> None:
     RING.write(tmp_path / "ring.xyz")
-    done = installed("molecule", "ring.xyz", "--relax", "--model", model(), cwd=tmp_path)
+    done = command("molecule", "ring.xyz", "--relax", "--model", model(), cwd=tmp_path)
     assert "D2h" in done.stdout
     assert "Newton steps" in done.stderr
     content = yaml.safe_load((tmp_path / "vibrations.yaml").read_text())

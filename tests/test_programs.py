@@ -14,6 +14,7 @@ from ase.build import bulk
 from ase.io import write
 
 from phonopy_equivariant import potential as potential_module
+from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.models.config import NequIPConfig
 from phonopy_equivariant.potential import random_potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
@@ -295,14 +296,22 @@ def test_where_programs_are_found_e3nn_is_not_imported(folder):
     script = (
         "import sys\n"
         "import phonopy_equivariant as pe\n"
-        "pe.phonons(sys.argv[1], supercell=[1, 1, 1])\n"
+        "pe.phonons(*sys.argv[1:], supercell=[1, 1, 1])\n"
         "print(sorted({'e3nn_jax', 'sympy', 'ase.io', 'scipy.stats'} & set(sys.modules)))"
     )
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder.parent)}
     write(folder.parent / "POSCAR", bulk("Si"))
+    save_checkpoint(random_potential(CONFIG), folder.parent / "small.npz")
     imported = [
         subprocess.run(
-            [sys.executable, "-c", script, str(folder.parent / "POSCAR")],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-c",
+                script,
+                *(str(folder.parent / name) for name in ("POSCAR", "small.npz")),
+            ],
             env=environment,
             capture_output=True,
             check=True,

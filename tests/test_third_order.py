@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.build import bulk
-from conftest import BOTH_PARITIES, assert_close, small_config
+from conftest import BOTH_PARITIES, assert_close, small_config, three_atoms
 from nequip_variants import variant
 from phonopy import Phonopy
 from test_mace import mace_config
@@ -36,6 +36,7 @@ from phonopy_equivariant.response.symmetry.operations import choose
 from phonopy_equivariant.response.third import lattice
 from phonopy_equivariant.response.third.derivatives import harmonic_derivatives
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
+from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, to_phonopy
 
 MODELS = {
@@ -59,11 +60,6 @@ MODELS = {
 }
 
 
-def three_atoms(crystal: Structure) -> Structure:
-    """Return the first atoms of the crystal without symmetry: three kinds of atoms."""
-    return crystal._replace(numbers=crystal.numbers[:3], positions=crystal.positions[:3])
-
-
 def phonon_of(structure: Structure, matrix: object, symprec: float = 1e-5) -> Phonopy:
     return Phonopy(
         to_phonopy(structure),
@@ -78,7 +74,7 @@ def twice_along(potential: Potential, structure: Structure, steps: np.ndarray) -
     with jax.enable_x64(True):
         graph = jax.tree.map(jnp.asarray, potential.graph(structure))
 
-        @jax.jit
+        @compiled()
         def along(x: jax.Array, one: jax.Array, two: jax.Array) -> jax.Array:
             gradient = jax.grad(
                 lambda x: node_energies(potential.model, potential.params, graph, x).sum()
@@ -186,15 +182,18 @@ def test_derivatives_of_harmonics() -> None:
     """Against nested automatic differentiation, up to degree 4."""
     vectors = np.random.default_rng(0).normal(size=(3, 3))
     lengths = np.linalg.norm(vectors, axis=1)
-    with jax.enable_x64(True):
-        results = harmonic_derivatives(
-            jnp.asarray(vectors / lengths[:, None]), jnp.asarray(lengths), 4
-        )
 
-        def function(r: jax.Array) -> jax.Array:
-            return harmonics((r / jnp.linalg.norm(r))[None], 4)[0]
+    def function(r: jax.Array) -> jax.Array:
+        return harmonics((r / jnp.linalg.norm(r))[None], 4)[0]
 
-        for result in results:
-            expected = jnp.moveaxis(jax.vmap(function)(jnp.asarray(vectors)), 1, -1)
-            assert_close(result, expected)
-            function = jax.jacfwd(function)
+    @compiled()
+    def both(vectors: jax.Array, lengths: jax.Array) -> tuple[list[jax.Array], ...]:
+        result = harmonic_derivatives(vectors / lengths[:, None], lengths, 4)
+        expected, nested = [], function
+        for _ in result:
+            expected.append(jnp.moveaxis(jax.vmap(nested)(vectors), 1, -1))
+            nested = jax.jacfwd(nested)
+        return list(result), expected
+
+    for result, expected in zip(*both(vectors, lengths), strict=True):
+        assert_close(result, expected)
