@@ -55,7 +55,7 @@ def test_plain_phono3py_finds_the_same(finished: tuple[Path, str, str]) -> None:
         conductivity.kappa, plain.thermal_conductivity.kappa[0], rtol=1e-7, atol=1e-9
     )
     assert "taking --br" in said and "No mesh" not in said and "warning" not in said
-    assert "Files: kappa-m444.hdf5, kappa.pdf" in said
+    assert "kappa-m444.hdf5, kappa.pdf, kappa-settings.yaml" in said
     assert (folder / "kappa.pdf").read_bytes().startswith(b"%PDF")
     assert f"{conductivity.kappa[0, 0]:.4g}" in output
 
