@@ -9,6 +9,10 @@ import pytest
 import yaml
 from cli_helpers import assert_refused, command, model, poscar
 
+from phonopy_equivariant import cli
+from phonopy_equivariant.cli.completion import subparsers
+from phonopy_equivariant.cli.settings import write_settings
+
 SETTINGS = "run-settings.yaml"
 
 
@@ -121,6 +125,35 @@ def test_other_commands(tmp_path: Path) -> None:
     words = ("fc", "POSCAR", "--settings", file, "--format", "FORCE_CONSTANTS")
     command(*words, cwd=tmp_path)
     assert (tmp_path / "FORCE_CONSTANTS").is_file()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fc3 POSCAR --dim auto --dim-tolerance 0.02 --relax",
+        "elastic POSCAR --relax --fmax 1e-6 --index 0",
+        "gruneisen POSCAR --mesh 4 5 6",
+        "qha POSCAR --anisotropic --grid 4 --volume-range -4 16 --dim 2 2 2",
+        "sscha POSCAR --temperature 100 300.5 --dim 2 --seed 3",
+        "unstable POSCAR --max-cells 4 --threshold 0.2",
+        "converge POSCAR --tolerance 1e-4",
+        "molecule CH4.xyz --relax --mass 12 1 1 1 1",
+        "batch a.cif folder -o out --mesh 8 8 8 --scheduler tcp://node:8786 --bands",
+        "evaluate dft other --model one two --relax",
+    ],
+)
+def test_settings_are_the_arguments(line: str, tmp_path: Path) -> None:
+    """What a command would write is what it reads."""
+    command_name, *words = line.split()
+    args = subparsers(cli._parser())[command_name].parse_args(words)
+    path = write_settings(args, command_name, tmp_path)
+    again = subparsers(cli._parser())[command_name].parse_args(["--settings", str(path)])
+    read, given = (
+        {key: list(value) if isinstance(value, tuple) else value for key, value in vars(a).items()}
+        for a in (again, args)
+    )
+    for key in given.keys() - {"settings", "function"}:
+        assert read[key] == given[key], key
 
 
 def test_a_file_of_the_users_is_not_replaced(tmp_path: Path) -> None:
