@@ -13,9 +13,10 @@ two    ``batch`` with two workers.
 
 All records of the roads are compared to the last digit. Processor and wall times include the start
 of the processes. With ``--one-core`` all processes of ``loop`` and of ``one`` are held to the same
-core: the loop's XLA takes all cores otherwise, a worker's one. Memory is the resident size of all processes of the command together, read each
-second. With ``--kills`` the command, a worker and the scheduler of a cluster of their own are
-killed with SIGKILL at as many random moments each; then nothing may be lost or there twice.
+core: the loop's XLA takes all cores otherwise, a worker's one. Memory is the resident size of all
+processes of the command together, read each second. With ``--kills`` the command, a worker and the
+scheduler of a cluster of their own are killed with SIGKILL at as many random moments each; then
+nothing may be lost or there twice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Defaults that Python functions and the options of commands share. Nothing is imported here."""
+"""Defaults and limits that functions and options of commands share. Nothing is imported here."""
 
 # Relaxation of crystals
 FMAX = 1e-4  # eV/Å
@@ -30,6 +30,11 @@ VOLUME_FMAX = 1e-5  # eV/Å, at every volume
 MESH = 100.0  # Å, as phonopy's
 T_MAX = 1000.0  # K
 T_STEP = 10.0  # K
+
+FEWEST_VOLUMES = 5  # that an equation of state needs
+FEWEST_LENGTHS = 4  # along an axis, for a polynomial of third degree
+EQUATIONS_OF_STATE = ("vinet", "birch_murnaghan", "murnaghan")  # phonopy's names
+LARGEST_PRESSURE = 1000.0  # GPa, far above what potentials are trained for
 
 # Unstable modes
 MAX_CELLS = 2  # primitive cells of a supercell: Γ and the zone boundary

@@ -133,6 +133,11 @@ def test_phonopys_force_constants_become_training_data(folder: Path) -> None:
         (["split", "set.extxyz", "-o", "a.h5", "--fraction", "2"], "cannot be split"),
         (["perturb", "POSCAR", "-o", "a.h5", "--dim", "1", "2"], "--dim 1 2: give one number"),
         (["perturb", "POSCAR", "-o", "a.h5", "--count", "1", "2"], "--count has 2 numbers"),
+        (
+            ["perturb", "POSCAR", "-o", "a.h5", "--recipe", "table-2"],
+            "--recipe table-2: there is",
+        ),
+        (["perturb", "POSCAR", "-o", "a.h5", "--recipe", "table-1", "--dim", "2"], "its own --dim"),
     ],
 )
 def test_bad_input(
@@ -160,3 +165,21 @@ def test_perturb(folder: Path) -> None:
     first = read_records("done.h5")[0]
     assert first.labels == ("energy", "forces", "stress") and first.level == "small"
     np.testing.assert_array_equal(first.structure.positions, records[0].structure.positions)
+
+
+def test_perturb_by_the_recipe_of_the_paper(folder: Path) -> None:
+    poscar(folder)
+    command(
+        "dataset", "perturb", "POSCAR", "POSCAR", "-o", "set.h5", "--recipe", "table-1",
+        "--label", "--model", model(), cwd=folder,
+    )  # fmt: skip
+    train, valid = read_records("set_train.h5"), read_records("set_valid.h5")
+    for records, sizes in ((train, [2] * 5 + [16] * 4), (valid, [2] * 2 + [16] * 2)):
+        # a label with a large force may leave a record out, but none of these random weights does
+        assert [len(record.structure.numbers) for record in records] == sizes * 2
+        assert all(record.labels == ("energy", "forces", "stress") for record in records)
+    rest, *perturbed = (record.structure for record in train[:9])
+    cells = [copy.cell / (len(copy.numbers) // 2) ** (1 / 3) for copy in perturbed]
+    strained = [not np.allclose(cell, rest.cell) for cell in cells]
+    assert strained == [False, False, True, True] * 2
+    assert not np.allclose(train[1].structure.positions, train[10].structure.positions)

@@ -296,6 +296,7 @@ def test_options_that_mean_nothing_are_refused(potential: Potential) -> None:
         ({"tmax": -1.0}, "tmax=-1"),
         ({"tstep": 0.0}, "tstep=0"),
         ({"pressure": np.inf}, "pressure=inf"),
+        ({"pressure": 1e6}, "pressure=1e.06: give GPa, 1000"),
     ):
         with pytest.raises(pe.PhonopyEquivariantError, match=words):
             pe.qha(SALT, potential, **options)  # type: ignore[arg-type]

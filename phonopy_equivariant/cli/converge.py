@@ -80,14 +80,14 @@ def add_command(commands: Commands) -> None:
 
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_crystal
+    from phonopy_equivariant.workflows.options import ConvergenceOptions
 
     relaxation = relaxation_of(parser, args)
+    options = ConvergenceOptions(args.tolerance, args.temperature, relaxation, args.max_atoms)
     console = Console.of(args, "converge")
     crystal, potential = start_crystal(args, console, ["converge.yaml"], args.output)
     from phonopy_equivariant.workflows.convergence import converge_crystal
-    from phonopy_equivariant.workflows.options import ConvergenceOptions
 
-    options = ConvergenceOptions(args.tolerance, args.temperature, relaxation, args.max_atoms)
     result = converge_crystal(crystal, potential, options, console)
     result.write_yaml(os.path.join(args.output, "converge.yaml"))
     result.write_plot(args.output)

@@ -61,7 +61,8 @@ def _on_demand(name: str) -> Callable[[argparse.Namespace], int]:
     """Return a function that imports what an action needs when it is called."""
 
     def call(args: argparse.Namespace) -> int:
-        module = importlib.import_module("phonopy_equivariant.cli.dataset_actions")
+        place = "dataset_perturb" if name == "perturb" else "dataset_actions"
+        module = importlib.import_module(f"phonopy_equivariant.cli.{place}")
         status: int = getattr(module, name)(args)
         return status
 
@@ -174,13 +175,22 @@ def _add_perturb(actions: Commands) -> None:
     parser = _action(
         actions,
         "perturb",
-        "perturbed copies of a crystal",
-        "Write perturbed copies of STRUCTURE: normal random changes of every component of the\n"
-        "cell vectors and of the positions, with the widths of Fang et al., arXiv:2403.11347.\n"
-        "How many is yours to say (--count): the paper's numbers are not built in. Without\n"
-        "--label they are structures only, for a first-principles code.",
+        "perturbed copies of crystals",
+        "Write perturbed copies of each STRUCTURE: normal random changes of every component of\n"
+        "the cell vectors and of the positions, with the widths of Fang et al.,\n"
+        "arXiv:2403.11347.\n"
+        "Without --label they are structures only, for a first-principles code. With --recipe\n"
+        "the copies are in OUT_train and OUT_valid.",
     )
-    parser.add_argument("structure", metavar="STRUCTURE", help="structure file")
+    parser.add_argument("structures", metavar="STRUCTURE", nargs="+", help="structure files")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="table-1: what the paper made of each crystal, 9 structures for training and 4 for "
+        "validation: at rest; positions perturbed, positions and cell perturbed, of the cell and "
+        "of 2×2×2 cells; with --label those with a force above "
+        f"{defaults.MAX_FORCE:g} eV/Å are left out",
+    )
     _add_output(parser)
     parser.add_argument(
         "--dim",
@@ -194,7 +204,6 @@ def _add_perturb(actions: Commands) -> None:
         "--count",
         nargs="+",
         type=int,
-        default=[100],
         metavar="N",
         help="perturbed structures, for each --dim, as many as you can label; default: 100, about "
         "what a potential of one crystal needed from nothing (docs/notes/training.md)",
@@ -206,9 +215,8 @@ def _add_perturb(actions: Commands) -> None:
         parser.add_argument(
             option,
             type=finite_number,
-            default=width,
             metavar="S",
-            help="width, Å; default: %(default)g",
+            help=f"width, Å; default: {width:g}",
         )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(

@@ -19,7 +19,6 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 if TYPE_CHECKING:
     from phonopy_equivariant.data.checks import Problem, Survey
     from phonopy_equivariant.data.statistics import Summary
-    from phonopy_equivariant.structure import Structure
 
 # options of the command line that are options of a reader, by the same names
 _READING = (
@@ -82,7 +81,7 @@ def check(args: argparse.Namespace) -> int:
         console.say(f"{name}: {len(records)} records, {len(problems)} problems")
     if args.output:
         count = write_records(itertools.chain.from_iterable(sound), args.output)
-        _say_written(console, count, args.output)
+        say_written(console, count, args.output)
         return 0
     return 1 if num_problems else 0
 
@@ -97,7 +96,7 @@ def _survey(
     from phonopy_equivariant.data.checks import Survey
 
     survey = Survey(require)
-    for record in _counted(iter(records), update):
+    for record in counted(iter(records), update):
         survey.add(record)
     return survey
 
@@ -119,7 +118,7 @@ def convert(args: argparse.Namespace) -> int:
     """Write all records to one file."""
     console = Console(args.quiet, args.verbose)
     count = write_records(_records(args, console, args.files), args.output)
-    _say_written(console, count, args.output)
+    say_written(console, count, args.output)
     return 0
 
 
@@ -139,7 +138,7 @@ def filter(args: argparse.Namespace) -> int:
     count = write_records(records, args.output)
     for reason, number in reasons.most_common():
         console.say(f"{number} records left out: {reason}")
-    _say_written(console, count, args.output)
+    say_written(console, count, args.output)
     return 0
 
 
@@ -159,50 +158,18 @@ def split(args: argparse.Namespace) -> int:
         if args.split_file is None
         else read_split(args.split_file, count)
     )
-    paths = {part: _part_name(args.output, part) for part in parts}
+    paths = {part: part_name(args.output, part) for part in parts}
     for path in paths.values():
         check_output(path)
     for part, indices in parts.items():
         members = set(indices)
         source = _records(args, console, args.files) if streamed else in_memory
         records = (record for k, record in enumerate(source) if k in members)
-        _say_written(console, write_records(records, paths[part]), str(paths[part]))
-    name = _part_name(Path(args.output).name.partition(".")[0] + ".yaml", "split").name
+        say_written(console, write_records(records, paths[part]), str(paths[part]))
+    name = part_name(Path(args.output).name.partition(".")[0] + ".yaml", "split").name
     split_file = Path(args.output).expanduser().with_name(name)
     write_split(parts, split_file)
     console.say(f"The split is in {split_file}.")
-    return 0
-
-
-def perturb(args: argparse.Namespace) -> int:
-    """Write perturbed copies of a crystal."""
-    from phonopy_equivariant.data.perturb import Perturbation, perturbed_records
-
-    console = Console(args.quiet, args.verbose)
-    output_format(Path(args.output))
-    structure = _structure(args.structure)
-    dims = args.dim or [[1]]
-    if len(dims) != len(args.count):
-        raise PhonopyEquivariantError(
-            f"--count has {len(args.count)} numbers for {len(dims)} --dim; give one for each."
-        )
-    options = [
-        Perturbation(args.positions, args.cell, _repeat(dim), args.seed + k)
-        for k, dim in enumerate(dims)
-    ]
-    potential = None
-    if args.label:
-        from phonopy_equivariant.cli.start import start_potential
-
-        potential = start_potential(args, console, structure)
-    perturbed_copies = [
-        perturbed_records(structure, option, count, potential, f"{args.structure} {option.repeat}")
-        for option, count in zip(options, args.count, strict=True)
-    ]
-    with console.stage(f"Perturbing {args.structure}") as update:
-        records = _counted(itertools.chain.from_iterable(perturbed_copies), update, every=1)
-        count = write_records(records, args.output)
-    _say_written(console, count, args.output)
     return 0
 
 
@@ -212,7 +179,7 @@ def _records(args: argparse.Namespace, console: Console, files: list[str]) -> It
     for name in files:
         with console.stage(f"Reading {name}") as update:
             records = iter_records(name, unsound=mode, report=console.warn, **options)
-            yield from _counted(records, _prefixed(update, f"Reading {name}: "))
+            yield from counted(records, _prefixed(update, f"Reading {name}: "))
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -225,9 +192,10 @@ def _prefixed(update: Callable[[str], None], prefix: str) -> Callable[[str], Non
     return lambda text: update(prefix + text)
 
 
-def _counted(
+def counted(
     records: Iterator[Record], update: Callable[[str], None], every: int = _UPDATE_EVERY
 ) -> Iterator[Record]:
+    """Yield records, and show how many there were."""
     for count, record in enumerate(records, 1):
         if count % every == 0:
             update(f"{count} records")
@@ -260,29 +228,13 @@ def _summary_lines(summary: Summary) -> list[str]:
     return [f"{row[0]:<16} {row[1]}" for row in rows if row]
 
 
-def _structure(path: str) -> Structure:
-    from phonopy_equivariant.io.crystals import read_crystal
-    from phonopy_equivariant.structure import as_structure
-
-    if ".xyz" in Path(path).name or ".extxyz" in Path(path).name:
-        return next(iter_records(path)).structure
-    return as_structure(read_crystal(path).unitcell)
-
-
-def _repeat(dim: list[int]) -> tuple[int, int, int]:
-    if len(dim) not in (1, 3):
-        raise PhonopyEquivariantError(
-            f"--dim {' '.join(map(str, dim))}: give one number or three, as in --dim 2 2 2."
-        )
-    first, second, third = dim * (3 // len(dim))
-    return first, second, third
-
-
-def _part_name(output: str, part: str) -> Path:
+def part_name(output: str, part: str) -> Path:
+    """Return OUT_PART with the suffix of OUT."""
     path = Path(output).expanduser()
     stem, dot, suffix = path.name.partition(".")
     return path.with_name(f"{stem}_{part}{dot}{suffix}")
 
 
-def _say_written(console: Console, count: int, output: str) -> None:
+def say_written(console: Console, count: int, output: str) -> None:
+    """Say where records are."""
     console.say(f"{count} records are in {output}.")

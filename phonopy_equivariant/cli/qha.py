@@ -103,8 +103,8 @@ def _add_phonons(parser: argparse.ArgumentParser) -> None:
         "--exact-tolerance",
         type=finite_number,
         metavar="THZ",
-        help="largest error of a frequency with --exact in THz; default: 1e-6, and 1e-4 with "
-        "--dtype float32",
+        help="largest error of a frequency with --exact in THz; default: 1e-6, 1e-4 with "
+        "--dtype float32, 1e-3 with Born charges",
     )
     group.add_argument(
         "--mesh",

@@ -95,15 +95,15 @@ def add_command(commands: Commands) -> None:
 
 def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_crystal
-
-    console = Console.of(args, "unstable")
-    crystal, potential = start_crystal(args, console, ["unstable.yaml"], args.output)
     from phonopy_equivariant.workflows.options import UnstableOptions
-    from phonopy_equivariant.workflows.unstable import unstable_crystal, write_tree
 
     options = UnstableOptions(
         args.max_cells, args.max_atoms, args.max_structures, args.threshold, args.fmax
     )
+    console = Console.of(args, "unstable")
+    crystal, potential = start_crystal(args, console, ["unstable.yaml"], args.output)
+    from phonopy_equivariant.workflows.unstable import unstable_crystal, write_tree
+
     write = functools.partial(write_tree, args.output)
     tree = unstable_crystal(crystal, potential, options, console, write)
     write(tree)

@@ -46,6 +46,7 @@ _OPTIONS = {
     "snapshots=": "--snapshots ",
     "iterations=": "--iterations ",
     "seed=": "--seed ",
+    "recipe=": "--recipe ",
 }
 # Where a command has another option for a parameter.
 _OF_COMMAND: dict[str, dict[str, str]] = {

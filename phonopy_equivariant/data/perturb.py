@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase.geometry import complete_cell
@@ -45,6 +45,67 @@ class Perturbation:
             raise PhonopyEquivariantError(
                 "A perturbation needs widths that are not negative and one copy or more."
             )
+
+
+class Share(NamedTuple):
+    """Copies of one kind that a recipe makes of each crystal, for training and for validation."""
+
+    positions: float
+    cell: float
+    repeat: int
+    training: int
+    validation: int
+
+
+# "table-1" is Table 1 of the supplement of Fang et al., arXiv:2403.11347.
+RECIPES: Mapping[str, tuple[Share, ...]] = {
+    "table-1": (
+        Share(0.0, 0.0, 1, 1, 0),
+        Share(PERTURBED_POSITIONS, 0.0, 1, 2, 1),
+        Share(PERTURBED_POSITIONS, PERTURBED_CELL, 1, 2, 1),
+        Share(PERTURBED_POSITIONS, 0.0, 2, 2, 1),
+        Share(PERTURBED_POSITIONS, PERTURBED_CELL, 2, 2, 1),
+    )
+}
+
+
+def recipe_records(
+    structure: Structure,
+    recipe: str,
+    seed: int = 0,
+    potential: Potential | None = None,
+    source: str = "",
+) -> Iterator[tuple[str, Record]]:
+    """Yield what a recipe makes of one crystal, each record with its part, "train" or "valid".
+
+    Parameters
+    ----------
+    structure
+        The crystal at rest.
+    recipe
+        A key of ``RECIPES``. ``table-1``: the crystal at rest; positions perturbed, and positions
+        and cell perturbed, of the cell and of 2×2×2 cells, two of each for training and one for
+        validation; widths 0.1 and 0.05 Å.
+    seed
+        Of the random numbers. Give another one for each crystal.
+    potential, source
+        As in :func:`perturbed_records`.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        There is no recipe of this name.
+
+    """
+    if recipe not in RECIPES:
+        raise PhonopyEquivariantError(f"recipe={recipe}: there is {', '.join(RECIPES)}.")
+    for number, share in enumerate(RECIPES[recipe]):
+        own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        repeat = (share.repeat,) * 3
+        options = Perturbation(share.positions, share.cell, repeat, own_seed)
+        count, name = share.training + share.validation, f"{source}:{number}"
+        for k, record in enumerate(perturbed_records(structure, options, count, potential, name)):
+            yield "train" if k < share.training else "valid", record
 
 
 def perturbed(structure: Structure, options: Perturbation, count: int) -> Iterator[Structure]:

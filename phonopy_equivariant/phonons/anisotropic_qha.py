@@ -38,8 +38,6 @@ from phonopy_equivariant.results import Result
 
 # total degree of phonopy's polynomial in the lengths
 DEGREE = 3
-# lengths along each axis that determine it
-FEWEST_LENGTHS = DEGREE + 1
 
 _WRITERS: dict[str, Callable[..., None]] = {
     "lattice_parameters-temperature.dat": anisotropic_output.write_lattice_parameters_temperature,

@@ -22,6 +22,7 @@ from phonopy.physical_units import get_physical_units
 from phonopy.qha import output
 from phonopy.qha.qha import QHAResult, run_qha
 
+from phonopy_equivariant import defaults
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.phonons.samples import (
@@ -34,8 +35,6 @@ from phonopy_equivariant.phonons.samples import (
 from phonopy_equivariant.phonons.thermal_expansion import ThermalExpansion
 from phonopy_equivariant.results import Result
 
-EQUATIONS_OF_STATE = ("vinet", "birch_murnaghan", "murnaghan")
-FEWEST_VOLUMES = 5
 # GPa: solids are above (frozen neon 1, at 0 K); below, part of the volume is vacuum
 SMALLEST_BULK_MODULUS = 0.05
 
@@ -241,10 +240,10 @@ def quasi_harmonic(
 
     """
     stable = fitted(samples)
-    if len(stable) < FEWEST_VOLUMES:
+    if len(stable) < defaults.FEWEST_VOLUMES:
         raise PhonopyEquivariantError(
             f"{len(stable)} of {len(samples)} volumes have no imaginary modes, and an equation of "
-            f"state needs {FEWEST_VOLUMES}: compute more volumes (volumes=), or others "
+            f"state needs {defaults.FEWEST_VOLUMES}: compute more volumes (volumes=), or others "
             "(volume_range=), or follow the unstable mode to the stable structure first."
         )
     with remarks_of("phonopy's fit") as remarks:

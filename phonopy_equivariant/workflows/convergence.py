@@ -15,7 +15,6 @@ from phonopy_equivariant import defaults
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
-from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import choose_supercell, count_atoms, dim_text
@@ -99,15 +98,6 @@ def converge_crystal(
     crystal: Crystal, potential: Potential, options: ConvergenceOptions, progress: Progress
 ) -> Convergence:
     """Return how thermal functions of a crystal converge: see :func:`converge`."""
-    if not 0 < options.tolerance < 1 or not 0 < options.temperature < np.inf:
-        raise PhonopyEquivariantError(
-            f"tolerance={options.tolerance:g}, temperature={options.temperature:g}: give a number "
-            "between 0 and 1, and a positive temperature in K."
-        )
-    if options.max_atoms < 1:
-        raise PhonopyEquivariantError(
-            f"max_atoms={options.max_atoms}: give a positive number of atoms."
-        )
     begin_response(potential, progress)
     settings = PhononOptions(relaxation=options.relaxation)
     crystal = prepared_crystal(crystal, potential, settings, progress)

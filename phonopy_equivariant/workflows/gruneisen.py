@@ -41,11 +41,11 @@ def gruneisen_of_crystal(
         A mesh or a number of points that mean nothing; no convergence of the relaxation.
 
     """
-    if min(mesh) < 1 or points < 2:
-        raise PhonopyEquivariantError(
-            f"mesh={' '.join(map(str, mesh))}, band_points={points}: give three positive whole "
-            "numbers, and at least two points."
-        )
+    if min(mesh) < 1:
+        numbers = " ".join(map(str, mesh))
+        raise PhonopyEquivariantError(f"mesh={numbers}: give three positive whole numbers.")
+    if points < 2:
+        raise PhonopyEquivariantError(f"band_points={points}: give two at least.")
     if relaxation is not None:
         crystal = relax_crystal(crystal, potential, relaxation, progress)
     primitive = build_phonon(crystal, np.eye(3, dtype=int)).primitive

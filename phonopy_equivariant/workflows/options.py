@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from phonopy_equivariant import defaults
+from phonopy_equivariant.workflows import option_checks
 
 if TYPE_CHECKING:  # --help answers at once
     from jaxtyping import Int
@@ -179,6 +180,10 @@ class QHAOptions:
     compare: bool = True
     keep: str | os.PathLike[str] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        option_checks.check_qha(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class UnstableOptions:
@@ -205,6 +210,10 @@ class UnstableOptions:
     threshold: float = defaults.THRESHOLD
     fmax: float = defaults.FMAX
     symprec: float = defaults.SYMPREC
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        option_checks.check_unstable(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +249,10 @@ class SSCHAOptions:
     folder: str | os.PathLike[str] | None = None
     restart: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        option_checks.check_sscha(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class ConvergenceOptions:
@@ -263,3 +276,7 @@ class ConvergenceOptions:
     temperature: float = 300.0
     relaxation: RelaxationOptions | None = None
     max_atoms: int = defaults.LARGEST_SUPERCELL
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing."""
+        option_checks.check_convergence(self)

@@ -14,23 +14,16 @@ from numpy import ndarray
 from phonopy_equivariant import defaults
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
-from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import supercell_matrix
 from phonopy_equivariant.phonons.anisotropic_qha import (
-    FEWEST_LENGTHS,
     AnisotropicQuasiHarmonic,
     anisotropic_quasi_harmonic,
     conventional_cell,
     free_axes,
     strained_cells,
 )
-from phonopy_equivariant.phonons.qha import (
-    EQUATIONS_OF_STATE,
-    FEWEST_VOLUMES,
-    QuasiHarmonic,
-    quasi_harmonic,
-)
+from phonopy_equivariant.phonons.qha import QuasiHarmonic, quasi_harmonic
 from phonopy_equivariant.phonons.samples import Sample
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import StructureLike
@@ -202,7 +195,6 @@ def qha_of_crystal(
     crystal: Crystal, potential: Potential, options: QHAOptions, progress: Progress
 ) -> QuasiHarmonic:
     """Return phonopy's quasi-harmonic result of a crystal: see :func:`qha`."""
-    _check(options)
     crystal = at_rest(crystal, potential, options, progress)
     recipe = recipe_for(crystal, potential, options, progress)
     computed = _samples_of_volumes(crystal, recipe, progress)
@@ -237,7 +229,6 @@ def anisotropic_qha_of_crystal(
     crystal: Crystal, potential: Potential, options: QHAOptions, progress: Progress
 ) -> AnisotropicQuasiHarmonic:
     """Return phonopy's anisotropic quasi-harmonic result: see :func:`anisotropic_qha`."""
-    _check(options)
     unitcell = conventional_cell(crystal.unitcell, options.symprec)
     if unitcell is not crystal.unitcell:
         progress.say(f"The conventional cell of {len(unitcell)} atoms is taken.")
@@ -274,35 +265,6 @@ def _temperatures(options: QHAOptions) -> Float[ndarray, " n"]:
     """Return temperatures from 0 with one more than asked for, which phonopy's differences take."""
     count = int(np.floor(options.tmax / options.tstep + 1e-6)) + 2
     return np.arange(count) * options.tstep
-
-
-def _check(options: QHAOptions) -> None:
-    """Refuse options that mean nothing."""
-    low, high = options.volume_range
-    if not -50 <= low < high <= 100:
-        raise PhonopyEquivariantError(
-            f"volume_range={low:g} {high:g}: give the lowest and the highest change of the volume "
-            "in %, as in volume_range=-6 8."
-        )
-    if options.volumes < FEWEST_VOLUMES:
-        raise PhonopyEquivariantError(
-            f"volumes={options.volumes}: an equation of state needs {FEWEST_VOLUMES} volumes."
-        )
-    if options.grid is not None and options.grid < FEWEST_LENGTHS:
-        raise PhonopyEquivariantError(
-            f"grid={options.grid}: phonopy's polynomial needs {FEWEST_LENGTHS} lengths along an "
-            "axis."
-        )
-    if options.eos not in EQUATIONS_OF_STATE:
-        near = nearest(options.eos, EQUATIONS_OF_STATE) or ", ".join(EQUATIONS_OF_STATE)
-        raise PhonopyEquivariantError(f"eos={options.eos}: phonopy has no such; take {near}.")
-    if not (0 < options.tstep < np.inf and options.tstep <= options.tmax < np.inf):
-        raise PhonopyEquivariantError(
-            f"tmax={options.tmax:g}, tstep={options.tstep:g}: give positive temperatures in K, the "
-            "step not above the highest."
-        )
-    if not np.isfinite(options.pressure):
-        raise PhonopyEquivariantError(f"pressure={options.pressure:g}: give a number of GPa.")
 
 
 def _say_problems(samples: Sequence[Sample], direct: Sample, progress: Progress) -> None:

@@ -18,7 +18,6 @@ from phonopy_equivariant.calculators.mlp import PhonopyMLP
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
-from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.build import build_phonon
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.outputs import write_params
@@ -177,7 +176,6 @@ def sscha_of_crystal(
     crystal: Crystal, potential: Potential, options: SSCHAOptions, progress: Progress
 ) -> SSCHA:
     """Return self-consistent phonons of a crystal: see :func:`sscha`."""
-    _check(options)
     begin_response(potential, progress)
     crystal = prepared_crystal(
         crystal, potential, PhononOptions(relaxation=options.relaxation), progress
@@ -311,20 +309,3 @@ def _settings(phonon: Phonopy, matrix: ndarray, potential: Potential, options: S
         f"supercell={dim_text(matrix)}; snapshots={options.snapshots}; seed={options.seed}; "
         f"mesh={options.mesh}"
     )
-
-
-def _check(options: SSCHAOptions) -> None:
-    """Refuse options that mean nothing."""
-    temperatures = options.temperatures
-    if not temperatures or not all(0 <= t < np.inf for t in temperatures):
-        given = " ".join(f"{t:g}" for t in temperatures)
-        raise PhonopyEquivariantError(
-            f"temperature={given}: give one or several temperatures in K, from 0."
-        )
-    if options.snapshots < 2 or options.iterations < 1:
-        raise PhonopyEquivariantError(
-            f"snapshots={options.snapshots}, iterations={options.iterations}: give at least two "
-            "supercells and one iteration."
-        )
-    if options.seed < 0:
-        raise PhonopyEquivariantError(f"seed={options.seed}: give a whole number from 0.")

@@ -131,7 +131,6 @@ def unstable_crystal(
         As :func:`follow_unstable_modes`.
 
     """
-    _check(options)
     begin_response(potential, progress)
     search_for = _Search(potential, options, progress, report)
     search_for.start(crystal)
@@ -326,27 +325,6 @@ def _summary(parameter: OrderParameter) -> UnstableModes:
         modes.vectors.shape[1],
         parameter.label,
     )
-
-
-def _check(options: UnstableOptions) -> None:
-    """Refuse options that mean nothing."""
-    numbers = {
-        "max_cells": options.max_cells,
-        "max_atoms": options.max_atoms,
-        "max_structures": options.max_structures,
-    }
-    for name, number in numbers.items():
-        if number < 1:
-            raise PhonopyEquivariantError(f"{name}={number}: give a positive whole number.")
-    if options.max_cells > defaults.LARGEST_CELLS:
-        raise PhonopyEquivariantError(
-            f"max_cells={options.max_cells}: supercells of up to {defaults.LARGEST_CELLS} "
-            "primitive cells are looked at."
-        )
-    if not 0 < options.threshold < np.inf:
-        raise PhonopyEquivariantError(
-            f"threshold={options.threshold:g}: give a positive number of THz."
-        )
 
 
 def _ignore(_tree: PhaseTree) -> None:
