@@ -159,7 +159,9 @@ def test_settings_are_the_arguments(line: str, tmp_path: Path) -> None:
 def test_a_file_of_the_users_is_not_replaced(tmp_path: Path) -> None:
     poscar(tmp_path)
     settings(tmp_path, "# mine\nrelax: true\n", "fc-settings.yaml")
-    command("fc", "POSCAR", "--model", model(), "--dim", 1, cwd=tmp_path)
+    done = command("fc", "POSCAR", "--model", model(), "--dim", 1, "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["files"] == ["phonopy_params.yaml"]
+    assert json.loads(done.stdout)["results"].keys() == {"report", "stability"}
     assert (tmp_path / "fc-settings.yaml").read_text() == "# mine\nrelax: true\n"
 
 

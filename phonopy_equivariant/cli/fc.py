@@ -102,5 +102,6 @@ def _main(args: argparse.Namespace) -> int:
     )
     console.report("Force constants", result.lines())
     follow = [f"phonopy {output} --mesh 20 20 20 -t"] if args.format == "yaml" else []
-    console.conclude({"report": result}, [output], follow)
+    results = {"report": result.report, "stability": result.stability}
+    console.conclude(results, [output], follow)
     return 0
