@@ -10,6 +10,7 @@ import argparse
 import ast
 import builtins
 import functools
+import importlib.util
 import inspect
 import re
 import shlex
@@ -298,3 +299,14 @@ def test_blocks_that_do_not_run_say_why() -> None:
         for name in re.findall(r"tests/(\w+\.py)", block.comment):
             assert (ROOT / "tests" / name).is_file(), block.name
     assert all((ROOT / "tests" / name).is_file() for name in HEAVY.values())
+
+
+def test_no_page_is_long() -> None:
+    """1200 words of sentences, lists and headings; tables, code and formulas are not counted."""
+    spec = importlib.util.spec_from_file_location("readability", ROOT / "benchmarks/readability.py")
+    assert spec is not None and spec.loader is not None
+    readability = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(readability)
+    words = {path.name: readability.measure(path.read_text("utf-8")).words for path in PAGES}
+    assert words["run.md"] > 500
+    assert not {name: number for name, number in words.items() if number > 1200}
