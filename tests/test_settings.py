@@ -156,6 +156,17 @@ def test_settings_are_the_arguments(line: str, tmp_path: Path) -> None:
         assert read[key] == given[key], key
 
 
+def test_arguments_win_over_a_file(tmp_path: Path) -> None:
+    file = tmp_path / settings(tmp_path, "structure: A\nrelax: true\nfmax: 0.1\n")
+    words = ["B", f"--settings={file}", "--fmax", "0.2"]
+    args = subparsers(cli._parser())["elastic"].parse_args(words)
+    assert (args.structure, args.relax, args.fmax) == ("B", True, 0.2)
+    file = tmp_path / settings(tmp_path, "structures: [A, B]\noutput: x\nworkers: 2\n")
+    words = [f"--settings={file}", "--scheduler", "tcp://a:1", "-o", "y"]
+    args = subparsers(cli._parser())["batch"].parse_args(words)
+    assert (args.structures, args.output, args.workers) == (["A", "B"], "y", None)
+
+
 def test_a_file_of_the_users_is_not_replaced(tmp_path: Path) -> None:
     poscar(tmp_path)
     settings(tmp_path, "# mine\nrelax: true\n", "fc-settings.yaml")
