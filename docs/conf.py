@@ -17,7 +17,7 @@ smartquotes = False
 highlight_language = "text"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
@@ -26,6 +26,11 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
+# notebooks are run while the site is built; an error ends it
+nb_execution_mode = "force"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 # types stand in the signatures; parameters are described below them
 autodoc_typehints = "signature"

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import yaml
 from ase.build import bulk
 from cli_helpers import LATTICE, command, model
 from cli_helpers import potential as small
@@ -55,7 +56,9 @@ def test_plain_phono3py_finds_the_same(finished: tuple[Path, str, str]) -> None:
         conductivity.kappa, plain.thermal_conductivity.kappa[0], rtol=1e-7, atol=1e-9
     )
     assert "taking --br" in said and "No mesh" not in said and "warning" not in said
-    assert "Files: kappa-m444.hdf5, kappa.pdf" in said
+    assert "kappa-m444.hdf5, kappa.pdf, kappa-settings.yaml" in said
+    settings = yaml.safe_load((folder / "kappa-settings.yaml").read_text())
+    assert settings["phono3py"] == {"mesh": [4, 4, 4], "ts": [300, 600]}
     assert (folder / "kappa.pdf").read_bytes().startswith(b"%PDF")
     assert f"{conductivity.kappa[0, 0]:.4g}" in output
 

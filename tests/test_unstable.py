@@ -351,7 +351,8 @@ def test_the_command(tmp_path: Path) -> None:
     result = command("unstable", "POSCAR", "--model", model(), cwd=tmp_path)
     assert "1  Fm-3m (225)  2" in result.stdout and "stable" in result.stdout
     names = sorted(path.name for path in (tmp_path / "unstable").iterdir())
-    assert names == ["phase-01.vasp", "unstable.pdf", "unstable.yaml"]
+    settings = "unstable-settings.yaml"
+    assert names == ["phase-01.vasp", settings, "unstable.pdf", "unstable.yaml"]
     refused = command(
         *("unstable", "POSCAR", "--model", model(), "--max-cells", 0), cwd=tmp_path, status=1
     )

@@ -11,8 +11,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from phonopy_equivariant import cli
-
-_TITLES = {"positional arguments": "Arguments", "options": "Further options"}
+from phonopy_equivariant.cli.completion import subparsers
+from phonopy_equivariant.cli.options import Parser
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -26,33 +26,24 @@ class Commands(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the sections."""
-        parsers = _subparsers(cli._parser())
+        parsers = subparsers(cli._parser())
         # phonopy's options pass through these two, which have parsers of their own
         for name in ("run", "kappa"):
             parsers[name] = importlib.import_module(f"phonopy_equivariant.cli.{name}")._parser()
         return [_section(name, parser) for name, parser in parsers.items()]
 
 
-def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
-
-
-def _section(name: str, parser: argparse.ArgumentParser) -> nodes.section:
+def _section(name: str, parser: Parser) -> nodes.section:
     section = nodes.section(ids=[nodes.make_id(f"command {name}")], names=[name])
     section += nodes.title(text=name)
     section += nodes.paragraph(text=" ".join((parser.description or "").split()))
     section += nodes.literal_block(text=parser.format_usage().removeprefix("usage: ").strip())
-    for action, subparser in _subparsers(parser).items():
+    for action, subparser in subparsers(parser).items():
         section += _section(f"{name} {action}", subparser)
-    # argparse's own group, of options without another one, comes last
-    for group in sorted(parser._action_groups, key=lambda group: group.title == "options"):
-        rows = [(_words(a), _explanation(a, parser)) for a in group._group_actions if _shown(a)]
+    for title, actions in parser.sections():
+        rows = [(_words(a), _explanation(a, parser)) for a in actions if _shown(a)]
         if rows:
-            title = str(group.title)
-            section += nodes.rubric(text=_TITLES.get(title, title.capitalize()))
+            section += nodes.rubric(text=title.capitalize())
             section += _definitions(rows)
     if parser.epilog:
         section += nodes.literal_block(text=parser.epilog.strip())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from phonopy_equivariant.cli.batch import add_command as add_batch
+from phonopy_equivariant.cli.completion import SHELLS, completion_script
 from phonopy_equivariant.cli.converge import add_command as add_converge
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.elastic import add_command as add_elastic
@@ -106,6 +107,12 @@ def _run(words: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog=PROGRAM, **parser_arguments(_DESCRIPTION, _EXAMPLES))
     parser.add_argument("--version", action=_Version, nargs=0, help="show versions and exit")
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=SHELLS,
+        help="write a script that completes words in a shell, and exit",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     adders = (
         *(add_run, add_fc, add_relax, add_elastic, add_gruneisen, add_qha, add_fc3, add_kappa),
@@ -115,6 +122,14 @@ def _parser() -> argparse.ArgumentParser:
     for add_command in adders:
         add_command(commands)
     return parser
+
+
+class _Completion(argparse.Action):
+    """Print the completion script of a shell."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
+        print(completion_script(parser, str(arguments[1])))
+        parser.exit()
 
 
 class _Version(argparse.Action):

@@ -11,8 +11,8 @@ from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
+    add_common_options,
     add_dim_option,
-    add_logging_options,
     add_model_options,
     add_relaxation_options,
     finite_number,
@@ -56,7 +56,7 @@ def add_command(commands: Commands) -> None:
     add_model_options(parser)
     _add_crystal_options(parser)
     _add_engine_options(parser)
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -121,7 +121,7 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     options = _options(parser, args)
-    console = Console(args.quiet, args.verbose, "batch")
+    console = Console.of(args, "batch")
     from phonopy_equivariant.workflows.batch.result import require_parquet
     from phonopy_equivariant.workflows.batch.run import batch
 
@@ -145,7 +145,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     write(table)
     result.write_html(report)
     console.report("Many crystals", result.lines())
-    console.say(f"The report is in {report}, the table in {table}.")
+    console.conclude({"batch": result}, [str(report), str(table)], folder=args.output)
     return 1 if result.failures else 0
 
 

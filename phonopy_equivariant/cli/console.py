@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import io
+import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from phonopy_equivariant.cli.settings import write_settings
 from phonopy_equivariant.cli.wording import as_options
 
 if TYPE_CHECKING:
@@ -33,7 +39,22 @@ class Console:
         self.verbosity = 0 if quiet else 2 if verbose else 1
         self.warnings: list[str] = []  # that were printed
         self._command = command
+        self._arguments: argparse.Namespace | None = None
+        self._json: IO[str] | None = None
         self._error = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, command: str) -> Console:
+        """Return the console that the options -q, -v and --json ask for.
+
+        With --json what anybody prints on standard output goes to standard error from here on;
+        ``surroundings_kept`` puts it back.
+        """
+        console = cls(args.quiet, args.verbose, command)
+        console._arguments = args
+        if args.json:
+            console._json, sys.stdout = sys.stdout, sys.stderr
+        return console
 
     @property
     def error(self) -> RichConsole:
@@ -78,6 +99,65 @@ class Console:
             print_table(result.columns(), result.rows())
             if heading:
                 print(heading, flush=True)
+
+    @contextlib.contextmanager
+    def kept_back(self, shown: bool = False) -> Iterator[Callable[[], None]]:
+        """Keep what another program prints on standard output from the user, except with -v.
+
+        Yields a function that prints it on standard error after all; an exception does the same.
+        With ``shown`` it is printed as it comes.
+        """
+        if shown or self.verbosity > 1:
+            yield lambda: None
+            return
+        output, kept = sys.stdout, io.StringIO()
+
+        def show() -> None:
+            sys.stderr.write(kept.getvalue())
+
+        sys.stdout = kept
+        try:
+            yield show
+        except Exception:
+            show()
+            raise
+        finally:
+            sys.stdout = output
+
+    def conclude(
+        self,
+        results: Mapping[str, Any],
+        files: Sequence[str] = (),
+        follow: Sequence[str] = (),
+        folder: str = "",
+        theirs: tuple[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """End a command: settings file, names of the files, what to try next, JSON if asked for.
+
+        Parameters
+        ----------
+        results
+            What the command computed, by name: for --json.
+        files
+            What it wrote.
+        follow
+            Commands that go on from here.
+        folder
+            Where the settings file goes.
+        theirs
+            As in :func:`.write_settings`.
+
+        """
+        assert self._arguments is not None
+        files = [*files]
+        if hasattr(self._arguments, "settings"):
+            settings = write_settings(self._arguments, self._command, Path(folder), theirs)
+            files += [settings] if settings else []
+        self.say(f"Files: {', '.join(files)}")
+        for line in follow:
+            self.say(f"Next: {line}")
+        if self._json is not None:
+            _write_json(self._json.write, self._command, results, files, self.warnings)
 
     @contextlib.contextmanager
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
@@ -149,6 +229,38 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in table:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         sys.stdout.write(line.rstrip() + "\n")
+
+
+def _write_json(
+    write: Callable[[str], object],
+    command: str,
+    results: Mapping[str, Any],
+    files: Sequence[str],
+    remarks: Sequence[str],
+) -> None:
+    from phonopy_equivariant._version import __version__
+    from phonopy_equivariant.results import Result, plain
+
+    def values(result: Any) -> Any:
+        return result.to_dict() if isinstance(result, Result) else plain(result)
+
+    content = {
+        "command": command,
+        "version": __version__,
+        "files": list(files),
+        "warnings": list(remarks),
+        "results": {name: values(r) for name, r in results.items() if r is not None},
+    }
+    write(json.dumps(_finite(content), ensure_ascii=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """Return null in place of numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _ignore(_text: str) -> None:

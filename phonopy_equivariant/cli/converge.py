@@ -10,7 +10,7 @@ from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_relaxation_options,
     add_structure_arguments,
@@ -74,7 +74,7 @@ def add_command(commands: Commands) -> None:
         metavar="FOLDER",
         help="folder of the files; default: %(default)s",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -84,7 +84,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
     relaxation = relaxation_of(parser, args)
     options = ConvergenceOptions(args.tolerance, args.temperature, relaxation, args.max_atoms)
-    console = Console(args.quiet, args.verbose, "converge")
+    console = Console.of(args, "converge")
     crystal, potential = start_crystal(args, console, ["converge.yaml"], args.output)
     from phonopy_equivariant.workflows.convergence import converge_crystal
 
@@ -92,5 +92,5 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     result.write_yaml(os.path.join(args.output, "converge.yaml"))
     result.write_plot(args.output)
     console.table(result, result.heading())
-    console.say(f"Files are in {args.output}.")
+    console.conclude({"convergence": result}, [args.output], folder=args.output)
     return 0

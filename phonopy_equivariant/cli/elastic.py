@@ -8,7 +8,7 @@ import functools
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_relaxation_options,
     add_structure_arguments,
@@ -49,7 +49,7 @@ def add_command(commands: Commands) -> None:
         metavar="FILE",
         help="file written; default: %(default)s",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -57,12 +57,13 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_crystal
 
     relaxation = relaxation_of(parser, args)
-    console = Console(args.quiet, args.verbose, "elastic")
+    console = Console.of(args, "elastic")
     crystal, potential = start_crystal(args, console, [args.output])
     from phonopy_equivariant.workflows.elastic import elastic_properties
 
     result = elastic_properties(crystal, potential, relaxation, console)
     result.tensor.write_yaml(args.output)
     console.report("Elastic tensor", result.lines())
-    console.say(f"The tensor is in {args.output}.")
+    results = {"tensor": result.tensor, "difference_from_sound_waves": result.difference}
+    console.conclude(results, [args.output])
     return 0

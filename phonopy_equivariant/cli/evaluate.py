@@ -9,8 +9,8 @@ from typing import Any
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    add_common_options,
     add_device_option,
-    add_logging_options,
     add_relaxation_options,
     finite_number,
     parser_arguments,
@@ -85,7 +85,7 @@ def add_command(commands: Any) -> None:
         metavar="NAME",
         help="NAME.html, the report, and NAME.csv are written; default: %(default)s",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -95,7 +95,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         parser.error(f"argument --mesh: {min(args.mesh)} is not a positive number of points")
     if args.temperature < 0:
         parser.error(f"argument --temperature: {args.temperature:g} K is below absolute zero")
-    console = Console(args.quiet, args.verbose, "evaluate")
+    console = Console.of(args, "evaluate")
     from phonopy_equivariant.checkpoints.load import resolve
     from phonopy_equivariant.cli.start import start_jax
     from phonopy_equivariant.evaluation.references import find_references
@@ -119,5 +119,5 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     result.write_html(outputs[0])
     result.write_csv(outputs[1])
     console.report("Mean absolute errors", result.lines())
-    console.say(f"The report is in {outputs[0]}, the table in {outputs[1]}.")
+    console.conclude({"evaluation": result}, outputs)
     return 1 if result.failures else 0

@@ -7,8 +7,8 @@ import argparse
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
+    add_common_options,
     add_dim_option,
-    add_logging_options,
     add_model_options,
     add_structure_arguments,
     parser_arguments,
@@ -66,7 +66,7 @@ def add_command(commands: Commands) -> None:
     )
     group.add_argument("-o", "--output", metavar="FILE", help="name of the file written")
     group.add_argument("--nonac", action="store_true", help="leave Born charges out of the file")
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=_main)
 
 
@@ -77,7 +77,7 @@ def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.io.supercells import parse_dim, select_supercell
     from phonopy_equivariant.workflows.force_sets import require_displacements
 
-    console = Console(args.quiet, args.verbose, "fc")
+    console = Console.of(args, "fc")
     output = args.output or ("FORCE_SETS" if args.force_sets else _FILES[args.format])
     crystal = read_crystal(args.structure, args.index, console.say)
     check_output(output)
@@ -95,11 +95,13 @@ def _main(args: argparse.Namespace) -> int:
     options = PhononOptions(matrix)
     if args.force_sets:
         force_sets_file(crystal, potential, options, output, console)
-        console.say(f"Forces are in {output}.")
+        console.conclude({}, [output])
         return 0
     result = force_constants_file(
         crystal, potential, options, output, args.format, console, born=not args.nonac
     )
     console.report("Force constants", result.lines())
-    console.say(f"Force constants are in {output}.")
+    follow = [f"phonopy {output} --mesh 20 20 20 -t"] if args.format == "yaml" else []
+    results = {"report": result.report, "stability": result.stability}
+    console.conclude(results, [output], follow)
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_relaxation_options,
     add_structure_arguments,
@@ -49,7 +49,7 @@ def add_command(commands: Any) -> None:
     group = parser.add_argument_group("crystal")
     add_supercell_options(group)
     add_relaxation_options(group)
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -100,7 +100,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
     relaxation = relaxation_of(parser, args)
     supercells = supercells_of(parser, args)
-    console = Console(args.quiet, args.verbose, "fc3")
+    console = Console.of(args, "fc3")
     require_phono3py()
     keep_others()
     crystal, potential = start_crystal(args, console, list(FILES))
@@ -109,4 +109,6 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     options = ThirdOrderOptions(relaxation=relaxation, **supercells)
     report = third_order_files(crystal, potential, options, console)
     console.report("Third-order force constants", report.lines())
+    follow = "phono3py phono3py_params.yaml --fc3 --fc2 --mesh 11 11 11 --br"
+    console.conclude({"report": report}, FILES, [follow])
     return 0

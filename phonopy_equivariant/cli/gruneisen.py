@@ -9,7 +9,7 @@ from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_relaxation_options,
     add_structure_arguments,
@@ -69,7 +69,7 @@ def add_command(commands: Commands) -> None:
         metavar="NAME",
         help="what the files are called; default: %(default)s",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -77,7 +77,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_crystal
 
     relaxation = relaxation_of(parser, args)
-    console = Console(args.quiet, args.verbose, "gruneisen")
+    console = Console.of(args, "gruneisen")
     files = [args.output + suffix for suffix in _SUFFIXES]
     crystal, potential = start_crystal(args, console, files)
     from phonopy_equivariant.workflows.gruneisen import gruneisen_of_crystal
@@ -89,5 +89,5 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     bands.write_yaml(files[1])
     bands.write_plot(files[2])
     console.table(mesh)
-    console.say(f"Files: {', '.join(files)}")
+    console.conclude({"mesh": mesh, "bands": bands}, files)
     return 0

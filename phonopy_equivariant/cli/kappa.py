@@ -10,7 +10,7 @@ from phonopy_equivariant.cli.fc3 import add_supercell_options, supercells_of
 from phonopy_equivariant.cli.options import (
     Commands,
     Parser,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_relaxation_options,
     add_structure_arguments,
@@ -18,6 +18,7 @@ from phonopy_equivariant.cli.options import (
     parser_arguments,
     relaxation_of,
 )
+from phonopy_equivariant.cli.settings import as_options, words_passed_on
 
 if TYPE_CHECKING:
     from phonopy_equivariant.workflows.kappa_options import KappaPlan
@@ -70,30 +71,40 @@ def main(words: list[str]) -> int:
 
     try:
         args, options = parse_shared(
-            dim_last(words), parser, phono3py_parser(), "kappa POSCAR --mesh 11 11 11"
+            dim_last(words),
+            parser,
+            phono3py_parser(),
+            "kappa POSCAR --mesh 11 11 11",
+            words_passed_on(parser, words, parser.passes_on),
         )
         plan = plan_kappa(options)
     except UsageError as error:
         parser.error(str(error).rstrip("."))
-    return _run(parser, args, plan)
+    return _run(parser, args, options, plan)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
         usage="phonopy-equivariant kappa STRUCTURE [options] [options of phono3py]",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
+    parser.passes_on = "phono3py"
     add_structure_arguments(parser, "structure file or phono3py's YAML")
     add_model_options(parser)
     group = parser.add_argument_group("crystal")
     add_supercell_options(group)
     add_relaxation_options(group)
-    add_logging_options(parser)
+    add_common_options(parser)
     return parser
 
 
-def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, plan: KappaPlan) -> int:
+def _run(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    user_options: list[str],
+    plan: KappaPlan,
+) -> int:
     from phonopy_equivariant.cli.start import start_crystal
     from phonopy_equivariant.io.third_order import FILES, keep_others
     from phonopy_equivariant.workflows.kappa import PLOT, conductivity_files
@@ -101,7 +112,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, plan: KappaP
 
     relaxation = relaxation_of(parser, args)
     supercells = supercells_of(parser, args)
-    console = Console(args.quiet, args.verbose, "kappa")
+    console = Console.of(args, "kappa")
     for remark in plan.remarks:
         console.say(remark)
     keep_others()
@@ -111,6 +122,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, plan: KappaP
     console.report("Third-order force constants", result.report.lines())
     if result.conductivity is not None:
         console.table(result.conductivity)
-    if result.files:
-        console.say(f"Files: {', '.join(result.files)}")
+    results = {"report": result.report, "conductivity": result.conductivity}
+    console.conclude(
+        results, [*FILES, *result.files], theirs=("phono3py", as_options(user_options))
+    )
     return result.status

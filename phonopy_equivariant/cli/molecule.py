@@ -10,7 +10,7 @@ from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_structure_arguments,
     finite_number,
@@ -109,7 +109,7 @@ def add_command(commands: Commands) -> None:
         metavar="NAME",
         help="what the files are called; default: %(default)s",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -135,7 +135,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         parser.error("contradictory options: --fmax without --relax; add --relax")
     if not args.width > 0:
         raise PhonopyEquivariantError("--width is a line width: give a positive number in cm⁻¹.")
-    console = Console(args.quiet, args.verbose, "molecule")
+    console = Console.of(args, "molecule")
     atoms = read_molecule(args.structure, args.index, console.say)
     if args.mass is not None:
         _set_masses(atoms, args.mass)
@@ -168,7 +168,8 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if result.vibrations.multiplets:
         console.table(result.vibrations)
     console.report("Molecule", result.lines())
-    console.say(f"Files: {', '.join(args.output + suffix for suffix in SUFFIXES)}")
+    results = {"vibrations": result.vibrations, "gas": result.gas, "source": result.source}
+    console.conclude(results, [args.output + suffix for suffix in SUFFIXES])
     return 0
 
 

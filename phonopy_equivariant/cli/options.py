@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from phonopy_equivariant import defaults
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
+from phonopy_equivariant.cli.settings import settings_file, take_settings
 
 if TYPE_CHECKING:
     from phonopy_equivariant.workflows.options import RelaxationOptions
@@ -18,6 +20,16 @@ if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction["Parser"]
 else:
     Commands = argparse._SubParsersAction
+
+
+# Options that help shows first: the first five of these that a command has.
+_MOST_USED = (
+    *("--model", "--relax", "--dim", "--exact", "--anisotropic", "--volumes", "--temperature"),
+    *("--max-cells", "--mesh", "--tmax", "--format", "--no-plots", "--output"),
+)
+_FIRST = 5
+# A shorter list of options needs no such order.
+_SHORT = 7
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -30,13 +42,61 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line and name the way to the help."""
 
+    passes_on = ""  # the program that takes the options which this parser does not know
+
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
+    def sections(self) -> list[tuple[str, list[argparse.Action]]]:
+        """Return titles and contents of the help: arguments, most used options, all others."""
+        shown = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        positional = [action for action in shown if not action.option_strings]
+        names = self._option_string_actions
+        first = [names[name] for name in _MOST_USED if name in names][:_FIRST]
+        if len(shown) - len(positional) <= _SHORT:
+            first = []
+        sections = [("arguments", positional), ("most used options", first)]
+        groups = [g for g in self._action_groups if g is not self._optionals]
+        for group in [*groups, self._optionals]:
+            actions = [a for a in group._group_actions if a in shown and a not in first]
+            title = "other options" if group is self._optionals else str(group.title)
+            sections.append((title, [a for a in actions if a.option_strings]))
+        return [(title, actions) for title, actions in sections if actions]
+
+    def format_usage(self) -> str:
+        """Return one line: what is required, and that there are options."""
+        words = [self.prog]
+        for action in self._actions:
+            required = action.required or not action.option_strings
+            if required and action.help != argparse.SUPPRESS:
+                value = str(action.metavar or action.dest)
+                more = isinstance(action, argparse._SubParsersAction) or action.nargs in ("+", "*")
+                words += [*action.option_strings[:1], value + " ..." * more]
+        return f"usage: {self.usage or ' '.join([*words, '[options]'])}\n"
+
+    def format_help(self) -> str:
+        """Return the help: usage, description, :meth:`sections`, examples."""
+        formatter = self._get_formatter()
+        formatter.add_text(self.format_usage())
+        formatter.add_text(self.description)
+        for title, actions in self.sections():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse with the values of ``--dim`` last: the structure file may follow them."""
-        return super().parse_known_args(dim_last(sys.argv[1:] if args is None else args), namespace)
+        """Parse with the values of ``--dim`` last: the structure file may follow them.
+
+        The file of ``--settings`` gives defaults, if the command has that option.
+        """
+        words = dim_last(sys.argv[1:] if args is None else args)
+        path = settings_file(words) if "--settings" in self._option_string_actions else None
+        if path is not None:
+            take_settings(self, path, words, self.passes_on)
+        return super().parse_known_args(words, namespace)
 
 
 def dim_last(words: Sequence[str]) -> list[str]:
@@ -83,6 +143,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="precision of the potential; default: %(default)s",
     )
     add_device_option(group)
+
+
+def model_words(args: argparse.Namespace) -> str:
+    """Return the option that names the model in a command to go on with; "" for the default."""
+    return "" if args.model == DEFAULT_MODEL else f" --model {shlex.quote(args.model)}"
 
 
 def add_device_option(group: argparse._ActionsContainer) -> None:
@@ -150,6 +215,27 @@ def add_logging_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     group.add_argument(
         "-v", "--verbose", action="store_true", help="say more, and show tracebacks of errors"
+    )
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Add --settings, --json, -q and -v."""
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="YAML file with options, as every run writes it (COMMAND-settings.yaml); options of "
+        "the command line win",
+    )
+    add_json_option(parser)
+    add_logging_options(parser)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="results as one JSON object on standard output, all else on standard error",
     )
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
+    add_common_options,
     add_dim_option,
-    add_logging_options,
     add_model_options,
     add_structure_arguments,
     finite_number,
@@ -89,7 +89,7 @@ def add_command(commands: Any) -> None:
     _add_number(group, "--fmax", defaults.VOLUME_FMAX, "F", "largest force at each volume in eV/Å")
     _add_phonons(parser)
     _add_results(parser)
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -168,7 +168,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_crystal
 
     options = _options(args)
-    console = Console(args.quiet, args.verbose, "qha")
+    console = Console.of(args, "qha")
     crystal, potential = start_crystal(args, console, ["e-v.dat", "qha.yaml"], args.output)
     if args.nonac:
         crystal = dataclasses.replace(crystal, nac_params=None)
@@ -192,7 +192,8 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     console.table(result)
     if comparison is not None:
         console.table(comparison, comparison.heading())
-    console.say(f"Files and plots are in {args.output}.")
+    results = {"qha": result, "comparison": comparison}
+    console.conclude(results, [args.output], folder=args.output)
     return 0
 
 

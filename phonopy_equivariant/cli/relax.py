@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_structure_arguments,
     finite_number,
+    model_words,
     parser_arguments,
 )
 
@@ -58,7 +60,7 @@ def add_command(commands: Commands) -> None:
         help="distance in Å within which symmetry is recognised and made exact; default: "
         "%(default)g",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=_main)
 
 
@@ -72,7 +74,7 @@ def _main(args: argparse.Namespace) -> int:
         write_atoms,
     )
 
-    console = Console(args.quiet, args.verbose, "relax")
+    console = Console.of(args, "relax")
     atoms = read_atoms(args.structure, args.index, console.say)
     output_format(args.output)
     check_output(args.output)
@@ -88,5 +90,9 @@ def _main(args: argparse.Namespace) -> int:
         console.warn(remark)
     write_atoms(result.relaxed, args.output)
     console.report("Relaxation", result.lines())
-    console.say(f"The relaxed structure is in {args.output}.")
+    console.conclude(
+        {"relaxation": result},
+        [args.output],
+        [f"phonopy-equivariant run {shlex.quote(args.output)} --band auto{model_words(args)}"],
+    )
     return 0

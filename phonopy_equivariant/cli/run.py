@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import time
 from typing import TYPE_CHECKING
 
 from phonopy_equivariant import defaults
@@ -12,17 +13,20 @@ from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
     Parser,
+    add_common_options,
     add_dim_option,
-    add_logging_options,
     add_model_options,
     add_structure_arguments,
     dim_last,
     finite_number,
+    model_words,
     parser_arguments,
 )
+from phonopy_equivariant.cli.settings import as_options, words_passed_on
 
 if TYPE_CHECKING:
     from phonopy_equivariant.workflows.calculations import Calculations
+    from phonopy_equivariant.workflows.run import CrystalPhonons
 
 PROGRAM = "phonopy-equivariant run"
 
@@ -82,7 +86,11 @@ def main(words: list[str]) -> int:
 
     try:
         args, options = parse_shared(
-            dim_last(words), parser, phonopy_parser(), "run POSCAR --mesh 20 20 20"
+            dim_last(words),
+            parser,
+            phonopy_parser(),
+            "run POSCAR --mesh 20 20 20",
+            words_passed_on(parser, words, parser.passes_on),
         )
         if args.relax_fmax is not None and not args.relax:
             raise UsageError("contradictory options: --relax-fmax without --relax; add --relax.")
@@ -98,12 +106,13 @@ def main(words: list[str]) -> int:
     return _run(args, options, plan, shlex.join(["phonopy-equivariant", "run", *words]))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
         usage="phonopy-equivariant run STRUCTURE [options] [options of phonopy]",
         **parser_arguments(_DESCRIPTION, _EXAMPLES),
     )
+    parser.passes_on = "phonopy"
     add_structure_arguments(parser)
     add_model_options(parser)
     group = parser.add_argument_group("crystal")
@@ -150,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="no phonons.png (bands, density of states, thermal properties) and no report.html",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     return parser
 
 
@@ -162,7 +171,7 @@ def _run(
     from phonopy_equivariant.io.outputs import FIGURE_FILE, PAGE_FILE, PARAMS_FILE, check_output
     from phonopy_equivariant.io.supercells import parse_dim, select_supercell
 
-    console = Console(args.quiet, args.verbose, "run")
+    console = Console.of(args, "run")
     settings = plan.first
     for remark in plan.warnings:
         console.warn(remark)
@@ -180,8 +189,9 @@ def _run(
         select_supercell(dataclasses.replace(crystal, dataset=None), matrix)
     potential = start_potential(args, console, crystal.unitcell)
     from phonopy_equivariant.workflows.options import PhononOptions, RelaxationOptions
-    from phonopy_equivariant.workflows.pictures import Recorder, write_pictures
+    from phonopy_equivariant.workflows.pictures import Recorder, new_files, write_pictures
     from phonopy_equivariant.workflows.run import crystal_phonons, run_script
+    from phonopy_equivariant.workflows.script import prints_results
 
     fmax = defaults.FMAX if args.relax_fmax is None else args.relax_fmax
     relaxation = RelaxationOptions(fmax, symprec=settings.symmetry_tolerance or defaults.SYMPREC)
@@ -193,15 +203,34 @@ def _run(
         args.nac_range,
     )
     result = crystal_phonons(crystal, potential, options, plan, console, args.irreps_table)
-    recorder = Recorder() if pictures else None
-    status = run_script(result, potential, plan, user_options, console, recorder)
+    recorder, started = Recorder() if pictures else None, time.time()
+    with console.kept_back(shown=any(map(prints_results, plan.settings))) as show:
+        status = run_script(result, potential, plan, user_options, console, recorder)
+        if status:
+            show()
     if result.modes is not None:
         console.table(result.modes, result.modes.heading())
     console.report("Exact mode" if args.exact else "Force constants", result.lines())
-    if recorder is not None and status == 0:
+    if status:
+        return status
+    if recorder is not None:
         with console.stage("Figure and report"):
-            files = write_pictures(
-                result, potential, recorder, command, console.warnings, console.wording
-            )
-        console.say(f"Figure and report: {', '.join(files)}")
+            write_pictures(result, potential, recorder, command, console.warnings, console.wording)
+    results = {"report": result.report, "stability": result.stability, "gamma_modes": result.modes}
+    theirs = ("phonopy", as_options(user_options))
+    console.conclude(results, new_files(started), _next_commands(args, plan, result), theirs=theirs)
     return status
+
+
+def _next_commands(
+    args: argparse.Namespace, plan: Calculations, result: CrystalPhonons
+) -> list[str]:
+    if result.stability.lowest < 0:
+        return [f"phonopy-equivariant unstable {shlex.quote(args.structure)}{model_words(args)}"]
+    if args.exact:  # phonopy alone would interpolate
+        return []
+    if all(settings.band_paths is None for settings in plan.settings):
+        return ["phonopy phonopy_params.yaml --band auto -p -s"]
+    if not any(settings.is_thermal_properties for settings in plan.settings):
+        return ["phonopy phonopy_params.yaml --mesh 50 -t"]
+    return []

@@ -10,7 +10,7 @@ from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_relaxation_options,
     add_structure_arguments,
@@ -95,7 +95,7 @@ def add_command(commands: Commands) -> None:
         metavar="FOLDER",
         help="folder of the files; default: %(default)s",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=functools.partial(_main, parser))
 
 
@@ -104,7 +104,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
     relaxation = relaxation_of(parser, args)
     options = _options(args, relaxation)
-    console = Console(args.quiet, args.verbose, "sscha")
+    console = Console.of(args, "sscha")
     crystal, potential = start_crystal(args, console, ["sscha.yaml"], args.output)
     from phonopy_equivariant.workflows.sscha import sscha_of_crystal
 
@@ -113,7 +113,7 @@ def _main(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         if console.verbosity > 1:
             console.table(run, f"{run.temperature:g} K, per primitive cell")
     console.table(result, "F and its standard error per primitive cell, above the crystal at rest")
-    console.say(f"Files are in {args.output}.")
+    console.conclude({"sscha": result}, [args.output], folder=args.output)
     return 0
 
 

@@ -24,6 +24,7 @@ _SYMBOLS |= {"′": "'", "→": "->", "≤": "<=", "≥": ">=", "≠": "!=", "λ
 def surroundings_kept() -> Iterator[None]:
     """Print what the output cannot encode as plain text inside; afterwards all is as before."""
     environment = dict(os.environ)
+    given = sys.stdout  # --json puts standard error in its place
     # a shell closes them with >&-, and so do programs without a terminal
     absent = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
     for name in absent:
@@ -35,6 +36,8 @@ def surroundings_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        if absent.count("stdout") == 0:
+            sys.stdout = given
         for stream, handler in zip(streams, errors, strict=True):
             stream.reconfigure(errors=handler)
         for name in absent:

@@ -11,6 +11,7 @@ from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
     add_device_option,
+    add_json_option,
     add_logging_options,
     parser_arguments,
 )
@@ -64,6 +65,7 @@ def add_command(commands: Commands) -> None:
         "--restart", action="store_true", help="begin anew, not where a run stopped"
     )
     add_device_option(parser)
+    add_json_option(parser)
     add_logging_options(parser)
     parser.set_defaults(function=_main)
 
@@ -72,7 +74,7 @@ def _main(args: argparse.Namespace) -> int:
     from phonopy_equivariant.cli.start import start_jax
     from phonopy_equivariant.training.config import read_config
 
-    console = Console(args.quiet, args.verbose)
+    console = Console.of(args, "train")
     config = read_config(args.config)  # its mistakes, before JAX starts
     with console.stage("Starting JAX"):
         start_jax(args.device, console)
@@ -89,7 +91,8 @@ def _main(args: argparse.Namespace) -> int:
     finally:
         trainer.close()
     console.report("Training", _lines(result))
-    console.say(f"The potential is in {result.checkpoint}.")
+    results = {"step": result.step, "validation_loss": result.best, "stopped": result.stopped}
+    console.conclude(results, [str(result.checkpoint)])
     return 0
 
 

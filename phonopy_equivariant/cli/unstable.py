@@ -9,7 +9,7 @@ from phonopy_equivariant import defaults
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
-    add_logging_options,
+    add_common_options,
     add_model_options,
     add_structure_arguments,
     finite_number,
@@ -89,7 +89,7 @@ def add_command(commands: Commands) -> None:
         metavar="FOLDER",
         help="folder of the files; default: %(default)s",
     )
-    add_logging_options(parser)
+    add_common_options(parser)
     parser.set_defaults(function=_main)
 
 
@@ -100,7 +100,7 @@ def _main(args: argparse.Namespace) -> int:
     options = UnstableOptions(
         args.max_cells, args.max_atoms, args.max_structures, args.threshold, args.fmax
     )
-    console = Console(args.quiet, args.verbose, "unstable")
+    console = Console.of(args, "unstable")
     crystal, potential = start_crystal(args, console, ["unstable.yaml"], args.output)
     from phonopy_equivariant.workflows.unstable import unstable_crystal, write_tree
 
@@ -109,5 +109,5 @@ def _main(args: argparse.Namespace) -> int:
     write(tree)
     tree.write_plot(args.output)
     console.table(tree, tree.heading())
-    console.say(f"Files and a plot are in {args.output}.")
+    console.conclude({"phases": tree}, [args.output], folder=args.output)
     return 0

@@ -49,7 +49,7 @@ from phonopy_equivariant.response.symmetry.star import commensurate_grid, fill_s
 from phonopy_equivariant.structure import inscribed_radius
 
 # Å, diameter of the cells whose q are trusted: the size of the cells in training sets of phonons.
-# What other sizes give is measured in docs/polar_crystals.md.
+# What other sizes give is measured in docs/polar_rule.md.
 NAC_RANGE = 10.0
 # Å, diameter from which a supercell's own q lie where the potential is not to be trusted
 WIDEST = 1.5 * NAC_RANGE

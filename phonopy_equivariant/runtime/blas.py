@@ -2,7 +2,7 @@
 
 With threads of its own BLAS gains nothing on them and takes up to twice the processor time. Where
 another process wants the processor, its threads wait for each other in every product: measured,
-60 s in place of 4 s for a crystal of 72 atoms (docs/performance.md).
+60 s in place of 4 s for a crystal of 72 atoms (docs/notes/performance.md).
 """
 
 from __future__ import annotations

@@ -78,8 +78,11 @@ def parse_shared(
     ours: argparse.ArgumentParser,
     theirs: argparse.ArgumentParser,
     example: str,
+    defaults: Sequence[str] = (),
 ) -> tuple[argparse.Namespace, list[str]]:
     """Return our arguments, and the options of the program that goes on.
+
+    ``defaults`` are further options of that program, in place of which those in ``words`` stand.
 
     Raises
     ------
@@ -88,13 +91,36 @@ def parse_shared(
 
     """
     split = split_arguments(words, ours, theirs)
-    if not split.positional:
+    needed = any(action.required and not action.option_strings for action in ours._actions)
+    if needed and not split.positional:
         raise UsageError(
             "STRUCTURE is missing: the file stands before options with several values, as in "
             f"{example}"
         )
     args = ours.parse_args([*split.positional, *split.ours])
-    return args, split.theirs + ["-q"] * args.quiet + ["-v"] * args.verbose
+    options = _absent(defaults, split.theirs, ours, theirs) + split.theirs
+    return args, options + ["-q"] * args.quiet + ["-v"] * args.verbose
+
+
+def _absent(
+    defaults: Sequence[str],
+    words: Sequence[str],
+    ours: argparse.ArgumentParser,
+    theirs: argparse.ArgumentParser,
+) -> list[str]:
+    """Return those of ``defaults`` that ``words`` do not set."""
+    split = split_arguments(defaults, ours, theirs)
+    foreign = split.positional + split.ours
+    if foreign:
+        raise UsageError(f"{foreign[0]} is no option of {theirs.prog}")
+    names = {name: action.dest for action in theirs._actions for name in action.option_strings}
+
+    def option(group: Sequence[str]) -> str:
+        return names[group[0].partition("=")[0]]
+
+    given = {option(group) for group in grouped_options(words)}
+    groups = [group for group in grouped_options(split.theirs) if option(group) not in given]
+    return [word for group in groups for word in group]
 
 
 def grouped_options(options: Sequence[str]) -> list[list[str]]:

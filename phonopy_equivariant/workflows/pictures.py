@@ -48,6 +48,7 @@ _CAPTION = (
 # phonopy's files by name
 _FILES = {
     FIGURE_FILE: "the figure above",
+    PAGE_FILE: "this page",
     "phonopy_params.yaml": "cells and force constants: phonopy continues from here",
     "band.yaml": "bands",
     "band.hdf5": "bands",
@@ -117,8 +118,8 @@ def write_pictures(
     command: str,
     remarks: Sequence[str],
     wording: Callable[[str], str] = str,
-) -> list[str]:
-    """Draw ``phonons.png``, write ``report.html`` and return the names of the files.
+) -> None:
+    """Draw ``phonons.png`` and write ``report.html``.
 
     There is no figure of a large crystal if neither bands nor a mesh were asked for.
 
@@ -153,10 +154,9 @@ def write_pictures(
         [["command", command], *_versions()],
         remarks,
         None if modes is None else (modes.columns(), [list(map(str, row)) for row in modes.rows()]),
-        [(name, text) for name, text in _FILES.items() if _is_new(name, recorder.started)],
+        [(name, _FILES[name]) for name in new_files(recorder.started) if name != PAGE_FILE],
     )
     write_atomically(Path(PAGE_FILE), content.html(picture, _CAPTION).encode())
-    return [FIGURE_FILE, PAGE_FILE] if picture else [PAGE_FILE]
 
 
 def _png(figure: Any) -> bytes:
@@ -250,6 +250,11 @@ def _versions() -> list[list[str]]:
     libraries = [[name, version(name)] for name in ("phonopy", "jax", "numpy", "spglib")]
     ours = ["phonopy_equivariant", __version__]
     return [ours, *libraries, ["Python", platform.python_version()]]
+
+
+def new_files(since: float) -> list[str]:
+    """Return the names of results in the working folder, ours and phonopy's, of a time or later."""
+    return [name for name in _FILES if _is_new(name, since)]
 
 
 def _is_new(name: str, since: float) -> bool:

@@ -95,6 +95,11 @@ def option_names() -> dict[str, str]:
     return {name: a.dest for a in phonopy_parser()._actions for name in a.option_strings}
 
 
+def prints_results(settings: PhonopySettings) -> bool:
+    """Tell whether phonopy prints results that its files lack, or a short table."""
+    return bool(settings.is_moment or settings.run_mode == "irreps")
+
+
 def run_phonopy(
     file: str,
     options: Sequence[str],
