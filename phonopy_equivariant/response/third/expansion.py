@@ -23,7 +23,13 @@ from phonopy_equivariant.response.third.edges import (
     third_pair_term,
 )
 from phonopy_equivariant.response.third.flat import Shapes, pack, shapes_of
-from phonopy_equivariant.response.third.nodes import mix_rows, respond_adjoint, second_change
+from phonopy_equivariant.response.third.gates import GateExpansion, expand_gates
+from phonopy_equivariant.response.third.nodes import (
+    mix_rows,
+    readout_slope,
+    respond_adjoint,
+    second_change,
+)
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
 PROGRAMS.update(
@@ -35,6 +41,7 @@ PROGRAMS.update(
             third_edge_terms,
             respond_adjoint,
             mix_rows,
+            readout_slope,
             second_change,
         )
     }
@@ -69,6 +76,7 @@ class ThirdLayer(NamedTuple):
     mixed: Shapes  # shapes of y, of messages and of h'
     messages: Shapes
     updated: Shapes
+    gates: GateExpansion | None  # of layers that are gates, which need no program
 
 
 class ThirdExpansion(NamedTuple):
@@ -146,12 +154,38 @@ def _expand(run: ThirdHost, network: Network) -> tuple[tuple[ThirdLayer, ...], n
         )
         adjoints = (nu, network.sum_at_senders(terms.returned))
         bond = bond + terms.bond
-        layers.append(_layer(terms, Point(features, mixed, updated, later), product, messages))
+        point = Point(features, mixed, updated, later)
+        gates = _gates(run, t, point, network.species)
+        layers.append(_layer(terms, point, product, messages, gates))
     return tuple(reversed(layers)), bond
 
 
+def _gates(
+    run: ThirdHost, t: int, point: Point, species: Int[ndarray, " atoms"]
+) -> GateExpansion | None:
+    """Return the expansion of a layer that is a gate."""
+    kind, params = run.kinds[t], run.layers[t]
+    gated = kind.layer.gated
+    if gated is None:
+        return None
+    mixed, later = shapes_of(point.mixed), point.later
+    if kind.layer.readout is not None:
+        slope = run.atoms(readout_slope, kind, (params,), (point.updated, species))
+        later = {key: x + slope[key] for key, x in later.items()}
+    updated = shapes_of(later)
+    shifted = dict(point.mixed)
+    if gated.bias:
+        shifted["0e"] = shifted["0e"] + np.asarray(params[gated.bias]["bias"])
+    flat = pack(shifted, mixed), pack(later, updated)
+    return expand_gates(gated, params, (mixed, updated), *flat)
+
+
 def _layer(
-    terms: Any, point: Point, product: ProductExpansion | None, messages: Features
+    terms: Any,
+    point: Point,
+    product: ProductExpansion | None,
+    messages: Features,
+    gates: GateExpansion | None,
 ) -> ThirdLayer:
     mixed, sent = shapes_of(point.mixed), shapes_of(messages)
     return ThirdLayer(
@@ -166,6 +200,7 @@ def _layer(
         mixed,
         sent,
         shapes_of(point.updated),
+        gates,
     )
 
 
