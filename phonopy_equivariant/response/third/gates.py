@@ -116,10 +116,7 @@ def expand_gates(
     factors = np.concatenate(
         [
             later[:, np.concatenate(scalars)],
-            *[
-                _sum(later[:, x.updated], normed[:, x.mixed], x.components)
-                for x in blocks
-            ],
+            *[_sum(later[:, x.updated], normed[:, x.mixed], x.components) for x in blocks],
         ],
         axis=1,
     )
@@ -175,9 +172,7 @@ def gate_changes(gates: GateExpansion, mixed: ndarray, later: ndarray | None) ->
     )
 
 
-def third_derivatives_of_gates(
-    gates: GateExpansion, changes: Sequence[GateChanges]
-) -> ndarray:
+def third_derivatives_of_gates(gates: GateExpansion, changes: Sequence[GateChanges]) -> ndarray:
     """Return the terms of all atoms for three displacements, (columns, columns, columns)."""
     _, channels, columns = changes[0].value.shape
     total: ndarray = np.zeros((columns,) * 3)

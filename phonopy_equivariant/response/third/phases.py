@@ -10,6 +10,10 @@ from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer
 
 
+# Bytes that operators of a block of q may take until the backward sweep needs them again.
+KEPT = 2**31
+
+
 class Phases:
     """e^{2πi q·S} of every edge, for a block of q; real where 2q = G for all of them."""
 
@@ -22,6 +26,8 @@ class Phases:
         # (i, j, parts · q, m)
         slotted = np.concatenate(parts)[:, crystal.slots] * crystal.filled
         self._phases = np.ascontiguousarray(slotted.transpose(1, 2, 0, 3))
+        self._kept: dict[tuple[int, str, int], ndarray] = {}
+        self._free = KEPT
 
     @property
     def dtype(self) -> type:
@@ -38,8 +44,18 @@ class Phases:
     def operator(self, t: int, key: str, i: int) -> ndarray:
         """Return K_ij(q) and its gradient for one receiver and input irrep.
 
-        Shape (q, u, atoms · b, 4 · a): the kernel, then its derivatives along the three axes.
+        Shape (q, u, atoms · b, 4 · a): the kernel, then its derivatives along the three axes. Asked
+        for a second time, it is as a rule still there.
         """
+        if (t, key, i) in self._kept:
+            return self._kept.pop((t, key, i))
+        result = self._operator(t, key, i)
+        if result.nbytes <= self._free:
+            self._free -= result.nbytes
+            self._kept[t, key, i] = result
+        return result
+
+    def _operator(self, t: int, key: str, i: int) -> ndarray:
         layer = self.crystal.layers[t]
         paths = self.crystal.run.kinds[t].layer.layout.path_of_component(key)
         kernel = _kernel(self.crystal, layer, key, paths, i)  # (edges, u, b, 4, a)

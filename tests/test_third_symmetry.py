@@ -1,0 +1,43 @@
+"""What third derivatives save: gates without programs, stars of q, edges that symmetry relates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import BOTH_PARITIES, assert_close, small_config
+
+from phonopy_equivariant.potential import random_potential
+from phonopy_equivariant.response.third import expansion, phases
+from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
+from phonopy_equivariant.structure import Structure
+
+# one triplet of complex numbers, one of real and complex ones
+PAIRS = np.array([[[0.13, 0.27, -0.41], [0.31, -0.05, 0.22]], [[0.5, 0, 0], [0.1, 0.2, 0]]])
+
+GATES = {
+    "plain": {},
+    "both parities, norm, biases": {**BOTH_PARITIES, "layer_norm": True, "biases": True},
+    "readout that is not linear": {"readout_widths": (4,), "biases": True},
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates_equal_automatic_differentiation(
+    name: str, crystal: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channelwise formulas against the program for any layer."""
+    potential = random_potential(small_config(num_interactions=2, **GATES[name]), seed=3)
+    structure = crystal._replace(numbers=crystal.numbers[:2], positions=crystal.positions[:2])
+    result = lattice_third_derivatives(potential, structure, PAIRS)
+    monkeypatch.setattr(expansion, "_gates", lambda *_: None)
+    assert_close(result, lattice_third_derivatives(potential, structure, PAIRS))
+
+
+def test_operators_that_do_not_fit_are_made_again(
+    crystal: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential = random_potential(small_config(num_interactions=2), seed=3)
+    structure = crystal._replace(numbers=crystal.numbers[:2], positions=crystal.positions[:2])
+    result = lattice_third_derivatives(potential, structure, PAIRS)
+    monkeypatch.setattr(phases, "KEPT", 0)
+    assert_close(result, lattice_third_derivatives(potential, structure, PAIRS), 1e-14)
