@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from conftest import BOTH_PARITIES, assert_close, small_config
+from nequip_variants import variant
+from test_mace import mace_config
 
 from phonopy_equivariant.potential import random_potential
-from phonopy_equivariant.response.third import expansion, phases
+from phonopy_equivariant.response.symmetry.operations import kept_by_energy, obeyed, search
+from phonopy_equivariant.response.third import expansion, lattice, phases
+from phonopy_equivariant.response.third.expansion import ThirdExpansion
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
+from phonopy_equivariant.response.third.sweep import FirstOrder
 from phonopy_equivariant.structure import Structure
 
 # one triplet of complex numbers, one of real and complex ones
@@ -41,3 +47,35 @@ def test_operators_that_do_not_fit_are_made_again(
     result = lattice_third_derivatives(potential, structure, PAIRS)
     monkeypatch.setattr(phases, "KEPT", 0)
     assert_close(result, lattice_third_derivatives(potential, structure, PAIRS), 1e-14)
+
+
+STARS = {
+    "both parities": lambda: random_potential(
+        small_config(num_interactions=2, **BOTH_PARITIES), seed=7
+    ),
+    "rotations alone": lambda: variant("rotations alone", hidden_irreps="3x0e + 2x1e", l_max=1),
+    "MACE": lambda: random_potential(mace_config(interactions=("residual",)), seed=1),
+}
+
+
+@pytest.mark.parametrize("name", STARS)
+@pytest.mark.parametrize("kind", ["wurtzite", "rocksalt"])
+def test_stars_of_q(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotated first orders give what those computed at each q give; no other symmetry enters."""
+    potential = STARS[name]()
+    atoms = bulk("NaCl", kind, a=3.3)
+    structure = Structure(atoms.numbers, atoms.positions, atoms.cell[:], np.ones(3, bool))
+    symmetry = kept_by_energy(obeyed(search(structure, 1e-5)), potential.parity)
+    pairs = np.array([[[0, 0, 0.3], [0.3, 0, 0]], [[0.5, 0, 0], [0, 0.5, 0]]])
+    computed: list[int] = []
+    kept = lattice._kept
+
+    def counted(crystal: ThirdExpansion, qpoints: np.ndarray) -> list[FirstOrder]:
+        computed.append(len(qpoints))
+        return kept(crystal, qpoints)
+
+    monkeypatch.setattr(lattice, "_kept", counted)
+    expected = lattice_third_derivatives(potential, structure, pairs)
+    result = lattice_third_derivatives(potential, structure, pairs, symmetry=symmetry)
+    assert_close(result, expected)
+    assert computed[1] < computed[0]

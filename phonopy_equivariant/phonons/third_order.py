@@ -141,7 +141,7 @@ def third_order_of_cells(
     """
     triplets = commensurate_triplets(supercell_of_primitive(cells), symmetry)
     values = lattice_third_derivatives(
-        potential, cells.primitive, triplets.qpoints[triplets.irreducible], track
+        potential, cells.primitive, triplets.qpoints[triplets.irreducible], track, symmetry
     )
     owner, images = supercell_images(cells)
     rows = np.array(cells.primitive.p2s_map)

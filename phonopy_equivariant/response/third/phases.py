@@ -9,7 +9,6 @@ from numpy import ndarray
 from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer
 
-
 # Bytes that operators of a block of q may take until the backward sweep needs them again.
 KEPT = 2**31
 
