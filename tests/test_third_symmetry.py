@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase.build import bulk
+from cli_helpers import installed
 from conftest import BOTH_PARITIES, assert_close, small_config
 from nequip_variants import variant
 from test_mace import mace_config
 
-from phonopy_equivariant.potential import random_potential
+import phonopy_equivariant as pe
+from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response.symmetry.operations import kept_by_energy, obeyed, search
 from phonopy_equivariant.response.third import expansion, lattice, phases
 from phonopy_equivariant.response.third.expansion import ThirdExpansion
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
+from phonopy_equivariant.response.third.rehearsal import rehearse_third_order
 from phonopy_equivariant.response.third.sweep import FirstOrder
+from phonopy_equivariant.runtime import compilation
 from phonopy_equivariant.structure import Structure
 
 # one triplet of complex numbers, one of real and complex ones
@@ -79,3 +85,26 @@ def test_stars_of_q(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     result = lattice_third_derivatives(potential, structure, pairs, symmetry=symmetry)
     assert_close(result, expected)
     assert computed[1] < computed[0]
+
+
+@pytest.mark.parametrize("name", ["MACE", "both parities"])
+def test_programs_begun_together_are_those_that_are_needed(name: str) -> None:
+    """What ``models prepare --third-order`` compiles is all that a crystal needs."""
+    potential = STARS[name]()
+    compilation.forget()
+    for program in rehearse_third_order(potential):
+        program.executable.result()
+    before = compilation.count_programs()
+    lattice_third_derivatives(potential, bulk("NaCl", "rocksalt", a=3.3), PAIRS)
+    assert compilation.count_programs() == before > 0
+
+
+def test_models_prepare_third_order(tmp_path: Path, one_layer: Potential) -> None:
+    pe.save_checkpoint(one_layer, tmp_path / "small.npz")
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
+    said = installed(
+        "models", "prepare", "small.npz", "--third-order", cwd=tmp_path, **cache
+    ).stdout
+    kept = list((tmp_path / "programs" / "phonopy_equivariant").iterdir())
+    # seven of second order; geometry, terms of edges, the readout's slope, changes of adjoints
+    assert " programs, " in said and len(kept) == 11

@@ -126,7 +126,7 @@ def _of_stars(
     for q, (source, operation) in enumerate(zip(star.source, star.operation, strict=True)):
         changes = computed[source]
         if q != source:
-            changes = rotate(crystal, symmetry, operation, qpoints[source], changes)
+            changes = rotate(crystal, symmetry, int(operation), qpoints[source], changes)
         result.append(conjugated(changes) if star.conjugate[q] else changes)
     return result
 
