@@ -14,9 +14,11 @@ from test_mace import mace_config
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.potential import Potential, random_potential
+from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.symmetry.operations import kept_by_energy, obeyed, search
 from phonopy_equivariant.response.third import expansion, lattice, phases
-from phonopy_equivariant.response.third.expansion import ThirdExpansion
+from phonopy_equivariant.response.third.edge_orbits import edge_orbits
+from phonopy_equivariant.response.third.expansion import ThirdExpansion, expand_to_third_order
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
 from phonopy_equivariant.response.third.rehearsal import rehearse_third_order
 from phonopy_equivariant.response.third.sweep import FirstOrder
@@ -97,6 +99,21 @@ def test_programs_begun_together_are_those_that_are_needed(name: str) -> None:
     before = compilation.count_programs()
     lattice_third_derivatives(potential, bulk("NaCl", "rocksalt", a=3.3), PAIRS)
     assert compilation.count_programs() == before > 0
+
+
+def test_an_edge_without_its_image_means_no_orbits() -> None:
+    """As where rounding puts one of two equal edges beyond the cutoff."""
+    potential = STARS["both parities"]()
+    atoms = bulk("NaCl", "rocksalt", a=3.3)
+    structure = Structure(atoms.numbers, atoms.positions, atoms.cell[:], np.ones(3, bool))
+    symmetry = obeyed(search(structure, 1e-5))
+    crystal = expand_to_third_order(potential, structure)
+    network = Network(crystal.unit, crystal.senders, crystal.receivers, crystal.species)
+    orbits = edge_orbits(symmetry, network, crystal.shifts, ["0e"])
+    # three shells of 12, 6 and 8 neighbours around each of two atoms
+    assert orbits is not None and len(crystal.shifts) == 52 and len(orbits.representatives) == 6
+    fewer = Network(*(x[1:] for x in network[:3]), network.species)
+    assert edge_orbits(symmetry, fewer, crystal.shifts[1:], ["0e"]) is None
 
 
 def test_models_prepare_third_order(tmp_path: Path, one_layer: Potential) -> None:

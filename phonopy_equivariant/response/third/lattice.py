@@ -75,7 +75,7 @@ def _third_derivatives(
 ) -> Complex[ndarray, "pairs columns columns columns"]:
     pairs = np.asarray(pairs, float).reshape(-1, 2, 3)
     begin_third_order_programs(potential)
-    crystal = expand_to_third_order(potential, primitive)
+    crystal = expand_to_third_order(potential, primitive, symmetry)
     columns = 3 * len(crystal.species)
     result = np.empty((len(pairs), columns, columns, columns), complex)
     triplets = np.concatenate([pairs, -pairs.sum(axis=1, keepdims=True)], axis=1)

@@ -16,13 +16,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from phonopy_equivariant.models.representations import parse_irrep
-from phonopy_equivariant.response.symmetry.little_group import irrep_of, rotations_of_irreps
+from phonopy_equivariant.response.symmetry.little_group import rotations_of_irreps
 from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.star import equivalent_q, real_q
-from phonopy_equivariant.response.third.derivatives import PAIRS_OF_AXES, POSITION_OF_PAIR
+from phonopy_equivariant.response.third.derivatives import on_pairs_of_axes
 from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer
-from phonopy_equivariant.response.third.flat import Shapes
+from phonopy_equivariant.response.third.flat import Shapes, irrep_name, known_irreps
 from phonopy_equivariant.response.third.gates import gate_changes
 from phonopy_equivariant.response.third.sweep import FirstOrder, LayerChanges
 
@@ -67,16 +66,8 @@ def stars(symmetry: Operations, qpoints: Float[ndarray, "q 3"]) -> Star:
 
 def irreps_of(crystal: ThirdExpansion) -> list[str] | None:
     """Return all irreps of a model's features; None if a feature does not say which it is."""
-    keys = {
-        _name(key)
-        for layer in crystal.layers
-        for shapes in (layer.mixed, layer.messages, layer.updated)
-        for key in shapes
-    }
-    try:
-        return [str(parse_irrep(key)) for key in sorted(keys)]
-    except ValueError:
-        return None
+    shapes = [y for x in crystal.layers for y in (x.mixed, x.messages, x.updated)]
+    return known_irreps(shapes)
 
 
 def rotate(
@@ -116,16 +107,11 @@ def _turn(
     moved = np.linalg.inv(symmetry.rotations[operation]).T @ q
     angle = 2 * np.pi * (symmetry.translation[operation][before] @ moved)
     phase = np.exp(1j * (angle - angle[:, None]))
-    upper, lower = PAIRS_OF_AXES.T
-    product = np.einsum("xz,yw->xyzw", rotation, rotation)[upper, lower]
-    pairs = np.zeros((6, 6))
-    for axes, place in np.ndenumerate(POSITION_OF_PAIR):
-        pairs[:, place] += product[:, axes[0], axes[1]]
     irreps = rotations_of_irreps(rotation[None], irreps_of(crystal) or [])
     return _Turn(
         before,
         rotation,
-        pairs,
+        on_pairs_of_axes(rotation),
         {name: matrix[0] for name, matrix in irreps.items()},
         phase.real if real_q(q) else phase,
     )
@@ -176,11 +162,6 @@ def _turned_irreps(turn: _Turn, values: ndarray, shapes: Shapes) -> ndarray:
         # real numbers act on real and imaginary parts alike
         one, two = (x[..., part].view(result.real.dtype) for x in (values, result))
         one, two = (x.reshape(*shape[:-1], -1) for x in (one, two))
-        np.matmul(turn.irreps[_name(key)], one, out=two)
+        np.matmul(turn.irreps[irrep_name(key)], one, out=two)
         start += m * u
     return result
-
-
-def _name(key: str) -> str:
-    """Return the irrep in the name of a feature, ``"skip 1o"`` for one."""
-    return irrep_of(key).split()[-1]
