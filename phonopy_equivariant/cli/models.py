@@ -92,7 +92,8 @@ def _audit(args: argparse.Namespace) -> int:
 
 
 _PREPARE = """\
-Compile the programs that force constants need, once for a model and all crystals, and keep them.
+Compile the programs that force constants need, once for a model and all crystals, and keep them;
+with --third-order also those of fc3 and kappa.
 
 Nothing depends on it: the first run with a model compiles them as well, in some seconds. It is for
 images of containers and for cluster nodes, where each run would be the first. Programs are only fit
@@ -104,6 +105,7 @@ _PREPARE_EXAMPLES = """\
 examples:
   phonopy-equivariant models prepare pe-crystal-3
   phonopy-equivariant models prepare nequix-mp-1-pft my_model.npz --dtype float32
+  phonopy-equivariant models prepare pe-crystal-3 --third-order
   phonopy-equivariant models prepare --clear
 """
 
@@ -117,6 +119,11 @@ def _add_prepare(actions: Commands) -> None:
     action.set_defaults(function=_prepare)
     action.add_argument("name", metavar="NAME", nargs="*", help="name or file of a model")
     action.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    action.add_argument(
+        "--third-order",
+        action="store_true",
+        help="also the programs of third-order force constants",
+    )
     action.add_argument("--clear", action="store_true", help="first remove all kept programs")
 
 
@@ -140,20 +147,23 @@ def _prepare(args: argparse.Namespace) -> int:
         removed = programs.clear()
         print(f"removed {removed.files} programs, {removed.size / 1e6:.1f} MB")
     for name in args.name:
-        _prepare_model(name, args.dtype, console)
+        _prepare_model(name, args.dtype, args.third_order, console)
     return 0
 
 
-def _prepare_model(name: str, dtype: str, console: Console) -> None:
+def _prepare_model(name: str, dtype: str, third_order: bool, console: Console) -> None:
     import time
 
     from phonopy_equivariant.checkpoints.load import load_potential
     from phonopy_equivariant.response.bloch.rehearsal import rehearse
+    from phonopy_equivariant.response.third.rehearsal import rehearse_third_order
     from phonopy_equivariant.runtime import programs
 
     potential = load_potential(name, dtype=dtype)
     kept_before, start = programs.stored(), time.perf_counter()
     begun = rehearse(potential)
+    if third_order:
+        begun = begun + rehearse_third_order(potential)
     for program in console.track(f"Compiling the programs of {potential.name}", begun):
         program.executable.result()
     seconds, kept = time.perf_counter() - start, programs.stored()

@@ -44,6 +44,23 @@ class Channelwise(NamedTuple):
     after: Callable[[Params, Array, Features, Array], Features]
 
 
+class Gated(NamedTuple):
+    """An ``activate`` that is a gate of features, which a norm may come before.
+
+    activate(y) = gate(norm(y + bias)) with the nonlinearities of :mod:`.activation`: SiLU on even
+    scalars and on gates, the last channels of ``0e`` in the order of ``outputs``, and tanh on odd
+    scalars. The readout, if there is one, is linear. Its derivatives are then products of
+    few numbers for each channel.
+    """
+
+    outputs: dict[str, int]
+    # modules whose weights are those of the norm and of the bias; empty: none
+    norm: str
+    bias: str
+    # beside the mean square in the norm
+    epsilon: float
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
     """Pure functions of one interaction.
@@ -63,6 +80,7 @@ class Layer:
     readout: Callable[[Params, Features, Array], Array] | None
     # the parts of activate, where it has this form
     channelwise: Channelwise | None = None
+    gated: Gated | None = None
     # what the functions depend on beside the model's configuration, and the message alone;
     # empty: equal to those of no other layer
     key: str = ""

@@ -22,7 +22,7 @@ from phonopy_equivariant.models.irreps import (
     zero_features,
     zero_sums,
 )
-from phonopy_equivariant.models.layered import Layer, LayeredModel, Params
+from phonopy_equivariant.models.layered import Gated, Layer, LayeredModel, Params
 from phonopy_equivariant.models.nequip_edges import pair_term, radial_basis
 from phonopy_equivariant.models.networks import (
     IrrepsLinear,
@@ -147,6 +147,14 @@ def _readout(config: NequIPConfig) -> Callable[[Features, Array], Array]:
     return readout
 
 
+def _gated(config: NequIPConfig, layout: LayerLayout, has_readout: bool) -> Gated | None:
+    """Return how ``activate`` is made, if what comes after it is linear."""
+    if has_readout and config.readout_widths:
+        return None
+    norm, bias = "norm" if config.layer_norm else "", "bias" if config.biases else ""
+    return Gated(layout.outputs, norm, bias, NORM_EPSILON)
+
+
 def _layer(config: NequIPConfig, layout: LayerLayout, skip: str, has_readout: bool) -> Layer:
     """Return one interaction: h <- gate(norm(y)), y = linear(A) + skip(h)."""
     num_gates = sum(width for key, width in layout.outputs.items() if dimension(key) > 1)
@@ -211,6 +219,7 @@ def _layer(config: NequIPConfig, layout: LayerLayout, skip: str, has_readout: bo
         mix,
         activate,
         readout if has_readout else None,
+        gated=_gated(config, layout, has_readout),
         key=f"{layout} {skip} {has_readout}",
         message_key=f"{layout.inputs}",
         message_module="up",

@@ -38,6 +38,7 @@ from phonopy_equivariant.response.symmetry.triplets import (
     fill_triplets,
 )
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
+from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.structure import inscribed_radius, masses_of
 
 if TYPE_CHECKING:
@@ -140,12 +141,13 @@ def third_order_of_cells(
     """
     triplets = commensurate_triplets(supercell_of_primitive(cells), symmetry)
     values = lattice_third_derivatives(
-        potential, cells.primitive, triplets.qpoints[triplets.irreducible], track
+        potential, cells.primitive, triplets.qpoints[triplets.irreducible], track, symmetry
     )
     owner, images = supercell_images(cells)
     rows = np.array(cells.primitive.p2s_map)
-    every = fill_triplets(triplets, symmetry, values)
-    return compact_third_order(triplets, every, images, owner, rows), triplets
+    with one_blas_thread():
+        every = fill_triplets(triplets, symmetry, values)
+        return compact_third_order(triplets, every, images, owner, rows), triplets
 
 
 def _sound(phono3py: Phono3py) -> Cells:

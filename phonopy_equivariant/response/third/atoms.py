@@ -21,6 +21,7 @@ from numpy import ndarray
 from phonopy_equivariant.response.bloch.arrays import Features
 from phonopy_equivariant.response.third.expansion import ThirdExpansion
 from phonopy_equivariant.response.third.flat import Shapes, pack, unpack
+from phonopy_equivariant.response.third.gates import third_derivatives_of_gates
 from phonopy_equivariant.response.third.nodes import second_change
 from phonopy_equivariant.response.third.sweep import FirstOrder
 
@@ -42,7 +43,8 @@ def third_derivatives_of_atoms(
     real = [not np.iscomplexobj(x.same) for x in changes]
     order = max(_CYCLES, key=lambda x: real[x[0]] + real[x[1]])
     total = np.zeros((columns,) * 3, complex)
-    for t, i in itertools.product(range(len(crystal.layers)), range(len(crystal.species))):
+    generic = [t for t, layer in enumerate(crystal.layers) if layer.gates is None]
+    for t, i in itertools.product(generic, range(len(crystal.species))):
         layers = [changes[p].layers[t] for p in order]
         one, two, three = ((x.mixed[i], None if x.later is None else x.later[i]) for x in layers)
         width = sum(len(x[0]) for x in (one[0].T, two[0].T))
@@ -55,7 +57,12 @@ def third_derivatives_of_atoms(
             if updated is not None and three[1] is not None:
                 values = values + updated @ three[1].T
             total[rows] += values.reshape(-1, columns, columns)
-    return total.transpose(np.argsort(order))
+    total = total.transpose(np.argsort(order))
+    for t, layer in enumerate(crystal.layers):
+        gates = [x.layers[t].gates for x in changes]
+        if layer.gates is not None:
+            total += third_derivatives_of_gates(layer.gates, [x for x in gates if x is not None])
+    return total
 
 
 def _second_changes(

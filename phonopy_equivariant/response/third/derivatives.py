@@ -31,6 +31,15 @@ PAIRS_OF_AXES = np.array([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)])
 POSITION_OF_PAIR = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
 
 
+def on_pairs_of_axes(rotations: Float[ndarray, "... 3 3"]) -> Float[ndarray, "... 6 6"]:
+    """Return R ⊗ R as it acts on the six different elements of symmetric matrices."""
+    upper, lower = PAIRS_OF_AXES.T
+    result = np.zeros((*rotations.shape[:-2], 6, 6))
+    for (z, w), place in np.ndenumerate(POSITION_OF_PAIR):
+        result[..., place] += rotations[..., upper, z] * rotations[..., lower, w]
+    return result
+
+
 class HarmonicDerivatives(NamedTuple):
     """Harmonics of the direction of every vector, and their derivatives along the vector."""
 

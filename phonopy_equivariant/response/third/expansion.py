@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -17,13 +18,28 @@ from phonopy_equivariant.response.bloch.local import Point
 from phonopy_equivariant.response.bloch.network import Network
 from phonopy_equivariant.response.bloch.node import ProductExpansion
 from phonopy_equivariant.response.bloch.prepare import pair_slots
+from phonopy_equivariant.response.symmetry.operations import Operations
+from phonopy_equivariant.response.third.edge_orbits import (
+    EdgeOrbits,
+    angular_derivatives,
+    edge_orbits,
+    turned,
+)
 from phonopy_equivariant.response.third.edges import (
+    ThirdEdgeTerms,
+    ThirdGeometry,
     third_edge_terms,
     third_geometry,
     third_pair_term,
 )
-from phonopy_equivariant.response.third.flat import Shapes, pack, shapes_of
-from phonopy_equivariant.response.third.nodes import mix_rows, respond_adjoint, second_change
+from phonopy_equivariant.response.third.flat import Shapes, known_irreps, pack, shapes_of
+from phonopy_equivariant.response.third.gates import GateExpansion, expand_gates
+from phonopy_equivariant.response.third.nodes import (
+    mix_rows,
+    readout_slope,
+    respond_adjoint,
+    second_change,
+)
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
 PROGRAMS.update(
@@ -35,6 +51,7 @@ PROGRAMS.update(
             third_edge_terms,
             respond_adjoint,
             mix_rows,
+            readout_slope,
             second_change,
         )
     }
@@ -43,9 +60,18 @@ PROGRAMS.update(
 # Rows of one block of second_change: a call costs as much as some hundred rows.
 CHANGES = 192
 
+# Edges of one block of third_edge_terms, which are twice as fast where they stay in the cache.
+EDGES = 16
+
 
 class ThirdHost(Host):
-    """Host-driven blocks, with larger ones for pairs of changes."""
+    """Host-driven blocks: fewer edges at once, and more pairs of changes."""
+
+    def edges(self, function: Callable[..., Any], static: Any, shared: Any, items: Any) -> Any:
+        """Return a function of all edges."""
+        if function is third_edge_terms:
+            return self._in_blocks(function, EDGES, static, shared, items)
+        return super().edges(function, static, shared, items)
 
     def changes(self, function: Callable[..., Any], static: Any, shared: Any, items: Any) -> Any:
         """Return a function of all pairs of changes."""
@@ -69,6 +95,7 @@ class ThirdLayer(NamedTuple):
     mixed: Shapes  # shapes of y, of messages and of h'
     messages: Shapes
     updated: Shapes
+    gates: GateExpansion | None  # of layers that are gates, which need no program
 
 
 class ThirdExpansion(NamedTuple):
@@ -86,8 +113,13 @@ class ThirdExpansion(NamedTuple):
     filled: Float[ndarray, "atoms atoms m"]  # 1, or 0 where a slot is empty
 
 
-def expand_to_third_order(potential: Potential, primitive: Any) -> ThirdExpansion:
-    """Expand the energy of a structure in its edge vectors to third order."""
+def expand_to_third_order(
+    potential: Potential, primitive: Any, symmetry: Operations | None = None
+) -> ThirdExpansion:
+    """Expand the energy of a structure in its edge vectors to third order.
+
+    Of edges that operations relate, which structure and potential obey, one is computed.
+    """
     graph = potential.graph(primitive)
     species, cell = np.asarray(graph.nodes["species"]), graph.globals["cell"][0]
     senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
@@ -99,17 +131,20 @@ def expand_to_third_order(potential: Potential, primitive: Any) -> ThirdExpansio
     )
     with x64_mode():
         run = ThirdHost(potential.model, potential.params)
-        return crystal_of_network(run, network, shifts[order])
+        return crystal_of_network(run, network, shifts[order], symmetry)
 
 
 def crystal_of_network(
-    run: ThirdHost, network: Network, shifts: Int[ndarray, "edges 3"]
+    run: ThirdHost,
+    network: Network,
+    shifts: Int[ndarray, "edges 3"],
+    symmetry: Operations | None = None,
 ) -> ThirdExpansion:
     """Expand the energy of a network of atoms; to be called in 64-bit mode.
 
     Edges stand receiver by receiver; ``shifts`` are the cell vectors to their senders.
     """
-    layers, bond = _expand(run, network)
+    layers, bond = _expand(run, network, shifts, symmetry)
     atoms = len(network.species)
     slots, filled = pair_slots(network.senders, network.receivers, atoms)
     return ThirdExpansion(
@@ -126,10 +161,16 @@ def crystal_of_network(
     )
 
 
-def _expand(run: ThirdHost, network: Network) -> tuple[tuple[ThirdLayer, ...], ndarray]:
+def _expand(
+    run: ThirdHost,
+    network: Network,
+    shifts: Int[ndarray, "edges 3"],
+    symmetry: Operations | None,
+) -> tuple[tuple[ThirdLayer, ...], ndarray]:
     ends = network.edge_species()
     edges = run.edges(third_geometry, run.model, (run.shared,), (network.vectors, *ends))
     states = _forward(run, network, edges)
+    orbits = _orbits(states, network, shifts, symmetry)
     bond: Any = 0.0
     if run.model.pair is not None:
         bond = run.edges(third_pair_term, run.model, (run.shared,), (edges, *ends))
@@ -139,19 +180,75 @@ def _expand(run: ThirdHost, network: Network) -> tuple[tuple[ThirdLayer, ...], n
         messages, features, mixed, updated = states[t]
         items = (features, mixed, updated, adjoints, network.species)
         later, mu, nu, product = run.atoms(local.backward, run.kinds[t], run.of_layer(t), items)
-        sent = {key: messages[key][network.senders] for key in mu}
-        received = {key: x[network.receivers] for key, x in mu.items()}
-        terms = run.edges(
-            third_edge_terms, run.kinds[t], (run.layers[t],), (edges, *ends, sent, received)
-        )
+        terms = _edge_terms(run, t, network, (edges, *ends), (messages, mu), orbits)
         adjoints = (nu, network.sum_at_senders(terms.returned))
         bond = bond + terms.bond
-        layers.append(_layer(terms, Point(features, mixed, updated, later), product, messages))
+        point = Point(features, mixed, updated, later)
+        gates = _gates(run, t, point, network.species)
+        layers.append(_layer(terms, point, product, messages, gates))
     return tuple(reversed(layers)), bond
 
 
+def _orbits(
+    states: list[tuple[Features, Features, Features, Features]],
+    network: Network,
+    shifts: Int[ndarray, "edges 3"],
+    symmetry: Operations | None,
+) -> EdgeOrbits | None:
+    """Return what symmetry makes of the edges."""
+    irreps = known_irreps(shapes_of(x) for state in states for x in (state[0], state[2]))
+    if symmetry is None or irreps is None or len(shifts) == 0:
+        return None
+    return edge_orbits(symmetry, network, shifts, irreps)
+
+
+def _edge_terms(
+    run: ThirdHost,
+    t: int,
+    network: Network,
+    edges: tuple[ThirdGeometry, ndarray, ndarray],
+    ends: tuple[Features, Features],
+    orbits: EdgeOrbits | None,
+) -> ThirdEdgeTerms:
+    """Return what a layer makes of all edges, from messages and adjoints μ of the atoms."""
+    index = slice(None) if orbits is None else orbits.representatives
+    messages, mu = ends
+    sent = {key: messages[key][network.senders[index]] for key in mu}
+    received = {key: x[network.receivers[index]] for key, x in mu.items()}
+    items = (*jax.tree.map(lambda x: x[index], edges), sent, received)
+    terms: ThirdEdgeTerms = run.edges(third_edge_terms, run.kinds[t], (run.layers[t],), items)
+    if orbits is None:
+        return terms
+    angular = angular_derivatives(run.kinds[t].layer.layout, edges[0])
+    return turned(orbits, terms)._replace(angular=angular)
+
+
+def _gates(
+    run: ThirdHost, t: int, point: Point, species: Int[ndarray, " atoms"]
+) -> GateExpansion | None:
+    """Return the expansion of a layer that is a gate."""
+    kind, params = run.kinds[t], run.layers[t]
+    gated = kind.layer.gated
+    if gated is None:
+        return None
+    mixed, later = shapes_of(point.mixed), point.later
+    if kind.layer.readout is not None:
+        slope = run.atoms(readout_slope, kind, (params,), (point.updated, species))
+        later = {key: x + slope[key] for key, x in later.items()}
+    updated = shapes_of(later)
+    shifted = dict(point.mixed)
+    if gated.bias:
+        shifted["0e"] = shifted["0e"] + np.asarray(params[gated.bias]["bias"])
+    flat = pack(shifted, mixed), pack(later, updated)
+    return expand_gates(gated, params, (mixed, updated), *flat)
+
+
 def _layer(
-    terms: Any, point: Point, product: ProductExpansion | None, messages: Features
+    terms: Any,
+    point: Point,
+    product: ProductExpansion | None,
+    messages: Features,
+    gates: GateExpansion | None,
 ) -> ThirdLayer:
     mixed, sent = shapes_of(point.mixed), shapes_of(messages)
     return ThirdLayer(
@@ -166,6 +263,7 @@ def _layer(
         mixed,
         sent,
         shapes_of(point.updated),
+        gates,
     )
 
 

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 from numpy import ndarray
 
+from phonopy_equivariant.models.representations import parse_irrep
 from phonopy_equivariant.response.bloch.arrays import Features
+from phonopy_equivariant.response.symmetry.little_group import irrep_of
 
 # (2l+1, u) of every key, keys in order: how features lie in a flat axis
 Shapes = dict[str, tuple[int, int]]
+
+
+def irrep_name(key: str) -> str:
+    """Return the irrep in the name of a feature, ``"skip 1o"`` for one."""
+    return irrep_of(key).split()[-1]
+
+
+def known_irreps(shapes: Iterable[Shapes]) -> list[str] | None:
+    """Return the irreps of features; None if the name of one does not say which it is."""
+    keys = {irrep_name(key) for features in shapes for key in features}
+    try:
+        return [str(parse_irrep(key)) for key in sorted(keys)]
+    except ValueError:
+        return None
 
 
 def shapes_of(features: Features) -> Shapes:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Complex, Float
 from numpy import ndarray
 
 from phonopy_equivariant.models.irreps import dimension
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.star import equivalent_q, real_q
 from phonopy_equivariant.response.third.expansion import ThirdExpansion, expand_to_third_order
 from phonopy_equivariant.response.third.rehearsal import begin_third_order_programs
+from phonopy_equivariant.response.third.star import conjugated, irreps_of, rotate, stars
 from phonopy_equivariant.response.third.sweep import FirstOrder, first_orders
 from phonopy_equivariant.response.third.triplet import third_derivatives
 from phonopy_equivariant.runtime.blas import one_blas_thread
@@ -29,6 +30,7 @@ def lattice_third_derivatives(
     primitive: Any,
     pairs: Float[ndarray, "pairs 2 3"],
     track: Callable[[int, int], None] | None = None,
+    symmetry: Operations | None = None,
 ) -> Complex[ndarray, "pairs columns columns columns"]:
     """Return Φ3(q_1, q_2, -q_1 - q_2) in the lattice gauge, (pairs, 3n, 3n, 3n), eV/Å³.
 
@@ -44,6 +46,9 @@ def lattice_third_derivatives(
         q_1 and q_2, in units of the reciprocal lattice vectors.
     track
         Called with the number of pairs that are done, and of all.
+    symmetry
+        Operations that the structure obeys to rounding and the potential keeps: first orders at one
+        q of each star are then enough.
 
     Returns
     -------
@@ -57,7 +62,7 @@ def lattice_third_derivatives(
 
     """
     with x64_mode(), one_blas_thread():
-        values = _third_derivatives(potential, primitive, pairs, track)
+        values = _third_derivatives(potential, primitive, pairs, track, symmetry)
     return potential.require_finite(values)
 
 
@@ -66,19 +71,20 @@ def _third_derivatives(
     primitive: Any,
     pairs: Float[ndarray, "pairs 2 3"],
     track: Callable[[int, int], None] | None,
+    symmetry: Operations | None,
 ) -> Complex[ndarray, "pairs columns columns columns"]:
     pairs = np.asarray(pairs, float).reshape(-1, 2, 3)
     begin_third_order_programs(potential)
-    crystal = expand_to_third_order(potential, primitive)
+    crystal = expand_to_third_order(potential, primitive, symmetry)
     columns = 3 * len(crystal.species)
     result = np.empty((len(pairs), columns, columns, columns), complex)
     triplets = np.concatenate([pairs, -pairs.sum(axis=1, keepdims=True)], axis=1)
     different, place, conjugate = _up_to_sign(triplets.reshape(-1, 3))
     place, conjugate = place.reshape(-1, 3), conjugate.reshape(-1, 3)
-    kept = _kept(crystal, different)
+    kept = _of_stars(crystal, different, symmetry)
     for pair in range(len(pairs)):
         changes = [
-            _conjugated(kept[q]) if reverse else kept[q]
+            conjugated(kept[q]) if reverse else kept[q]
             for q, reverse in zip(place[pair], conjugate[pair], strict=True)
         ]
         result[pair] = third_derivatives(crystal, changes)
@@ -107,6 +113,24 @@ def _up_to_sign(
     return different, place, conjugate
 
 
+def _of_stars(
+    crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"], symmetry: Operations | None
+) -> list[FirstOrder]:
+    """Return the first orders at all q, with symmetry from one q of each star."""
+    if symmetry is None or irreps_of(crystal) is None:
+        return _kept(crystal, qpoints)
+    star = stars(symmetry, qpoints)
+    sources = np.unique(star.source)
+    computed = dict(zip(sources, _kept(crystal, qpoints[sources]), strict=True))
+    result = []
+    for q, (source, operation) in enumerate(zip(star.source, star.operation, strict=True)):
+        changes = computed[source]
+        if q != source:
+            changes = rotate(crystal, symmetry, int(operation), qpoints[source], changes)
+        result.append(conjugated(changes) if star.conjugate[q] else changes)
+    return result
+
+
 def _kept(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> list[FirstOrder]:
     """Return the first orders at all q, in blocks of real and of complex numbers."""
     kept: list[FirstOrder | None] = [None] * len(qpoints)
@@ -129,8 +153,3 @@ def _block_size(crystal: ThirdExpansion) -> int:
         if key in layer.layout.groups
     )
     return max(1, OPERATORS // (3 * 16 * len(crystal.species) * largest))
-
-
-def _conjugated(changes: FirstOrder) -> FirstOrder:
-    """Return the first orders at -q."""
-    return jax.tree.map(np.conj, changes)

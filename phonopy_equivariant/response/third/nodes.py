@@ -74,6 +74,15 @@ def respond_adjoint(
     return jax.vmap(one)((curved, direct, returned))
 
 
+def readout_slope(
+    kind: Kind, params: Params, updated: Features, species: Int[Array, " atoms"]
+) -> Features:
+    """Return the derivative of the readout by h'."""
+    readout = kind.layer.readout
+    assert readout is not None
+    return jax.grad(lambda h: readout(params, h, species).sum())(updated)
+
+
 def mix_rows(kind: Kind, params: Params, species: Int[Array, "1"], sums: Features) -> Features:
     """Return mix of rows of sums at one atom."""
     count = len(next(iter(sums.values())))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer
+
+# Bytes that operators of a block of q may take until the backward sweep needs them again.
+KEPT = 2**31
 
 
 class Phases:
@@ -22,6 +25,8 @@ class Phases:
         # (i, j, parts · q, m)
         slotted = np.concatenate(parts)[:, crystal.slots] * crystal.filled
         self._phases = np.ascontiguousarray(slotted.transpose(1, 2, 0, 3))
+        self._kept: dict[tuple[int, str, int], ndarray] = {}
+        self._free = KEPT
 
     @property
     def dtype(self) -> type:
@@ -38,16 +43,33 @@ class Phases:
     def operator(self, t: int, key: str, i: int) -> ndarray:
         """Return K_ij(q) and its gradient for one receiver and input irrep.
 
-        Shape (q, u, atoms · b, 4 · a): the kernel, then its derivatives along the three axes.
+        Shape (q, u, atoms · b, 4 · a): the kernel, then its derivatives along the three axes. Asked
+        for a second time, it is as a rule still there.
         """
-        layer = self.crystal.layers[t]
+        if (t, key, i) in self._kept:
+            return self._kept.pop((t, key, i))
+        result = self._operator(t, key, i)
+        if result.nbytes <= self._free:
+            self._free -= result.nbytes
+            self._kept[t, key, i] = result
+        return result
+
+    def _operator(self, t: int, key: str, i: int) -> ndarray:
+        layer, slots = self.crystal.layers[t], self.crystal.slots[i]
         paths = self.crystal.run.kinds[t].layer.layout.path_of_component(key)
-        kernel = _kernel(self.crystal, layer, key, paths, i)  # (edges, u, b, 4, a)
-        u, b, a = kernel.shape[1], kernel.shape[2], kernel.shape[4]
-        atoms, slots = self.crystal.slots.shape[1:]
-        sums = self._phases[i] @ kernel.reshape(atoms, slots, -1)
-        blocks = sums.reshape(atoms, -1, u, b * 4 * a).transpose(1, 2, 0, 3)
-        return self._joined(blocks).reshape(self.count, u, atoms * b, 4 * a)
+        a, b = layer.angular[key].shape[2:]
+        u = layer.radial[key].shape[-1]
+        result = np.zeros((self.count, u, len(slots), b * 4 * a), self.dtype)
+        # one sender at a time: what belongs to it stays in the cache
+        for j, filled in enumerate(self.crystal.filled[i] > 0):
+            if filled.any():
+                kernel = _kernel(self.crystal, layer, key, paths, slots[j][filled])
+                sums = self._phases[i, j][:, filled] @ kernel.reshape(len(kernel), -1)
+                sums = sums.reshape(-1, u, b * 4 * a)
+                result[:, :, j].real = sums[: self.count]
+                if not self.real:
+                    result[:, :, j].imag = sums[self.count :]
+        return result.reshape(self.count, u, len(slots) * b, 4 * a)
 
     def _joined(self, parts: Float[ndarray, "parts ..."]) -> ndarray:
         """Return numbers of real and imaginary parts that stand one after the other."""
@@ -62,21 +84,24 @@ def plain_sums(
     crystal: ThirdExpansion, values: Float[ndarray, "edges ..."], ends: ndarray
 ) -> Float[ndarray, "atoms ..."]:
     """Return sums over the edges of every atom, ``ends`` being receivers or senders."""
-    result = np.zeros((len(crystal.species), *values.shape[1:]), values.dtype)
-    np.add.at(result, ends, values)
-    return result
+    # as a matrix product: np.add.at is many times slower
+    belongs = np.zeros((len(crystal.species), len(ends)), values.dtype)
+    belongs[ends, np.arange(len(ends))] = 1
+    sums = belongs @ values.reshape(len(values), -1)
+    return sums.reshape(-1, *values.shape[1:])
 
 
 def _kernel(
-    crystal: ThirdExpansion, layer: ThirdLayer, key: str, paths: list[int], i: int
+    crystal: ThirdExpansion,
+    layer: ThirdLayer,
+    key: str,
+    paths: list[int],
+    edges: Int[ndarray, " edges"],
 ) -> Float[ndarray, "edges u b 4 a"]:
-    """Return K and its gradient on the edges of one receiver, slot by slot."""
-    index = crystal.slots[i].reshape(-1)
-    radial = layer.radial[key][index][:, :, paths].transpose(1, 0, 3, 2)  # (2, edges, u, a)
-    angular = layer.angular[key][index].transpose(0, 3, 1, 2)  # (edges, b, 4, a)
-    kernel = radial[0][:, :, None, None] * angular[:, None]
-    stretched = radial[1][:, :, None] * angular[:, None, :, 0]  # (edges, u, b, a)
-    unit = crystal.unit[index]
-    for axis in range(3):
-        kernel[:, :, :, 1 + axis] += stretched * unit[:, axis, None, None, None]
+    """Return K and its gradient on some edges."""
+    radial = layer.radial[key][edges][:, :, paths].transpose(1, 0, 3, 2)  # (2, edges, u, a)
+    angular = np.ascontiguousarray(layer.angular[key][edges].transpose(0, 3, 1, 2))
+    kernel: ndarray = radial[0][:, :, None, None] * angular[:, None]  # (edges, u, b, 4, a)
+    along = angular[:, :, :1] * crystal.unit[edges][:, None, :, None]  # (edges, b, 3, a)
+    kernel[:, :, :, 1:] += radial[1][:, :, None, None] * along[:, None]
     return kernel

@@ -15,7 +15,7 @@ from phonopy_equivariant.response.bloch.rehearsal import Rehearsal
 from phonopy_equivariant.response.third.expansion import ThirdHost, crystal_of_network
 from phonopy_equivariant.response.third.sweep import first_orders
 from phonopy_equivariant.response.third.triplet import third_derivatives
-from phonopy_equivariant.runtime.compilation import generation, x64_mode
+from phonopy_equivariant.runtime.compilation import Begun, generation, x64_mode
 
 _WORKERS = 4
 
@@ -33,9 +33,13 @@ def begin_third_order_programs(potential: Potential) -> None:
     Returns before all are compiled; whoever needs one waits for it.
     """
     key = potential.model, potential.dtype
-    if not host_driven() or _begun.get(key) == generation():
-        return
-    _begun[key] = generation()
+    if host_driven() and _begun.get(key) != generation():
+        rehearse_third_order(potential)
+
+
+def rehearse_third_order(potential: Potential) -> list[Begun]:
+    """Load or begin to compile all programs of third-order force constants; return them."""
+    _begun[potential.model, potential.dtype] = generation()
     workers = ThreadPoolExecutor(min(_WORKERS, os.cpu_count() or 1))
     first = np.zeros(1, np.int32)
     vectors = np.array([[potential.cutoff / 2, 0.0, 0.0]], potential.dtype)
@@ -49,3 +53,4 @@ def begin_third_order_programs(potential: Potential) -> None:
             third_derivatives(crystal, changes * 3)
     finally:
         workers.shutdown(wait=False)
+    return run.begun

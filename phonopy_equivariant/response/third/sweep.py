@@ -29,6 +29,7 @@ from phonopy_equivariant.response.bloch.arrays import Features
 from phonopy_equivariant.response.third.derivatives import POSITION_OF_PAIR
 from phonopy_equivariant.response.third.expansion import ThirdExpansion, ThirdLayer
 from phonopy_equivariant.response.third.flat import Shapes, pack, real_rows, unpack
+from phonopy_equivariant.response.third.gates import GateChanges, gate_changes
 from phonopy_equivariant.response.third.nodes import mix_rows, respond_adjoint
 from phonopy_equivariant.response.third.phases import Phases, plain_sums
 
@@ -48,6 +49,7 @@ class LayerChanges(NamedTuple):
     right: ndarray | None  # (atoms, 3, columns, y)
     left: ndarray | None  # (atoms, 3, columns, g)
     second_adjoint: ndarray | None  # μ·∂∂K(q) (i, j, 6, g)
+    gates: GateChanges | None  # where the layer is a gate
 
 
 class FirstOrder(NamedTuple):
@@ -127,6 +129,7 @@ class _Block:
                     found.right,
                     left,
                     second_adjoint,
+                    None if layer.gates is None else gate_changes(layer.gates, found.mixed, later),
                 )
             )
         bond = self.phases.at_q(self.crystal.bond)

@@ -54,6 +54,13 @@ def _ordered(values: ndarray, order: Sequence[int]) -> ndarray:
     return values.transpose(np.argsort(order))
 
 
+def _of_atoms(table: ndarray, change: ndarray) -> ndarray:
+    """Return products of (atoms, .., rows, flat) and (atoms, columns, flat) at every atom."""
+    atoms, columns, size = change.shape
+    product = table.reshape(atoms, -1, size) @ change.swapaxes(1, 2)
+    return product.reshape(*table.shape[:-1], columns)
+
+
 def _from_one_displacement(crystal: ThirdExpansion, changes: Sequence[FirstOrder]) -> ndarray:
     """Return the terms of one displaced end, one change of messages and one of adjoints."""
     atoms = len(crystal.species)
@@ -61,10 +68,10 @@ def _from_one_displacement(crystal: ThirdExpansion, changes: Sequence[FirstOrder
     for displaced, sent, adjoint in _ORDERS:
         total = np.zeros((atoms, 3, 3 * atoms, 3 * atoms), complex)  # (.., adjoint, sent)
         for one, two in zip(changes[sent].layers, changes[adjoint].layers, strict=True):
-            if one.sent is None or one.right is None:
+            if one.sent is None or one.right is None or two.left is None:
                 continue
-            total += two.left @ one.sent.swapaxes(1, 2)[:, None]
-            total -= (one.right @ two.slope.swapaxes(1, 2)[:, None]).swapaxes(2, 3)
+            total += _of_atoms(two.left, one.sent)
+            total -= _of_atoms(one.right, two.slope).swapaxes(2, 3)
         result += _ordered(total.reshape(result.shape), (displaced, adjoint, sent))
     return result
 
@@ -79,9 +86,9 @@ def _from_two_displacements(crystal: ThirdExpansion, changes: Sequence[FirstOrde
         for one, two, three in zip(
             changes[there].layers, changes[other].layers, changes[here].layers, strict=True
         ):
-            sums -= one.second_source @ two.slope.swapaxes(1, 2)[:, None]
+            sums -= _of_atoms(one.second_source, two.slope)
             if three.second_adjoint is not None and two.sent is not None:
-                sums -= three.second_adjoint.conj() @ two.sent.swapaxes(1, 2)[None]
+                sums -= (three.second_adjoint @ two.sent.conj().swapaxes(1, 2)[None]).conj()
         total = sums[:, :, POSITION_OF_PAIR].transpose(0, 2, 1, 3, 4)  # (i, z, j, w, columns)
         if here < there:
             total[index, :, index] += changes[other].same
