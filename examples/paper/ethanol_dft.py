@@ -195,5 +195,5 @@ def collect_all(work: Path, data: Path) -> bool:
 
 
 if __name__ == "__main__":
-    stages = ("minimum", "sampling", "hessians", "validation", "around")
-    sys.exit(main(__doc__, stages, run_stages, collect_all))
+    names = ("minimum", "sampling", "hessians", "validation", "around")
+    sys.exit(main(__doc__, names, run_stages, collect_all))
