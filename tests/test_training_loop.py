@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -11,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,18 @@ import yaml
 from ase.build import bulk
 from cli_helpers import command
 from conftest import QUICKLY, assert_close
-from training_helpers import TINY, lattice_record, rock_salt, tiny_potential, write_set
+from training_helpers import (
+    STEPS,
+    arrays,
+    assert_same_run,
+    config,
+    lattice_record,
+    options,
+    rock_salt,
+    rows,
+    tiny_potential,
+    write_set,
+)
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.data import read_records, write_records
@@ -33,14 +42,10 @@ from phonopy_equivariant.training.config import (
     LossConfig,
     SetConfig,
     Term,
-    TrainingConfig,
-    make_config,
 )
 from phonopy_equivariant.training.loop import Report, Trainer, train
 from phonopy_equivariant.training.samples import Cursor, Samples
 from phonopy_equivariant.training.state import load_origin
-
-STEPS = 30
 
 # For bits to be equal, other processes have to compile as the tests do, see conftest.py.
 COMPILED_AS_HERE = f"""
@@ -63,55 +68,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_set(folder / "b.extxyz", teacher, 6, seed=2)
     write_records([lattice_record(rock_salt(0.05))], folder / "q.extxyz")
     return folder
-
-
-def options(folder: Path, output: str, **changes: Any) -> dict[str, Any]:
-    model = {k: v for k, v in TINY.items()} | {"cutoff": 3.0, "num_interactions": 1}
-    values: dict[str, Any] = {
-        "output": output,
-        "model": model,
-        "sets": [{"path": "a.extxyz", "valid": 0.25, "batch_size": 3}],
-        "loss": {"energy": {"weight": 1.0}, "forces": {"weight": 1.0}},
-        "optimiser": {"learning_rate": 0.02, "warmup_steps": 5, "weight_decay": 1e-4},
-        "steps": STEPS,
-        "dtype": "float64",
-        "validate_every": 10,
-        "checkpoint_every": 7,
-        "log_every": 1,
-    }
-    return values | changes
-
-
-def config(folder: Path, output: str, **changes: Any) -> TrainingConfig:
-    return make_config(options(folder, output, **changes), folder)
-
-
-def arrays(path: Path) -> dict[str, bytes]:
-    """Return the members of an archive: weights, moments, averages, progress."""
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    """Return the log without the speed."""
-    with open(folder / "log.csv", newline="") as file:
-        return [
-            {k: v for k, v in r.items() if k != "steps_per_second"} for r in csv.DictReader(file)
-        ]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    left, right = arrays(one / "state.npz"), arrays(other / "state.npz")
-    headers = [json.loads(some.pop("progress.json")) for some in (left, right)]
-    for header in headers:
-        del header["config"]["output"]
-    assert headers[0] == headers[1]
-    assert left == right  # bit for bit
-    assert rows(one) == rows(other)
-    best = [arrays(some / "best.npz") for some in (one, other)]
-    for some in best:
-        some.pop("model.yaml")  # has the name of the folder
-    assert best[0] == best[1]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from phonopy_equivariant.data import ForceConstantsData, Record, Spectrum
 from phonopy_equivariant.potential import Potential, random_potential
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 from phonopy_equivariant.structure import Structure, as_structure, masses_of
+from phonopy_equivariant.training.config import TrainingConfig, make_config
 from phonopy_equivariant.training.spectral import THZ2
 
 # compiles in about a second, with features of both kinds
@@ -24,6 +28,7 @@ TINY: dict[str, Any] = {
     "num_radial_basis": 3,
     "radial_width": 4,
 }
+STEPS = 30  # of a whole run
 Q = np.array([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0], [0.13, 0.31, -0.22]])
 
 
@@ -96,3 +101,52 @@ def write_set(path: Path, teacher: Potential, count: int, seed: int = 0) -> Path
         images.append(atoms)
     ase.io.write(path, images, format="extxyz")
     return path
+
+
+def options(folder: Path, output: str, **changes: Any) -> dict[str, Any]:
+    model = {k: v for k, v in TINY.items()} | {"cutoff": 3.0, "num_interactions": 1}
+    values: dict[str, Any] = {
+        "output": output,
+        "model": model,
+        "sets": [{"path": "a.extxyz", "valid": 0.25, "batch_size": 3}],
+        "loss": {"energy": {"weight": 1.0}, "forces": {"weight": 1.0}},
+        "optimiser": {"learning_rate": 0.02, "warmup_steps": 5, "weight_decay": 1e-4},
+        "steps": STEPS,
+        "dtype": "float64",
+        "validate_every": 10,
+        "checkpoint_every": 7,
+        "log_every": 1,
+    }
+    return values | changes
+
+
+def config(folder: Path, output: str, **changes: Any) -> TrainingConfig:
+    return make_config(options(folder, output, **changes), folder)
+
+
+def arrays(path: Path) -> dict[str, bytes]:
+    """Return the members of an archive: weights, moments, averages, progress."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """Return the log without the speed."""
+    with open(folder / "log.csv", newline="") as file:
+        return [
+            {k: v for k, v in r.items() if k != "steps_per_second"} for r in csv.DictReader(file)
+        ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    left, right = arrays(one / "state.npz"), arrays(other / "state.npz")
+    headers = [json.loads(some.pop("progress.json")) for some in (left, right)]
+    for header in headers:
+        del header["config"]["output"]
+    assert headers[0] == headers[1]
+    assert left == right  # bit for bit
+    assert rows(one) == rows(other)
+    best = [arrays(some / "best.npz") for some in (one, other)]
+    for some in best:
+        some.pop("model.yaml")  # has the name of the folder
+    assert best[0] == best[1]
