@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
 from phonopy_equivariant.files import replacing
+from phonopy_equivariant.phonons.gruneisen import GruneisenMesh
 from phonopy_equivariant.results import Result
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _TABLE, _PANELS = (100.0, 200.0, 300.0, 500.0, 800.0, 1000.0), 300.0
 # What phono3py calls κ in its files: plain, and with the Wigner terms.
 _NAMES = ("kappa", "kappa_TOT_exact", "kappa_TOT_RTA")
+_DOTS: dict[str, Any] = {"linestyle": "", "marker": ".", "markersize": 3, "alpha": 0.6}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +50,9 @@ class ThermalConductivity(Result):
         What each mode gives to κ, W/mK: the sum over modes and irreducible q, divided by the number
         of q of the mesh, is κ. Files of phono3py's full solution have the parts of the relaxation
         time approximation only, and their sum is the κ of that.
+    gruneisen
+        Mode Grüneisen parameters on a mesh of its own, for the figure; None if not computed. They
+        have no non-analytical term.
 
     """
 
@@ -58,6 +63,7 @@ class ThermalConductivity(Result):
     frequencies: Float[ndarray, "q modes"]
     linewidths: Float[ndarray, "t q modes"]
     mode_kappa: Float[ndarray, "t q modes 6"]
+    gruneisen: GruneisenMesh | None = None
 
     def isotropic(self) -> Float[ndarray, " t"]:
         """Return a third of the trace of κ at every temperature, W/mK."""
@@ -101,27 +107,43 @@ class ThermalConductivity(Result):
         }
 
     def plot(self, figure: Figure | None = None) -> Figure:
-        """Draw κ(T), κ accumulated over frequencies, and the lifetimes; return the figure."""
+        """Draw κ(T), κ accumulated over frequencies, lifetimes and γ; return the figure."""
         if figure is None:
             from matplotlib import pyplot as plt
 
-            figure = plt.figure(figsize=(11, 3.4), layout="constrained")
-        axes: Sequence[Axes] = figure.subplots(1, 3)
+            figure = plt.figure(figsize=self._figure_size, layout="constrained")
+        axes: Sequence[Axes] = figure.subplots(*self._panels).ravel()
         self._plot_kappa(axes[0])
+        self._plot_sums(axes[1])
+        temperature = self.temperatures[self._nearest(_PANELS)]
+        lifetimes = self.lifetimes(temperature)
+        finite = np.isfinite(lifetimes)
+        axes[2].semilogy(self.frequencies[finite], lifetimes[finite], **_DOTS)
+        axes[2].set(xlabel="Frequency (THz)", ylabel=f"Lifetime at {temperature:g} K (ps)")
+        if self.gruneisen is not None:
+            _plot_gruneisen(axes[3], self.gruneisen)
+        return figure
+
+    @property
+    def _panels(self) -> tuple[int, int]:
+        """Rows and columns of the figure."""
+        return (1, 3) if self.gruneisen is None else (2, 2)
+
+    @property
+    def _figure_size(self) -> tuple[float, float]:
+        rows, columns = self._panels
+        return 3.7 * columns, 3.4 * rows
+
+    def _plot_sums(self, axes: Axes) -> None:
         temperature = self.temperatures[self._nearest(_PANELS)]
         frequencies, sums = self.cumulative(temperature)
-        axes[1].plot(frequencies, sums, drawstyle="steps-post")
+        axes.plot(frequencies, sums, drawstyle="steps-post")
         is_whole = np.isclose(sums[-1], self.isotropic()[self._nearest(_PANELS)], rtol=1e-6)
-        axes[1].set(
+        axes.set(
             xlabel="Frequency (THz)",
             ylabel=f"κ{'' if is_whole else ' of RTA'} up to it at {temperature:g} K (W/mK)",
             ylim=(0, None),
         )
-        lifetimes = self.lifetimes(temperature)
-        finite = np.isfinite(lifetimes)
-        axes[2].semilogy(self.frequencies[finite], lifetimes[finite], ".", markersize=3, alpha=0.6)
-        axes[2].set(xlabel="Frequency (THz)", ylabel=f"Lifetime at {temperature:g} K (ps)")
-        return figure
 
     def _plot_kappa(self, axes: Axes) -> None:
         positive = (self.temperatures > 0) & (self.isotropic() > 0)
@@ -137,12 +159,25 @@ class ThermalConductivity(Result):
         """Write :meth:`plot` as a picture, in the format of the file's name."""
         from matplotlib.figure import Figure
 
-        figure = self.plot(Figure(figsize=(11, 3.4), layout="constrained"))
+        figure = self.plot(Figure(figsize=self._figure_size, layout="constrained"))
         with replacing(path) as temporary:
             figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png", dpi=150)
 
     def _nearest(self, temperature: float) -> int:
         return int(np.abs(self.temperatures - temperature).argmin())
+
+
+def _plot_gruneisen(axes: Axes, gruneisen: GruneisenMesh) -> None:
+    """Draw γ of all modes; the range of the axis leaves out a few soft modes near Γ."""
+    counted = gruneisen.counted_parameters != 0
+    parameters = gruneisen.parameters[counted]
+    axes.plot(gruneisen.frequencies[counted], parameters, **_DOTS)
+    axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    axes.set(xlabel="Frequency (THz)", ylabel="Mode Grüneisen parameter")
+    if len(parameters):
+        low, high = np.quantile(parameters, [0.005, 0.995])
+        margin = 0.1 * (high - low) + 0.1
+        axes.set_ylim(min(low, 0) - margin, max(high, 0) + margin)
 
 
 def conductivity_of(calculator: Any) -> ThermalConductivity:

@@ -26,6 +26,7 @@ from phonopy_equivariant.phonons.conductivity import (
     conductivity_of,
     read_conductivity,
 )
+from phonopy_equivariant.phonons.gruneisen import gruneisen_mesh
 from phonopy_equivariant.phonons.permutations import composed_permutations
 from phonopy_equivariant.phonons.stability import stability
 from phonopy_equivariant.phonons.third_order import phonon_of
@@ -134,7 +135,8 @@ def thermal_conductivity(
     phono3py.run_thermal_conductivity(
         is_LBTE=method == "lbte", temperatures=list(temperatures), is_isotope=isotopes, log_level=0
     )
-    return conductivity_of(phono3py.thermal_conductivity)
+    conductivity = conductivity_of(phono3py.thermal_conductivity)
+    return _with_gruneisen(conductivity, phono3py, potential, progress)
 
 
 def conductivity_files(
@@ -169,6 +171,7 @@ def conductivity_files(
     if status or not written or "-g" in written[-1].name:  # one grid point
         return KappaResult(status, report, None, tuple(files))
     conductivity = read_conductivity(written[-1])
+    conductivity = _with_gruneisen(conductivity, phono3py, potential, progress)
     conductivity.write_plot(PLOT)
     return KappaResult(status, report, conductivity, (*files, PLOT))
 
@@ -189,6 +192,15 @@ def run_phono3py(file: str, options: Sequence[str]) -> int:
     with composed_permutations(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return run_in_process("phono3py", run, file, options)
+
+
+def _with_gruneisen(
+    conductivity: ThermalConductivity, phono3py: Any, potential: Potential, progress: Progress
+) -> ThermalConductivity:
+    """Return the conductivity with mode Grüneisen parameters of the primitive cell."""
+    with progress.stage("Mode Grüneisen parameters"):
+        gruneisen = gruneisen_mesh(phono3py.primitive, potential)
+    return dataclasses.replace(conductivity, gruneisen=gruneisen)
 
 
 def _warn_of_imaginary_modes(phono3py: Any, potential: Potential, progress: Progress) -> None:

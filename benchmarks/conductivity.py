@@ -1,0 +1,120 @@
+"""Thermal conductivity at 300 K with wider meshes and supercells, beside experiment.
+
+    python benchmarks/conductivity.py --dft FOLDER --model nequix-oam-1-pft [Si MgO ...]
+
+Each crystal is relaxed; force constants of third and second order come from the supercells below;
+relaxation time approximation, natural isotopes. FOLDER has phonopy's calculations of the crystals
+(``NAME/phonopy_params.yaml.xz``), of which structure and Born charges are taken; GaN has none.
+Each further mesh and supercell tells how far κ is from converged. Results go to ``--output``, one
+line each as they come, and what is there is not computed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ase.build import bulk
+
+import phonopy_equivariant as pe
+from phonopy_equivariant.io.crystals import Crystal, as_crystal
+from phonopy_equivariant.workflows.options import RelaxationOptions
+from phonopy_equivariant.workflows.progress import Silent
+from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_order_crystal
+
+TEMPERATURE = 300.0  # K
+CUBIC, HEXAGONAL = ([15] * 3, [19] * 3, [23] * 3), ([13, 13, 8], [17, 17, 10])
+
+
+class Case(NamedTuple):
+    """A crystal: where it comes from, supercells of third and second order, meshes."""
+
+    folder: str | None
+    supercells: tuple[tuple[list[int], list[int]], ...]
+    meshes: tuple[list[int], ...]
+
+
+CONVENTIONAL = (([2] * 3, [4] * 3), ([3] * 3, [4] * 3), ([4] * 3, [4] * 3))
+WURTZITE = (([3, 3, 2], [5, 5, 3]), ([4, 4, 3], [5, 5, 3]))
+CASES = {
+    "Si": Case("Si_PBEsol", CONVENTIONAL, CUBIC),
+    "MgO": Case("MgO", CONVENTIONAL, CUBIC),
+    "NaCl": Case("NaCl", CONVENTIONAL, CUBIC),
+    "ZnTe": Case("ZnTe", CONVENTIONAL, CUBIC),
+    "AlN": Case("AlN_PBEsol_442", WURTZITE, HEXAGONAL),
+    "GaN": Case(None, WURTZITE, HEXAGONAL),
+}
+
+
+def crystal_of(name: str, dft: Path) -> Crystal:
+    """Return a crystal with Born charges, if there are any, and without supercell."""
+    folder = CASES[name].folder
+    if folder is None:
+        return as_crystal(bulk("GaN", "wurtzite", a=3.19, c=5.19, u=0.377))
+    crystal = as_crystal(dft / folder / "phonopy_params.yaml.xz")
+    return dataclasses.replace(crystal, supercell_matrix=None, dataset=None)
+
+
+def conductivities(
+    crystal: Crystal, potential: pe.Potential, second: bool, case: Case, index: int
+) -> list[dict[str, Any]]:
+    """Return κ for one pair of supercells: all meshes if ``second``, or else the middle one."""
+    third, harmonic = (np.diag(sizes) for sizes in case.supercells[index])
+    options = ThirdOrderOptions(third, harmonic, RelaxationOptions())
+    start = time.perf_counter()
+    phono3py, report = third_order_crystal(crystal, potential, options, Silent())
+    taken = time.perf_counter() - start
+    rows = []
+    for mesh in case.meshes if second else case.meshes[1:2]:
+        start = time.perf_counter()
+        phono3py.mesh_numbers = mesh
+        phono3py.init_phph_interaction()
+        phono3py.run_thermal_conductivity(
+            temperatures=[TEMPERATURE], is_isotope=True, log_level=0
+        )
+        kappa = np.asarray(phono3py.thermal_conductivity.kappa)[0, 0]
+        rows.append(
+            {
+                "atoms": len(phono3py.supercell),
+                "interpolation": round(report.interpolation, 5),
+                "mesh": mesh,
+                "kappa": [round(float(x), 3) for x in kappa[[0, 2]]],
+                "seconds": [round(taken), round(time.perf_counter() - start)],
+            }
+        )
+    return rows
+
+
+def main() -> int:
+    """Compute what the command line names and the output has not."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("crystals", nargs="*", default=list(CASES), metavar="CRYSTAL")
+    parser.add_argument("--dft", type=Path, required=True)
+    parser.add_argument("--model", default="pe-crystal-3")
+    parser.add_argument("--output", type=Path, default=Path("conductivity.jsonl"))
+    args = parser.parse_args()
+    lines = args.output.read_text("utf-8").splitlines() if args.output.exists() else []
+    done = {(x["model"], x["crystal"], x["index"]) for x in map(json.loads, lines)}
+    potential = pe.load_potential(args.model, dtype="float64")
+    for name in args.crystals:
+        case, crystal = CASES[name], crystal_of(name, args.dft)
+        for index in range(len(case.supercells)):
+            if (args.model, name, index) in done:
+                continue
+            label = {"model": args.model, "crystal": name, "index": index}
+            rows = conductivities(crystal, potential, index == 1, case, index)
+            with open(args.output, "a", encoding="utf-8") as file:
+                for row in rows:
+                    print(json.dumps(label | row), file=file)
+                    print(json.dumps(label | row), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
