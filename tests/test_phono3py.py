@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import cli_helpers
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -18,6 +19,7 @@ import phonopy_equivariant as pe
 from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.io import third_order
 from phonopy_equivariant.potential import Potential, random_potential
+from phonopy_equivariant.structure import as_structure, to_phonopy
 
 phono3py = pytest.importorskip("phono3py", reason="phono3py is not installed")
 
@@ -35,20 +37,42 @@ def rock_salt(**options: object) -> phono3py.Phono3py:
     return phono3py.Phono3py(cell, supercell_matrix=[2, 2, 2], primitive_matrix="P", **options)
 
 
-def test_finite_displacements_converge_to_it(potential: Potential) -> None:
-    """Their difference falls with the square of the step: 3² from 0.03 to 0.01 Å."""
+@pytest.mark.parametrize(("prototype", "lattice"), [("rocksalt", 5.6), ("zincblende", 5.2)])
+def test_finite_displacements_converge_to_it(prototype: str, lattice: float) -> None:
+    """Force constants and κ: differences fall with the square of the step, 3² from 0.03 to 0.01 Å.
+
+    Displacements go both ways. By default phono3py leaves out opposite ones, and what is left falls
+    with the step only.
+    """
+    potential = cli_helpers.potential()
+    cell = to_phonopy(as_structure(bulk("NaCl", prototype, a=lattice)))
+
+    def crystal() -> phono3py.Phono3py:
+        return phono3py.Phono3py(cell, supercell_matrix=[2, 2, 2], primitive_matrix="P")
+
+    def conductivity(fc3: np.ndarray) -> float:
+        analytic.fc3, analytic.mesh_numbers = fc3, [3, 3, 3]
+        analytic.init_phph_interaction()
+        analytic.run_thermal_conductivity(temperatures=[300.0], log_level=0)
+        return float(analytic.thermal_conductivity.kappa[0, 0, 0])
+
+    analytic = crystal()
+    pe.set_third_order_force_constants(analytic, potential)
+    fc3 = analytic.fc3
+    expected = conductivity(fc3)
     deviations = []
     for distance in (0.03, 0.01):
-        displaced = rock_salt()
-        displaced.generate_displacements(distance=distance)
-        cells = [cell for cell in displaced.supercells_with_displacements if cell is not None]
+        displaced = crystal()
+        displaced.generate_displacements(distance=distance, is_plusminus=True)
+        cells = [each for each in displaced.supercells_with_displacements if each is not None]
         displaced.forces = pe.PhonopyMLP(potential).evaluate(cells)[1]
         displaced.produce_fc3(is_compact_fc=True)
-        analytic = pe.third_order_force_constants(displaced, potential)
-        deviations.append(np.abs(displaced.fc3 - analytic).max() / np.abs(analytic).max())
-    assert deviations[0] < 0.1
+        change = np.abs(displaced.fc3 - fc3).max() / np.abs(fc3).max()
+        deviations.append([change, abs(conductivity(displaced.fc3) / expected - 1)])
+    far, near = deviations
+    assert 1e-5 < far[0] < 0.1 and 1e-5 < far[1] < 0.1
     # the fourth power of the step is left: 0.03² of the second
-    assert deviations[0] / deviations[1] == pytest.approx(9, rel=0.05)
+    np.testing.assert_allclose(np.divide(far, near), 9, rtol=0.05)
 
 
 def test_supercells_of_both_orders_apart(potential: Potential) -> None:
