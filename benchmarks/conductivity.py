@@ -75,9 +75,7 @@ def conductivities(
         start = time.perf_counter()
         phono3py.mesh_numbers = mesh
         phono3py.init_phph_interaction()
-        phono3py.run_thermal_conductivity(
-            temperatures=[TEMPERATURE], is_isotope=True, log_level=0
-        )
+        phono3py.run_thermal_conductivity(temperatures=[TEMPERATURE], is_isotope=True, log_level=0)
         kappa = np.asarray(phono3py.thermal_conductivity.kappa)[0, 0]
         rows.append(
             {

@@ -14,6 +14,7 @@ from ase.build import bulk
 from conftest import BOTH_PARITIES, assert_close, small_config, three_atoms
 from nequip_variants import variant
 from phonopy import Phonopy
+from test_gruneisen import slope
 from test_mace import mace_config
 from toy_model import toy_potential
 
@@ -30,12 +31,13 @@ from phonopy_equivariant.phonons.residuals import (
 )
 from phonopy_equivariant.phonons.third_order import third_order_of_cells
 from phonopy_equivariant.potential import Potential, node_energies, random_potential
-from phonopy_equivariant.response.bloch.lattice import lattice_response
+from phonopy_equivariant.response.bloch.lattice import lattice_force_constants, lattice_response
 from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.symmetry.operations import choose
 from phonopy_equivariant.response.third import lattice
 from phonopy_equivariant.response.third.derivatives import harmonic_derivatives
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
+from phonopy_equivariant.response.third.motion import motion_derivatives
 from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, to_phonopy
 
@@ -122,6 +124,43 @@ def test_equal_to_the_derivative_of_second_order_force_constants(crystal: Struct
     expected = response.values[1][0].real
     result = compact[row, :, :, axis].transpose(0, 2, 1, 3).reshape(expected.shape)
     assert_close(result, expected)
+    qpoints = np.zeros((1, 3))
+    assert_close(motion_derivatives(potential, supercell, motion, qpoints)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "both parities, norm, no species skip",
+        "MACE: density, nonlinear",
+        "SevenNet: rotations alone, XPLOR",
+    ],
+)
+def test_along_a_motion_of_cell_and_atoms(name: str, crystal: Structure) -> None:
+    """dΦ(q)/dη against Φ(q) of cells that are strained and whose atoms are moved."""
+    potential, structure = MODELS[name](), three_atoms(crystal)
+    rng = np.random.default_rng(8)
+    strain = rng.normal(size=(3, 3))
+    # small: the nearest edge crosses the cutoff after 3e-3 Å
+    motion = Motion(0.1 * (strain + strain.T), 0.3 * rng.normal(size=(3, 3)))
+    qpoints = np.array([[0, 0, 0], [0.5, 0, 0.5], [0.13, 0.27, -0.41]])
+
+    def moved(eta: float) -> np.ndarray:
+        matrix = np.eye(3) + eta * motion.strain
+        positions = structure.positions @ matrix + eta * motion.displacements
+        changed = structure._replace(cell=structure.cell @ matrix, positions=positions)
+        return lattice_force_constants(potential, changed, qpoints)
+
+    found = motion_derivatives(potential, structure, motion, qpoints)
+    assert_close(found, slope(moved, 2e-4), 1e-9)
+
+
+def test_single_precision(crystal: Structure) -> None:
+    double = MODELS["one layer"]()
+    single = random_potential(double.config, seed=4, dtype="float32")
+    pairs = np.array([[[0.13, 0.27, -0.41], [0.31, -0.05, 0.22]]])
+    expected = lattice_third_derivatives(double, three_atoms(crystal), pairs)
+    assert_close(lattice_third_derivatives(single, three_atoms(crystal), pairs), expected, 1e-4)
 
 
 def test_laws_at_any_q(crystal: Structure) -> None:

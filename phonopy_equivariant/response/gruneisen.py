@@ -4,10 +4,11 @@ With ω² and e the eigenvalues and eigenvectors of the mass-weighted D(q), and 
 
     γ_qν = -(1/2ω²_qν) e†_qν·(dD(q)/dη)·e_qν
 
-at fixed fractional q. dΦ(q)/dη is the forward derivative of the Bloch response along the tangents
-of the edge vectors, dr_e/dη = r_e·ε + u_j - u_i, where u = -Φ(0)^+·(∂²E/∂u∂ε)·ε takes atoms to
-where forces vanish (see :mod:`.elastic`). By default ε = 1/3 and η = ln V: γ is then -∂ln ω/∂ln V
-(Grüneisen, Ann. Phys. 344, 257 (1912), doi:10.1002/andp.19123441202), what phonopy's gruneisen
+at fixed fractional q. dΦ(q)/dη is the third derivative of the energy with one displacement along
+the tangents of the edge vectors, dr_e/dη = r_e·ε + u_j - u_i (:mod:`.third.motion`; on other
+devices than the host a forward derivative of the Bloch response), where u = -Φ(0)^+·(∂²E/∂u∂ε)·ε
+takes atoms to where forces vanish (see :mod:`.elastic`). By default ε = 1/3 and η = ln V: γ is then
+-∂ln ω/∂ln V (Grüneisen, Ann. Phys. 344, 257 (1912), doi:10.1002/andp.19123441202), what phonopy's gruneisen
 takes from three volumes.
 
 D is taken in the lattice gauge, whose phases do not depend on positions. Gauges differ by a
@@ -29,10 +30,16 @@ from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.potential import Potential
-from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY, lattice_response
+from phonopy_equivariant.response.bloch.execution import host_driven
+from phonopy_equivariant.response.bloch.lattice import (
+    MAX_MEMORY,
+    lattice_force_constants,
+    lattice_response,
+)
 from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.elastic import as_voigt, crystal_of, strain_response
 from phonopy_equivariant.response.rounding import ZONE_BOUNDARY, rounding_of
+from phonopy_equivariant.response.third.motion import motion_derivatives
 from phonopy_equivariant.results import Result
 from phonopy_equivariant.structure import Structure, StructureLike, masses_of
 
@@ -140,9 +147,11 @@ def gruneisen_parameters(
     motion = _motion(potential, crystal, strain, relax)
     # the zone boundary tells how large ω² and its derivative are, and so their rounding
     points = np.concatenate([ZONE_BOUNDARY, qpoints])
-    response = lattice_response(potential, crystal, points, max_memory, motion=motion)
     root = np.repeat(masses_of(crystal), 3) ** -0.5
-    matrices, slopes = response.values * root[:, None] * root
+    weights = root[:, None] * root
+    matrices, slopes = (
+        weights * x for x in _orders(potential, crystal, points, motion, max_memory)
+    )
     scale = slice(len(ZONE_BOUNDARY))
     rounding = Rounding(*(rounding_of(potential.dtype, x[scale]) for x in (matrices, slopes)))
     squares, parameters = (np.empty(matrices.shape[:2]) for _ in range(2))
@@ -156,6 +165,21 @@ def gruneisen_parameters(
         motion.strain,
         motion.displacements,
     )
+
+
+def _orders(
+    potential: Potential,
+    structure: Structure,
+    qpoints: Float[ndarray, "q 3"],
+    motion: Motion,
+    max_memory: int,
+) -> tuple[Complex[ndarray, "q columns columns"], Complex[ndarray, "q columns columns"]]:
+    """Return Φ(q) and dΦ(q)/dη; on the host without a program that depends on the crystal."""
+    if host_driven():
+        values = lattice_force_constants(potential, structure, qpoints, max_memory)
+        return values, motion_derivatives(potential, structure, motion, qpoints)
+    response = lattice_response(potential, structure, qpoints, max_memory, motion=motion)
+    return response.values[0], response.values[1]
 
 
 def _motion(

@@ -38,25 +38,25 @@ def third_derivatives_of_atoms(
     crystal: ThirdExpansion, changes: Sequence[FirstOrder]
 ) -> Complex[ndarray, "columns columns columns"]:
     """Return the terms of all atoms from the first orders at three q (eV/Å³)."""
-    columns = 3 * len(crystal.species)
     # real numbers have the fewest products: two displacements as real as possible are paired
     real = [not np.iscomplexobj(x.same) for x in changes]
     order = max(_CYCLES, key=lambda x: real[x[0]] + real[x[1]])
-    total = np.zeros((columns,) * 3, complex)
+    sizes = [changes[p].layers[0].mixed.shape[1] for p in order]
+    total = np.zeros(sizes, complex)
     generic = [t for t, layer in enumerate(crystal.layers) if layer.gates is None]
     for t, i in itertools.product(generic, range(len(crystal.species))):
         layers = [changes[p].layers[t] for p in order]
         one, two, three = ((x.mixed[i], None if x.later is None else x.later[i]) for x in layers)
         width = sum(len(x[0]) for x in (one[0].T, two[0].T))
-        block = max(1, PAIRS // (8 * 16 * columns * width))
-        for start in range(0, columns, block):
+        block = max(1, PAIRS // (8 * 16 * sizes[1] * width))
+        for start in range(0, sizes[0], block):
             rows = slice(start, start + block)
             part = one[0][rows], None if one[1] is None else one[1][rows]
             slope, updated = _second_changes(crystal, t, i, (part, two))
             values = slope @ three[0].T
             if updated is not None and three[1] is not None:
                 values = values + updated @ three[1].T
-            total[rows] += values.reshape(-1, columns, columns)
+            total[rows] += values.reshape(-1, *sizes[1:])
     total = total.transpose(np.argsort(order))
     for t, layer in enumerate(crystal.layers):
         gates = [x.layers[t].gates for x in changes]

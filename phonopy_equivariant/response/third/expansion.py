@@ -73,9 +73,19 @@ class ThirdHost(Host):
             return self._in_blocks(function, EDGES, static, shared, items)
         return super().edges(function, static, shared, items)
 
+    def rows(
+        self, function: Callable[..., Any], static: Any, shared: Any, items: Any, zero: Any
+    ) -> Any:
+        """Return a function of all rows."""
+        return super().rows(function, static, shared, self._typed(items), zero)
+
     def changes(self, function: Callable[..., Any], static: Any, shared: Any, items: Any) -> Any:
         """Return a function of all pairs of changes."""
-        return self._in_blocks(function, CHANGES, static, shared, items)
+        return self._in_blocks(function, CHANGES, static, shared, self._typed(items))
+
+    def _typed(self, items: Any) -> Any:
+        """Return items in the model's precision: sums with phases are in double precision."""
+        return jax.tree.map(lambda x: x.astype(self.dtype, copy=False), items)
 
 
 class ThirdLayer(NamedTuple):
@@ -98,6 +108,23 @@ class ThirdLayer(NamedTuple):
     gates: GateExpansion | None  # of layers that are gates, which need no program
 
 
+class MovedLayer(NamedTuple):
+    """Derivatives of a layer's edges of which one is along a motion."""
+
+    source: Float[ndarray, "edges y"]
+    second_source: Float[ndarray, "edges 3 y"]
+    adjoint: Float[ndarray, "edges g"]
+    second_adjoint: Float[ndarray, "edges 3 g"]
+
+
+class Moved(NamedTuple):
+    """A motion of the crystal, and derivatives of which one is along it."""
+
+    tangents: Float[ndarray, "edges 3"]  # dr/dη of every edge
+    layers: tuple[MovedLayer, ...]
+    bond: Float[ndarray, "edges 3 3"]
+
+
 class ThirdExpansion(NamedTuple):
     """A crystal expanded to third order; edges stand receiver by receiver."""
 
@@ -105,12 +132,14 @@ class ThirdExpansion(NamedTuple):
     layers: tuple[ThirdLayer, ...]
     bond: Float[ndarray, "edges 3 3 3"]  # eV/Å³
     species: Int[ndarray, " atoms"]
+    vectors: Float[ndarray, "edges 3"]
     unit: Float[ndarray, "edges 3"]
     senders: Int[ndarray, " edges"]
     receivers: Int[ndarray, " edges"]
     shifts: Int[ndarray, "edges 3"]
     slots: Int[ndarray, "atoms atoms m"]  # edges of every pair (i, j)
     filled: Float[ndarray, "atoms atoms m"]  # 1, or 0 where a slot is empty
+    moved: Moved | None = None
 
 
 def expand_to_third_order(
@@ -152,6 +181,7 @@ def crystal_of_network(
         layers,
         bond,
         network.species,
+        network.vectors,
         network.vectors / np.linalg.norm(network.vectors, axis=1)[:, None],
         network.senders,
         network.receivers,

@@ -173,10 +173,10 @@ def gate_changes(gates: GateExpansion, mixed: ndarray, later: ndarray | None) ->
 
 
 def third_derivatives_of_gates(gates: GateExpansion, changes: Sequence[GateChanges]) -> ndarray:
-    """Return the terms of all atoms for three displacements, (columns, columns, columns)."""
-    _, channels, columns = changes[0].value.shape
-    total: ndarray = np.zeros((columns,) * 3)
-    block = max(1, PAIRS // (16 * channels * columns**2))
+    """Return the terms of all atoms for three displacements, each with its columns."""
+    channels, sizes = changes[0].value.shape[1], [x.value.shape[2] for x in changes]
+    total: ndarray = np.zeros(sizes)
+    block = max(1, PAIRS // (16 * channels * sizes[0] * max(sizes[1:])))
     for start in range(0, len(gates.mixed), block):
         atoms = slice(start, start + block)
         total = total + _of_atoms(gates, changes, atoms)
@@ -212,10 +212,9 @@ def _of_norms(gates: GateExpansion, norms: Sequence[NormChanges]) -> ndarray:
     """Return the terms of second- and third-order changes of the norm."""
     inverse = gates.inverse
     flat = np.sum(gates.weight * _gradient(gates) * gates.mixed, axis=1)
-    columns = norms[0].scalar.shape[1]
     triple = (-15 * flat * inverse**7)[:, None] * norms[0].overlap
     last = _outer(triple, norms[1].overlap)
-    total: ndarray = np.zeros((columns,) * 3)
+    total: ndarray = np.zeros([x.scalar.shape[1] for x in norms])
     for first, second, other in ((0, 1, 2), (0, 2, 1), (1, 2, 0)):
         p, r, q = norms[first], norms[second], norms[other]
         inner = (p.mixed * gates.metric) @ r.mixed.swapaxes(1, 2)

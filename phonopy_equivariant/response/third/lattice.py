@@ -135,7 +135,7 @@ def _kept(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> list[First
     """Return the first orders at all q, in blocks of real and of complex numbers."""
     kept: list[FirstOrder | None] = [None] * len(qpoints)
     real = real_q(qpoints)
-    size = _block_size(crystal)
+    size = block_size(crystal)
     for group in (np.flatnonzero(real), np.flatnonzero(~real)):
         for start in range(0, len(group), size):
             block = group[start : start + size]
@@ -144,7 +144,7 @@ def _kept(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> list[First
     return [changes for changes in kept if changes is not None]
 
 
-def _block_size(crystal: ThirdExpansion) -> int:
+def block_size(crystal: ThirdExpansion) -> int:
     """Return for how many q at once the operators of one receiver fit into memory."""
     largest = max(
         4 * layer.layout.num_components(key) * dimension(key) * width

@@ -27,6 +27,8 @@ class Phases:
         self._phases = np.ascontiguousarray(slotted.transpose(1, 2, 0, 3))
         self._kept: dict[tuple[int, str, int], ndarray] = {}
         self._free = KEPT
+        # the kernel, its derivatives along the axes and along a motion
+        self.derivatives = 4 if crystal.moved is None else 5
 
     @property
     def dtype(self) -> type:
@@ -43,8 +45,8 @@ class Phases:
     def operator(self, t: int, key: str, i: int) -> ndarray:
         """Return K_ij(q) and its gradient for one receiver and input irrep.
 
-        Shape (q, u, atoms · b, 4 · a): the kernel, then its derivatives along the three axes. Asked
-        for a second time, it is as a rule still there.
+        Shape (q, u, atoms · b, 4 · a): the kernel, then its derivatives along the three axes, and
+        with a motion a fifth along that. Asked for a second time, it is as a rule still there.
         """
         if (t, key, i) in self._kept:
             return self._kept.pop((t, key, i))
@@ -59,17 +61,18 @@ class Phases:
         paths = self.crystal.run.kinds[t].layer.layout.path_of_component(key)
         a, b = layer.angular[key].shape[2:]
         u = layer.radial[key].shape[-1]
-        result = np.zeros((self.count, u, len(slots), b * 4 * a), self.dtype)
+        width = b * self.derivatives * a
+        result = np.zeros((self.count, u, len(slots), width), self.dtype)
         # one sender at a time: what belongs to it stays in the cache
         for j, filled in enumerate(self.crystal.filled[i] > 0):
             if filled.any():
                 kernel = _kernel(self.crystal, layer, key, paths, slots[j][filled])
                 sums = self._phases[i, j][:, filled] @ kernel.reshape(len(kernel), -1)
-                sums = sums.reshape(-1, u, b * 4 * a)
+                sums = sums.reshape(-1, u, width)
                 result[:, :, j].real = sums[: self.count]
                 if not self.real:
                     result[:, :, j].imag = sums[self.count :]
-        return result.reshape(self.count, u, len(slots) * b, 4 * a)
+        return result.reshape(self.count, u, len(slots) * b, self.derivatives * a)
 
     def _joined(self, parts: Float[ndarray, "parts ..."]) -> ndarray:
         """Return numbers of real and imaginary parts that stand one after the other."""
@@ -97,11 +100,14 @@ def _kernel(
     key: str,
     paths: list[int],
     edges: Int[ndarray, " edges"],
-) -> Float[ndarray, "edges u b 4 a"]:
-    """Return K and its gradient on some edges."""
+) -> Float[ndarray, "edges u b derivatives a"]:
+    """Return K and its gradient on some edges, and its derivative along a motion."""
     radial = layer.radial[key][edges][:, :, paths].transpose(1, 0, 3, 2)  # (2, edges, u, a)
     angular = np.ascontiguousarray(layer.angular[key][edges].transpose(0, 3, 1, 2))
     kernel: ndarray = radial[0][:, :, None, None] * angular[:, None]  # (edges, u, b, 4, a)
     along = angular[:, :, :1] * crystal.unit[edges][:, None, :, None]  # (edges, b, 3, a)
     kernel[:, :, :, 1:] += radial[1][:, :, None, None] * along[:, None]
-    return kernel
+    if crystal.moved is None:
+        return kernel
+    tangents = crystal.moved.tangents[edges][:, None, None, None]
+    return np.concatenate([kernel, tangents @ kernel[:, :, :, 1:]], axis=3)

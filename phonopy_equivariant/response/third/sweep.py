@@ -13,6 +13,9 @@ for sum_S e^{2πi q·S} X_e and X(-q) = X(q)^*:
     right_i[z]  = mix( sum_j ∂_zK_ij(q)·δg_j ),    left_j[z] = sum_i ∂_zK_ij(-q)^T·δμ_i.
 
 Columns are (atom, axis). Arrays are real where 2q is a reciprocal lattice vector.
+
+A motion of cell and atoms, :mod:`.motion`, is one more column at q = 0: it changes edge vectors by
+its tangents.
 """
 
 from __future__ import annotations
@@ -46,10 +49,13 @@ class LayerChanges(NamedTuple):
     second_source: ndarray  # mix(∂∂K·g)(q) (i, j, 6, y)
     later: ndarray | None  # δν (atoms, columns, h')
     sent: ndarray | None  # δg (atoms, columns, g)
-    right: ndarray | None  # (atoms, 3, columns, y)
+    right: ndarray | None  # (atoms, 3, columns, y), with a motion 4 in place of 3
     left: ndarray | None  # (atoms, 3, columns, g)
     second_adjoint: ndarray | None  # μ·∂∂K(q) (i, j, 6, g)
     gates: GateChanges | None  # where the layer is a gate
+    # with a motion: one displacement, one derivative along the motion
+    moved_source: ndarray | None = None  # (atoms, columns, y)
+    moved_adjoint: ndarray | None = None  # (atoms, columns, g)
 
 
 class FirstOrder(NamedTuple):
@@ -58,6 +64,7 @@ class FirstOrder(NamedTuple):
     layers: tuple[LayerChanges, ...]
     same: ndarray  # (atoms, 3, 3, columns): two displacements of one atom, one other change
     bond: ndarray  # sum_S e^{2πi q·S} of the third derivative of edges (i, j, 3, 3, 3)
+    moved_bond: ndarray | None = None  # of which one is along the motion (i, j, 3, 3)
 
 
 class _Forward(NamedTuple):
@@ -69,12 +76,15 @@ class _Forward(NamedTuple):
     right: ndarray | None
 
 
-def first_orders(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> list[FirstOrder]:
+def first_orders(
+    crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"], along_motion: bool = False
+) -> list[FirstOrder]:
     """Return the first-order changes at a block of q; to be called in 64-bit mode.
 
-    Numbers are real if 2q is a reciprocal lattice vector for all q of the block.
+    Numbers are real if 2q is a reciprocal lattice vector for all q of the block. With
+    ``along_motion`` q is zero, and the only column is the motion that the crystal was expanded for.
     """
-    block = _Block(crystal, np.asarray(qpoints, float))
+    block = _Block(crystal, np.asarray(qpoints, float), along_motion)
     changes = block.backward(block.forward())
     return [jax.tree.map(lambda x, q=q: x[q], changes) for q in range(len(qpoints))]
 
@@ -82,10 +92,11 @@ def first_orders(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> lis
 class _Block:
     """The two sweeps at a block of q. Rows of one atom are (q, columns)."""
 
-    def __init__(self, crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]):
+    def __init__(self, crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"], along_motion: bool):
         self.crystal, self.run = crystal, crystal.run
         self.atoms = len(crystal.species)
-        self.q, self.columns = len(qpoints), 3 * self.atoms
+        self.along_motion = along_motion
+        self.q, self.columns = len(qpoints), 1 if along_motion else 3 * self.atoms
         self.phases = Phases(crystal, qpoints)
 
     def forward(self) -> list[_Forward]:
@@ -119,6 +130,7 @@ class _Block:
                 adjoints = direct, returned
                 second_adjoint = self.phases.at_q(layer.second_adjoint)
                 same += self._same_from_adjoint(layer, second_adjoint, found.sent)
+            source, adjoint = self._moved(t)
             layers.append(
                 LayerChanges(
                     found.mixed,
@@ -130,10 +142,17 @@ class _Block:
                     left,
                     second_adjoint,
                     None if layer.gates is None else gate_changes(layer.gates, found.mixed, later),
+                    source,
+                    adjoint,
                 )
             )
-        bond = self.phases.at_q(self.crystal.bond)
-        return FirstOrder(tuple(reversed(layers)), same[:, :, POSITION_OF_PAIR], bond)
+        bond, moved = self.phases.at_q(self.crystal.bond), self.crystal.moved
+        return FirstOrder(
+            tuple(reversed(layers)),
+            same[:, :, POSITION_OF_PAIR],
+            bond,
+            None if moved is None else self.phases.at_q(moved.bond),
+        )
 
     def _rows(self, values: ndarray, i: int, shapes: Shapes) -> Features:
         """Return the rows of one atom from (q, atoms, columns, flat)."""
@@ -152,12 +171,43 @@ class _Block:
         shared = (*self.run.of_layer(t), point, product, self.crystal.species[i : i + 1])
         return restored(self.run.rows(function, self.run.kinds[t], shared, (rows,), None))
 
-    def _from_source(self, layer: ThirdLayer) -> ndarray:
+    def _source(self, t: int) -> ndarray:
         """Return sum_e source_e·δr_e, (q, i, columns, y)."""
-        moved = self.phases.at_q(layer.source)  # (q, i, j, 3, y)
+        if not self.along_motion:
+            return self._at_receivers(self.crystal.layers[t].source)
+        assert self.crystal.moved is not None
+        values = self.crystal.moved.layers[t].source
+        return plain_sums(self.crystal, values, self.crystal.receivers)[None, :, None]
+
+    def _adjoint(self, t: int) -> ndarray:
+        """Return sum_e adjoint_e·δr_e, (q, j, columns, g)."""
+        if not self.along_motion:
+            return self._at_senders(self.crystal.layers[t].adjoint)
+        assert self.crystal.moved is not None
+        values = self.crystal.moved.layers[t].adjoint
+        return plain_sums(self.crystal, values, self.crystal.senders)[None, :, None]
+
+    def _moved(self, t: int) -> tuple[ndarray | None, ndarray | None]:
+        """Return the changes of :meth:`_source` and :meth:`_adjoint` along the motion."""
+        moved = self.crystal.moved
+        if moved is None or self.along_motion:
+            return None, None
+        layer = moved.layers[t]
+        return self._at_receivers(layer.second_source), self._at_senders(layer.second_adjoint)
+
+    def _at_receivers(self, values: ndarray) -> ndarray:
+        """Return sum_e x_e·(e^{2πi q·S} u_j - u_i) at the receivers, (q, i, columns, flat)."""
+        moved = self.phases.at_q(values)  # (q, i, j, 3, flat)
         index = np.arange(self.atoms)
-        moved[:, index, index] -= plain_sums(self.crystal, layer.source, self.crystal.receivers)
-        return moved.reshape(self.q, self.atoms, self.columns, -1)
+        moved[:, index, index] -= plain_sums(self.crystal, values, self.crystal.receivers)
+        return moved.reshape(self.q, self.atoms, 3 * self.atoms, -1)
+
+    def _at_senders(self, values: ndarray) -> ndarray:
+        """Return sum_e e^{-2πi q·S} x_e·(e^{2πi q·S} u_j - u_i) at the senders."""
+        moved = -self.phases.at_q(values).conj().transpose(0, 2, 1, 3, 4)  # (q, j, i, 3, flat)
+        index = np.arange(self.atoms)
+        moved[:, index, index] += plain_sums(self.crystal, values, self.crystal.senders)
+        return moved.reshape(self.q, self.atoms, 3 * self.atoms, -1)
 
     def _gathered(self, t: int, layer: ThirdLayer, sent: ndarray) -> tuple[list[Features], ndarray]:
         """Return sum_j K_ij(q) δg_j of every atom, and ``right``."""
@@ -173,14 +223,16 @@ class _Block:
             gathered, slopes = {}, {}
             for key, left in lefts.items():
                 product = left @ self.phases.operator(t, key, i)  # (q, u, columns, 4 · a)
-                product = product.reshape(*product.shape[:3], 4, -1).transpose(3, 0, 2, 4, 1)
+                product = product.reshape(*product.shape[:3], self.phases.derivatives, -1)
+                product = product.transpose(3, 0, 2, 4, 1)
                 gathered[key] = product[0].reshape(-1, *product.shape[3:])
                 slopes[key] = product[1:].reshape(-1, *product.shape[3:])
             sums.append(gathered)
             rows, restored = real_rows(slopes)
             shared = (params, self.crystal.species[i : i + 1])
             mixed = restored(self.run.rows(mix_rows, kind, shared, (rows,), None))
-            right.append(pack(mixed, layer.mixed).reshape(3, self.q, self.columns, -1))
+            mixed_rows = pack(mixed, layer.mixed)
+            right.append(mixed_rows.reshape(-1, self.q, self.columns, mixed_rows.shape[-1]))
         return sums, np.stack(right).transpose(2, 0, 1, 3, 4)
 
     def _respond(
@@ -188,7 +240,7 @@ class _Block:
     ) -> tuple[ndarray, ndarray, ndarray, ndarray | None]:
         """Return δy, φ''·δy, δh' and δg' of all atoms; no δg' after the last layer."""
         last = t == len(self.crystal.layers) - 1
-        source = self._from_source(layer)
+        source = self._source(t)
         results = []
         for i in range(self.atoms):
             items: tuple[Features, Features, Features] = ({}, {}, {})
@@ -236,30 +288,26 @@ class _Block:
     def _returned(self, t: int, layer: ThirdLayer, mu: list[Features]) -> tuple[ndarray, ndarray]:
         """Return δκ of every atom, (q, atoms, columns, g), and ``left``."""
         sums: Features = {}
+        derivatives = self.phases.derivatives
         for i in range(self.atoms):
             for key, change in mu[i].items():
                 operator = self.phases.operator(t, key, i)
                 _, u, inner, a = operator.shape
-                by_channel = change.reshape(self.q, self.columns, a // 4, u)
+                by_channel = change.reshape(self.q, self.columns, a // derivatives, u)
                 # the conjugate of K(q) is K(-q)
                 right = by_channel.conj().transpose(0, 3, 2, 1)  # (q, u, a, columns)
-                part = operator.reshape(self.q, u, inner * 4, a // 4) @ right
+                part = operator.reshape(self.q, u, inner * derivatives, -1) @ right
                 sums[key] = sums[key] + part if key in sums else part
         blocks = {
-            # (4, q, atoms, columns, b, u)
+            # (derivatives, q, atoms, columns, b, u)
             key: x.conj()
-            .reshape(self.q, x.shape[1], self.atoms, -1, 4, self.columns)
+            .reshape(self.q, x.shape[1], self.atoms, -1, derivatives, self.columns)
             .transpose(4, 0, 2, 5, 3, 1)
             for key, x in sums.items()
         }
         flat = pack(blocks, layer.messages)
-        left = np.ascontiguousarray(flat[1:].transpose(1, 2, 0, 3, 4))
-        back = self.phases.at_q(layer.adjoint).conj()  # (q, i, j, 3, g)
-        far = back.transpose(0, 2, 1, 3, 4)
-        returned = flat[0].reshape(far.shape) - far
-        index = np.arange(self.atoms)
-        returned[:, index, index] += plain_sums(self.crystal, layer.adjoint, self.crystal.senders)
-        return returned.reshape(flat.shape[1:]), left
+        left = np.ascontiguousarray(flat[1:4].transpose(1, 2, 0, 3, 4))
+        return flat[0] + self._adjoint(t), left
 
     def _same_from_source(self, layer: ThirdLayer, at_q: ndarray, slope: ndarray) -> ndarray:
         """Return mix(∂∂K·g)·δη with both displacements on the receiver, and on the sender."""

@@ -43,10 +43,15 @@ def third_derivatives(
     Columns are (atom, axis).
     """
     result = third_derivatives_of_atoms(crystal, changes)
-    result += _from_one_displacement(crystal, changes)
-    result += _from_two_displacements(crystal, changes)
+    result += from_one_displacement(crystal, changes)
+    result += from_two_displacements(crystal, changes)
     result += _from_three_displacements(crystal, changes)
     return result
+
+
+def columns_of(changes: FirstOrder) -> int:
+    """Return the number of columns of a change."""
+    return int(changes.layers[0].mixed.shape[1])
 
 
 def _ordered(values: ndarray, order: Sequence[int]) -> ndarray:
@@ -61,28 +66,43 @@ def _of_atoms(table: ndarray, change: ndarray) -> ndarray:
     return product.reshape(*table.shape[:-1], columns)
 
 
-def _from_one_displacement(crystal: ThirdExpansion, changes: Sequence[FirstOrder]) -> ndarray:
-    """Return the terms of one displaced end, one change of messages and one of adjoints."""
-    atoms = len(crystal.species)
-    result = np.zeros((3 * atoms,) * 3, complex)
+def from_one_displacement(
+    crystal: ThirdExpansion, changes: Sequence[FirstOrder], motion: int | None = None
+) -> ndarray:
+    """Return the terms of one displaced end, one change of messages and one of adjoints.
+
+    The change at position ``motion`` displaces no end.
+    """
+    atoms, sizes = len(crystal.species), [columns_of(x) for x in changes]
+    result = np.zeros(sizes, complex)
     for displaced, sent, adjoint in _ORDERS:
-        total = np.zeros((atoms, 3, 3 * atoms, 3 * atoms), complex)  # (.., adjoint, sent)
+        if displaced == motion:
+            continue
+        # (.., adjoint, sent)
+        total = np.zeros((atoms, 3, sizes[adjoint], sizes[sent]), complex)
         for one, two in zip(changes[sent].layers, changes[adjoint].layers, strict=True):
             if one.sent is None or one.right is None or two.left is None:
                 continue
             total += _of_atoms(two.left, one.sent)
-            total -= _of_atoms(one.right, two.slope).swapaxes(2, 3)
-        result += _ordered(total.reshape(result.shape), (displaced, adjoint, sent))
+            total -= _of_atoms(one.right[:, :3], two.slope).swapaxes(2, 3)
+        result += _ordered(total.reshape(-1, *total.shape[2:]), (displaced, adjoint, sent))
     return result
 
 
-def _from_two_displacements(crystal: ThirdExpansion, changes: Sequence[FirstOrder]) -> ndarray:
-    """Return the terms of two displaced ends and one change of messages or adjoints."""
-    atoms = len(crystal.species)
-    result = np.zeros((3 * atoms,) * 3, complex)
+def from_two_displacements(
+    crystal: ThirdExpansion, changes: Sequence[FirstOrder], motion: int | None = None
+) -> ndarray:
+    """Return the terms of two displaced ends and one change of messages or adjoints.
+
+    The change at position ``motion`` displaces no end.
+    """
+    atoms, sizes = len(crystal.species), [columns_of(x) for x in changes]
+    result = np.zeros(sizes, complex)
     index = np.arange(atoms)
     for here, there, other in _ORDERS:  # displaced at the receiver and at the sender
-        sums = np.zeros((atoms, atoms, 6, 3 * atoms), complex)
+        if motion in (here, there):
+            continue
+        sums = np.zeros((atoms, atoms, 6, sizes[other]), complex)
         for one, two, three in zip(
             changes[there].layers, changes[other].layers, changes[here].layers, strict=True
         ):
@@ -92,7 +112,8 @@ def _from_two_displacements(crystal: ThirdExpansion, changes: Sequence[FirstOrde
         total = sums[:, :, POSITION_OF_PAIR].transpose(0, 2, 1, 3, 4)  # (i, z, j, w, columns)
         if here < there:
             total[index, :, index] += changes[other].same
-        result += _ordered(total.reshape(result.shape), (here, there, other))
+        total = total.reshape(3 * atoms, 3 * atoms, -1)
+        result += _ordered(total, (here, there, other))
     return result
 
 
