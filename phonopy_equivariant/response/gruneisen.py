@@ -8,8 +8,8 @@ at fixed fractional q. dΦ(q)/dη is the third derivative of the energy with one
 the tangents of the edge vectors, dr_e/dη = r_e·ε + u_j - u_i (:mod:`.third.motion`; on other
 devices than the host a forward derivative of the Bloch response), where u = -Φ(0)^+·(∂²E/∂u∂ε)·ε
 takes atoms to where forces vanish (see :mod:`.elastic`). By default ε = 1/3 and η = ln V: γ is then
--∂ln ω/∂ln V (Grüneisen, Ann. Phys. 344, 257 (1912), doi:10.1002/andp.19123441202), what phonopy's gruneisen
-takes from three volumes.
+-∂ln ω/∂ln V (Grüneisen, Ann. Phys. 344, 257 (1912), doi:10.1002/andp.19123441202), what phonopy's
+gruneisen takes from three volumes.
 
 D is taken in the lattice gauge, whose phases do not depend on positions. Gauges differ by a
 unitary diagonal U(η), which changes e†·dD·e by the expectation of a commutator with D: nothing.

@@ -36,7 +36,7 @@ _CYCLES = ((0, 1, 2), (1, 2, 0), (2, 0, 1))
 
 def third_derivatives_of_atoms(
     crystal: ThirdExpansion, changes: Sequence[FirstOrder]
-) -> Complex[ndarray, "columns columns columns"]:
+) -> Complex[ndarray, "one two three"]:
     """Return the terms of all atoms from the first orders at three q (eV/Å³)."""
     # real numbers have the fewest products: two displacements as real as possible are paired
     real = [not np.iscomplexobj(x.same) for x in changes]

@@ -109,7 +109,11 @@ class ThirdLayer(NamedTuple):
 
 
 class MovedLayer(NamedTuple):
-    """Derivatives of a layer's edges of which one is along a motion."""
+    """Derivatives of the terms of a layer's edges along a motion.
+
+    ``second_source`` and ``second_adjoint`` are those of ``source`` and ``adjoint`` of a
+    :class:`ThirdLayer`, of which messages and adjoints change too.
+    """
 
     source: Float[ndarray, "edges y"]
     second_source: Float[ndarray, "edges 3 y"]
@@ -118,7 +122,7 @@ class MovedLayer(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """A motion of the crystal, and derivatives of which one is along it."""
+    """A motion of the crystal, and derivatives along it."""
 
     tangents: Float[ndarray, "edges 3"]  # dr/dη of every edge
     layers: tuple[MovedLayer, ...]

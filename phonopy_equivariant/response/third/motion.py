@@ -5,11 +5,11 @@ displacement with q = 0 that belongs to no end of an edge. With it as the first 
 displacements of :mod:`.triplet`, and -q and q as wave vectors of the others,
 
     dΦ(q)/dη = sum_e C_e[τ, δ2r, δ3r]
-       + terms of :mod:`.triplet` in which the motion changes messages or adjoints
-       + sum over (p, s), edges:  (μ_i·∂∂K)[τ, δ_p r]·e^{2πi q_s·S} δ_s g_j
-                                  + δ_sη_i·mix(∂∂K[τ, δ_p r] g_j)
-       + sum over (s, m), edges:  δ_sμ_i·(∂K·τ)·e^{2πi q_m·S} δ_m g_j
-       + sum over atoms, as there.
+       + sum over edges:       (μ_i·∂∂K)[δ2r, δ3r] δ_1 g_j + δ_1η_i·mix(∂∂K[δ2r, δ3r] g_j)
+       + sum over (p, s), edges:  a_e'[δ_p r]·e^{2πi q_s·S} δ_s g_j + δ_sη_i·b_e'[δ_p r]
+                                  + δ_sη_i·mix((∂K·τ) e^{2πi q_p·S} δ_p g_j)
+       + sum over atoms as there,
+    a_e' = μ_i·∂∂K[τ] + δ_1μ_i·∂K,    b_e' = mix(∂∂K[τ] g_j + ∂K δ_1 g_j).
 
 No program depends on the crystal, as for third-order force constants.
 """
@@ -27,22 +27,20 @@ from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.response.third.atoms import third_derivatives_of_atoms
 from phonopy_equivariant.response.third.derivatives import POSITION_OF_PAIR
+from phonopy_equivariant.response.third.edges import third_edge_terms, third_geometry
 from phonopy_equivariant.response.third.expansion import (
     Moved,
     MovedLayer,
     ThirdExpansion,
     expand_to_third_order,
 )
+from phonopy_equivariant.response.third.flat import pack, unpack
 from phonopy_equivariant.response.third.lattice import block_size
 from phonopy_equivariant.response.third.phases import plain_sums
 from phonopy_equivariant.response.third.rehearsal import begin_third_order_programs
 from phonopy_equivariant.response.third.star import conjugated
 from phonopy_equivariant.response.third.sweep import FirstOrder, first_orders
-from phonopy_equivariant.response.third.triplet import (
-    columns_of,
-    from_one_displacement,
-    from_two_displacements,
-)
+from phonopy_equivariant.response.third.triplet import columns_of, from_two_displacements
 from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.runtime.compilation import x64_mode
 
@@ -70,11 +68,11 @@ def motion_derivatives(
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
     with x64_mode(), one_blas_thread():
         begin_third_order_programs(potential)
-        crystal = expand_to_third_order(potential, primitive)
-        crystal = crystal._replace(moved=_moved(crystal, primitive, motion))
+        crystal = _along(expand_to_third_order(potential, primitive), motion)
+        along = first_orders(crystal, np.zeros((1, 3)), along_motion=True)[0]
+        crystal = _with_changes(crystal, along)
         columns = 3 * len(crystal.species)
         result = np.empty((len(qpoints), columns, columns), complex)
-        along = first_orders(crystal, np.zeros((1, 3)), along_motion=True)[0]
         real, size = real_q(qpoints), block_size(crystal)
         for group in (np.flatnonzero(real), np.flatnonzero(~real)):
             for start in range(0, len(group), size):
@@ -84,8 +82,8 @@ def motion_derivatives(
     return potential.require_finite(result)
 
 
-def _moved(crystal: ThirdExpansion, primitive: Any, motion: Motion) -> Moved:
-    """Return the tangents of all edges, and derivatives of which one is along them."""
+def _along(crystal: ThirdExpansion, motion: Motion) -> ThirdExpansion:
+    """Return the crystal with the tangents of all edges and derivatives along them."""
     strain, displacements = np.asarray(motion.strain), np.asarray(motion.displacements)
     tangents = crystal.vectors @ strain
     tangents += displacements[crystal.senders] - displacements[crystal.receivers]
@@ -102,7 +100,31 @@ def _moved(crystal: ThirdExpansion, primitive: Any, motion: Motion) -> Moved:
         )
         for layer in crystal.layers
     ]
-    return Moved(tangents, tuple(layers), along(crystal.bond))
+    return crystal._replace(moved=Moved(tangents, tuple(layers), along(crystal.bond)))
+
+
+def _with_changes(crystal: ThirdExpansion, along: FirstOrder) -> ThirdExpansion:
+    """Return the crystal with what changes of messages and adjoints add to its derivatives."""
+    assert crystal.moved is not None
+    run, layers = crystal.run, list(crystal.moved.layers)
+    ends = crystal.species[crystal.receivers], crystal.species[crystal.senders]
+    edges = run.edges(third_geometry, run.model, (run.shared,), (crystal.vectors, *ends))
+    for t, changes in enumerate(along.layers):
+        if changes.sent is None or changes.received is None:
+            continue
+        layer = crystal.layers[t]
+        sent = unpack(changes.sent[:, 0], layer.messages)
+        # as messages and adjoints of the expansion itself
+        sent = {key: sent[key][crystal.senders] for key in changes.received}
+        received = {key: x[crystal.receivers] for key, x in changes.received.items()}
+        items = (edges, *ends, sent, received)
+        terms = run.edges(third_edge_terms, run.kinds[t], (run.layers[t],), items)
+        moved = layers[t]
+        layers[t] = moved._replace(
+            second_source=moved.second_source + pack(terms.source, layer.mixed),
+            second_adjoint=moved.second_adjoint + pack(terms.adjoint, layer.messages),
+        )
+    return crystal._replace(moved=crystal.moved._replace(layers=tuple(layers)))
 
 
 def _derivative(
@@ -111,7 +133,6 @@ def _derivative(
     """Return dΦ/dη at one q from the first orders along the motion and at q."""
     triplet = [along, conjugated(changes), changes]
     result = third_derivatives_of_atoms(crystal, triplet)
-    result += from_one_displacement(crystal, triplet, motion=0)
     result += from_two_displacements(crystal, triplet, motion=0)
     # rows belong to -q, columns to q
     return result[0] + _mixed(*triplet[1:]) + _mixed(*triplet[:0:-1]).T + _bond(crystal, changes)
@@ -127,7 +148,7 @@ def _mixed(one: FirstOrder, two: FirstOrder) -> ndarray:
         assert first.moved_source is not None and first.moved_adjoint is not None
         displaced = first.moved_source
         if first.right is not None:
-            displaced = displaced + first.right[:, 3]
+            displaced = displaced + first.right[:, 0]
         total += _overlap(displaced, second.slope)
         if second.sent is not None:
             total += _overlap(first.moved_adjoint, second.sent)

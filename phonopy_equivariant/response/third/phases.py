@@ -27,8 +27,8 @@ class Phases:
         self._phases = np.ascontiguousarray(slotted.transpose(1, 2, 0, 3))
         self._kept: dict[tuple[int, str, int], ndarray] = {}
         self._free = KEPT
-        # the kernel, its derivatives along the axes and along a motion
-        self.derivatives = 4 if crystal.moved is None else 5
+        # the kernel, then its derivatives along the axes, or the one along a motion
+        self.derivatives = 4 if crystal.moved is None else 2
 
     @property
     def dtype(self) -> type:
@@ -45,8 +45,9 @@ class Phases:
     def operator(self, t: int, key: str, i: int) -> ndarray:
         """Return K_ij(q) and its gradient for one receiver and input irrep.
 
-        Shape (q, u, atoms · b, 4 · a): the kernel, then its derivatives along the three axes, and
-        with a motion a fifth along that. Asked for a second time, it is as a rule still there.
+        Shape (q, u, atoms · b, derivatives · a): the kernel, then its derivatives along the three
+        axes, or along the motion if there is one. Asked for a second time, it is as a rule still
+        there.
         """
         if (t, key, i) in self._kept:
             return self._kept.pop((t, key, i))
@@ -101,13 +102,14 @@ def _kernel(
     paths: list[int],
     edges: Int[ndarray, " edges"],
 ) -> Float[ndarray, "edges u b derivatives a"]:
-    """Return K and its gradient on some edges, and its derivative along a motion."""
+    """Return K and its gradient on some edges, or its derivative along the motion."""
     radial = layer.radial[key][edges][:, :, paths].transpose(1, 0, 3, 2)  # (2, edges, u, a)
     angular = np.ascontiguousarray(layer.angular[key][edges].transpose(0, 3, 1, 2))
-    kernel: ndarray = radial[0][:, :, None, None] * angular[:, None]  # (edges, u, b, 4, a)
     along = angular[:, :, :1] * crystal.unit[edges][:, None, :, None]  # (edges, b, 3, a)
+    if crystal.moved is not None:
+        tangents = crystal.moved.tangents[edges][:, None, None]
+        angular = np.concatenate([angular[:, :, :1], tangents @ angular[:, :, 1:]], axis=2)
+        along = tangents @ along
+    kernel: ndarray = radial[0][:, :, None, None] * angular[:, None]  # (edges, u, b, .., a)
     kernel[:, :, :, 1:] += radial[1][:, :, None, None] * along[:, None]
-    if crystal.moved is None:
-        return kernel
-    tangents = crystal.moved.tangents[edges][:, None, None, None]
-    return np.concatenate([kernel, tangents @ kernel[:, :, :, 1:]], axis=3)
+    return kernel

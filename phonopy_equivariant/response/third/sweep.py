@@ -49,10 +49,11 @@ class LayerChanges(NamedTuple):
     second_source: ndarray  # mix(∂∂K·g)(q) (i, j, 6, y)
     later: ndarray | None  # δν (atoms, columns, h')
     sent: ndarray | None  # δg (atoms, columns, g)
-    right: ndarray | None  # (atoms, 3, columns, y), with a motion 4 in place of 3
-    left: ndarray | None  # (atoms, 3, columns, g)
+    right: ndarray | None  # (atoms, 3, columns, y); with a motion along that, (atoms, 1, ...)
+    left: ndarray | None  # (atoms, 3, columns, g); None with a motion
     second_adjoint: ndarray | None  # μ·∂∂K(q) (i, j, 6, g)
     gates: GateChanges | None  # where the layer is a gate
+    received: Features | None = None  # δμ of the column that is a motion {key: (atoms, a, u)}
     # with a motion: one displacement, one derivative along the motion
     moved_source: ndarray | None = None  # (atoms, columns, y)
     moved_adjoint: ndarray | None = None  # (atoms, columns, g)
@@ -142,6 +143,7 @@ class _Block:
                     left,
                     second_adjoint,
                     None if layer.gates is None else gate_changes(layer.gates, found.mixed, later),
+                    self._received(mu) if self.along_motion else None,
                     source,
                     adjoint,
                 )
@@ -186,6 +188,10 @@ class _Block:
         assert self.crystal.moved is not None
         values = self.crystal.moved.layers[t].adjoint
         return plain_sums(self.crystal, values, self.crystal.senders)[None, :, None]
+
+    def _received(self, mu: list[Features]) -> Features:
+        """Return δμ of all atoms for the only column, (1, atoms, a, u)."""
+        return {key: np.stack([x[key][0] for x in mu])[None] for key in mu[0]}
 
     def _moved(self, t: int) -> tuple[ndarray | None, ndarray | None]:
         """Return the changes of :meth:`_source` and :meth:`_adjoint` along the motion."""
@@ -285,28 +291,32 @@ class _Block:
             self._stacked(nu, self.crystal.layers[t - 1].updated) if t else None,
         )
 
-    def _returned(self, t: int, layer: ThirdLayer, mu: list[Features]) -> tuple[ndarray, ndarray]:
+    def _returned(
+        self, t: int, layer: ThirdLayer, mu: list[Features]
+    ) -> tuple[ndarray, ndarray | None]:
         """Return δκ of every atom, (q, atoms, columns, g), and ``left``."""
         sums: Features = {}
-        derivatives = self.phases.derivatives
+        with_left = self.crystal.moved is None
+        rows = self.phases.derivatives if with_left else 1
         for i in range(self.atoms):
             for key, change in mu[i].items():
                 operator = self.phases.operator(t, key, i)
-                _, u, inner, a = operator.shape
-                by_channel = change.reshape(self.q, self.columns, a // derivatives, u)
+                _, u, inner, _ = operator.shape
+                operator = operator.reshape(self.q, u, inner, self.phases.derivatives, -1)
+                by_channel = change.reshape(self.q, self.columns, operator.shape[-1], u)
                 # the conjugate of K(q) is K(-q)
                 right = by_channel.conj().transpose(0, 3, 2, 1)  # (q, u, a, columns)
-                part = operator.reshape(self.q, u, inner * derivatives, -1) @ right
+                part = operator[:, :, :, :rows].reshape(self.q, u, inner * rows, -1) @ right
                 sums[key] = sums[key] + part if key in sums else part
         blocks = {
-            # (derivatives, q, atoms, columns, b, u)
+            # (rows, q, atoms, columns, b, u)
             key: x.conj()
-            .reshape(self.q, x.shape[1], self.atoms, -1, derivatives, self.columns)
+            .reshape(self.q, x.shape[1], self.atoms, -1, rows, self.columns)
             .transpose(4, 0, 2, 5, 3, 1)
             for key, x in sums.items()
         }
         flat = pack(blocks, layer.messages)
-        left = np.ascontiguousarray(flat[1:4].transpose(1, 2, 0, 3, 4))
+        left = np.ascontiguousarray(flat[1:].transpose(1, 2, 0, 3, 4)) if with_left else None
         return flat[0] + self._adjoint(t), left
 
     def _same_from_source(self, layer: ThirdLayer, at_q: ndarray, slope: ndarray) -> ndarray:

@@ -43,7 +43,7 @@ def third_derivatives(
     Columns are (atom, axis).
     """
     result = third_derivatives_of_atoms(crystal, changes)
-    result += from_one_displacement(crystal, changes)
+    result += _from_one_displacement(crystal, changes)
     result += from_two_displacements(crystal, changes)
     result += _from_three_displacements(crystal, changes)
     return result
@@ -66,26 +66,18 @@ def _of_atoms(table: ndarray, change: ndarray) -> ndarray:
     return product.reshape(*table.shape[:-1], columns)
 
 
-def from_one_displacement(
-    crystal: ThirdExpansion, changes: Sequence[FirstOrder], motion: int | None = None
-) -> ndarray:
-    """Return the terms of one displaced end, one change of messages and one of adjoints.
-
-    The change at position ``motion`` displaces no end.
-    """
-    atoms, sizes = len(crystal.species), [columns_of(x) for x in changes]
-    result = np.zeros(sizes, complex)
+def _from_one_displacement(crystal: ThirdExpansion, changes: Sequence[FirstOrder]) -> ndarray:
+    """Return the terms of one displaced end, one change of messages and one of adjoints."""
+    atoms = len(crystal.species)
+    result = np.zeros((3 * atoms,) * 3, complex)
     for displaced, sent, adjoint in _ORDERS:
-        if displaced == motion:
-            continue
-        # (.., adjoint, sent)
-        total = np.zeros((atoms, 3, sizes[adjoint], sizes[sent]), complex)
+        total = np.zeros((atoms, 3, 3 * atoms, 3 * atoms), complex)  # (.., adjoint, sent)
         for one, two in zip(changes[sent].layers, changes[adjoint].layers, strict=True):
             if one.sent is None or one.right is None or two.left is None:
                 continue
             total += _of_atoms(two.left, one.sent)
-            total -= _of_atoms(one.right[:, :3], two.slope).swapaxes(2, 3)
-        result += _ordered(total.reshape(-1, *total.shape[2:]), (displaced, adjoint, sent))
+            total -= _of_atoms(one.right, two.slope).swapaxes(2, 3)
+        result += _ordered(total.reshape(result.shape), (displaced, adjoint, sent))
     return result
 
 
