@@ -18,6 +18,7 @@ from test_gruneisen import slope
 from test_mace import mace_config
 from toy_model import toy_potential
 
+from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.irreps import harmonics
 from phonopy_equivariant.phonons.cells import (
     primitive_operations,
@@ -31,6 +32,7 @@ from phonopy_equivariant.phonons.residuals import (
 )
 from phonopy_equivariant.phonons.third_order import third_order_of_cells
 from phonopy_equivariant.potential import Potential, node_energies, random_potential
+from phonopy_equivariant.response import elastic
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants, lattice_response
 from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.symmetry.operations import choose
@@ -38,6 +40,7 @@ from phonopy_equivariant.response.third import lattice
 from phonopy_equivariant.response.third.derivatives import harmonic_derivatives
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
 from phonopy_equivariant.response.third.motion import motion_derivatives
+from phonopy_equivariant.response.third.strain import strain_derivatives
 from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, to_phonopy
 
@@ -153,6 +156,16 @@ def test_along_a_motion_of_cell_and_atoms(name: str, crystal: Structure) -> None
 
     found = motion_derivatives(potential, structure, motion, qpoints)
     assert_close(found, slope(moved, 2e-4), 1e-9)
+
+
+def test_strain_as_one_program_and_from_the_host(crystal: Structure) -> None:
+    """∂²E/∂ε∂u and ∂²E/∂ε∂ε; on a device other than the host it is one program."""
+    potential, structure = MODELS["three layers"](), three_atoms(crystal)
+    padded = pad_graph(potential.graph(structure))
+    traced = elastic._strain_derivatives(potential.model, potential.params, padded, np.eye(6))
+    mixed, second = strain_derivatives(potential, structure, elastic._STRAINS)
+    assert_close(mixed, np.asarray(traced[0])[:, :3])
+    assert_close(second, np.asarray(traced[1]))
 
 
 def test_single_precision(crystal: Structure) -> None:

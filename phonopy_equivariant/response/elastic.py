@@ -29,9 +29,11 @@ from phonopy_equivariant.graph import pad_graph
 from phonopy_equivariant.models.layered import LayeredModel, Params
 from phonopy_equivariant.potential import Potential, node_energies
 from phonopy_equivariant.response.bloch.equilibrium import Equilibrium
+from phonopy_equivariant.response.bloch.execution import host_driven
 from phonopy_equivariant.response.bloch.lattice import lattice_response
 from phonopy_equivariant.response.elasticity import ElasticTensor
 from phonopy_equivariant.response.rounding import ROUNDING, ZONE_BOUNDARY, rounding_of
+from phonopy_equivariant.response.third.strain import strain_derivatives
 from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, StructureLike, as_structure, masses_of
 
@@ -122,15 +124,19 @@ def strain_response(
 
     """
     atoms = len(structure.numbers)
-    padded = pad_graph(potential.graph(structure))
-    mixed, clamped = _strain_derivatives(potential.model, potential.params, padded, np.eye(6))
-    internal = np.asarray(mixed, float)[:, :atoms].reshape(6, 3 * atoms).T
+    if host_driven():
+        mixed, clamped = strain_derivatives(potential, structure, _STRAINS)
+    else:
+        padded = pad_graph(potential.graph(structure))
+        traced = _strain_derivatives(potential.model, potential.params, padded, np.eye(6))
+        mixed, clamped = (np.asarray(x, float) for x in traced)
+    internal = mixed[:, :atoms].reshape(6, 3 * atoms).T
     response = lattice_response(potential, structure, ZONE_BOUNDARY)
     noise = rounding_of(potential.dtype, response.values[0])
     curvature, pull = response.values[0, 0].real, internal @ strains
     stiffness = float(np.abs(clamped).max())
     displacements = _follow(curvature, pull, noise, potential.cutoff, stiffness)
-    return StrainResponse(np.asarray(clamped, float), internal, displacements, response.equilibrium)
+    return StrainResponse(clamped, internal, displacements, response.equilibrium)
 
 
 def crystal_of(primitive: StructureLike) -> Structure:

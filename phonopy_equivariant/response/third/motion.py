@@ -68,7 +68,7 @@ def motion_derivatives(
     qpoints = np.asarray(qpoints, float).reshape(-1, 3)
     with x64_mode(), one_blas_thread():
         begin_third_order_programs(potential)
-        crystal = _along(expand_to_third_order(potential, primitive), motion)
+        crystal = along_motion(expand_to_third_order(potential, primitive), motion)
         along = first_orders(crystal, np.zeros((1, 3)), along_motion=True)[0]
         crystal = _with_changes(crystal, along)
         columns = 3 * len(crystal.species)
@@ -82,7 +82,7 @@ def motion_derivatives(
     return potential.require_finite(result)
 
 
-def _along(crystal: ThirdExpansion, motion: Motion) -> ThirdExpansion:
+def along_motion(crystal: ThirdExpansion, motion: Motion) -> ThirdExpansion:
     """Return the crystal with the tangents of all edges and derivatives along them."""
     strain, displacements = np.asarray(motion.strain), np.asarray(motion.displacements)
     tangents = crystal.vectors @ strain
