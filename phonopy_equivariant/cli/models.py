@@ -93,7 +93,7 @@ def _audit(args: argparse.Namespace) -> int:
 
 _PREPARE = """\
 Compile the programs that force constants need, once for a model and all crystals, and keep them;
-with --third-order also those of fc3 and kappa.
+with --third-order also those of elastic, gruneisen, fc3 and kappa.
 
 Nothing depends on it: the first run with a model compiles them as well, in some seconds. It is for
 images of containers and for cluster nodes, where each run would be the first. Programs are only fit
@@ -122,7 +122,7 @@ def _add_prepare(actions: Commands) -> None:
     action.add_argument(
         "--third-order",
         action="store_true",
-        help="also the programs of third-order force constants",
+        help="also the programs of elastic, gruneisen, fc3 and kappa",
     )
     action.add_argument("--clear", action="store_true", help="first remove all kept programs")
 

@@ -158,6 +158,9 @@ def expand_to_third_order(
     senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
     shifts, positions = np.asarray(graph.edges["shifts"]), graph.nodes["positions"]
     vectors = positions[senders] + shifts @ cell - positions[receivers]
+    if not len(senders):  # an edge far beyond the cutoff, where all kernels vanish
+        senders = receivers = np.zeros(1, int)
+        shifts, vectors = np.zeros((1, 3), int), np.array([[1e3, 0.0, 0.0]])
     order = np.lexsort((senders, receivers))
     network = Network(
         vectors[order].astype(potential.dtype), senders[order], receivers[order], species
