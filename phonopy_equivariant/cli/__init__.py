@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from phonopy_equivariant.cli.bars import close_bars
 from phonopy_equivariant.cli.batch import add_command as add_batch
 from phonopy_equivariant.cli.completion import SHELLS, completion_script
 from phonopy_equivariant.cli.converge import add_command as add_converge
@@ -96,6 +97,13 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    try:
+        return _dispatch(words)
+    finally:
+        close_bars()  # before an error is printed
+
+
+def _dispatch(words: list[str]) -> int:
     shared = {"run": run, "kappa": kappa}  # their options are ours and phonopy's or phono3py's
     if words and words[0] in shared:
         return shared[words[0]](words[1:])

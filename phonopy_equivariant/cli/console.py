@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from phonopy_equivariant.cli.bars import opened
 from phonopy_equivariant.cli.settings import write_settings
 from phonopy_equivariant.cli.wording import as_options
 
@@ -64,7 +65,8 @@ class Console:
     @property
     def is_terminal(self) -> bool:
         """Whether somebody may be looking at a bar."""
-        return self._error.is_terminal
+        # rich alone would draw it into a file where FORCE_COLOR is set
+        return self._error.is_terminal and self._error.file.isatty()
 
     def say(self, line: str) -> None:
         """Print a remark."""
@@ -101,11 +103,11 @@ class Console:
                 print(heading, flush=True)
 
     @contextlib.contextmanager
-    def kept_back(self, shown: bool = False) -> Iterator[Callable[[], None]]:
+    def kept_back(self, title: str, shown: bool = False) -> Iterator[Callable[[], None]]:
         """Keep what another program prints on standard output from the user, except with -v.
 
         Yields a function that prints it on standard error after all; an exception does the same.
-        With ``shown`` it is printed as it comes.
+        With ``shown`` it is printed as it comes. Otherwise a terminal shows the title meanwhile.
         """
         if shown or self.verbosity > 1:
             yield lambda: None
@@ -117,7 +119,8 @@ class Console:
 
         sys.stdout = kept
         try:
-            yield show
+            with self.stage(title) if self._shows_bars else contextlib.nullcontext():
+                yield show
         except Exception:
             show()
             raise
@@ -163,32 +166,33 @@ class Console:
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
         """Show that something is under way: a spinner on a terminal, else a line when it starts.
 
-        Yields a function that changes the spinner's text. A spinner that turned for more than
-        two seconds leaves a line with its time.
+        Yields a function that shows a text behind the title, as what runs inside does by itself
+        (:func:`.runtime.notes.note`). A spinner that turned for more than two seconds leaves a
+        line with its time.
         """
         start = time.perf_counter()
-        if not self.verbosity:
+        if not self._shows_bars:
+            if self.verbosity:
+                self.say(f"{title} ...")
             yield _ignore
-        elif not self._error.is_terminal:
-            self.say(f"{title} ...")
-            yield _ignore
-        else:
-            with self._error.status(title) as status:
-                yield status.update
-            seconds = time.perf_counter() - start
-            if seconds > _WORTH_A_LINE:
-                self.say(f"{title}: {seconds:.1f} s")
+            return
+        with opened(self._error, title) as bar:
+            yield bar.note
+        seconds = time.perf_counter() - start
+        if seconds > _WORTH_A_LINE:
+            self.say(f"{title}: {seconds:.1f} s")
 
     def track(self, title: str, items: Sequence[Item]) -> Iterator[Item]:
-        """Yield the items with a progress bar on a terminal, else with one line."""
-        if not self.verbosity or not self._error.is_terminal:
+        """Yield the items with a bar on a terminal, else with one line."""
+        if not self._shows_bars:
             if self.verbosity:
                 self.say(f"{title} ...")
             yield from items
             return
-        from rich.progress import track
-
-        yield from track(items, title, console=self._error, transient=True)
+        with opened(self._error, title, len(items)) as bar:
+            for done, item in enumerate(items):
+                bar.count(done)
+                yield item
 
     @contextlib.contextmanager
     def tally(self, title: str, total: int) -> Iterator[Callable[[int, int], None]]:
@@ -198,18 +202,16 @@ class Console:
         """
         if not self.verbosity:
             yield lambda _done, _failed: None
-        elif not self._error.is_terminal:
+        elif not self._shows_bars:
             self.say(f"{title} ({total}) ...")
             yield self._tenths(title, total)
         else:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+            with opened(self._error, title, total) as bar:
+                yield bar.count
 
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
-            remaining = TimeRemainingColumn()
-            failures = "{task.fields[failed]} failed"
-            with Progress(*columns, failures, remaining, console=self._error) as bar:
-                task = bar.add_task(title, total=total, failed=0)
-                yield lambda done, failed: bar.update(task, completed=done, failed=failed)
+    @property
+    def _shows_bars(self) -> bool:
+        return self.verbosity > 0 and self.is_terminal
 
     def _tenths(self, title: str, total: int) -> Callable[[int, int], None]:
         start = time.perf_counter()

@@ -165,7 +165,7 @@ def _prepare_model(name: str, dtype: str, third_order: bool, console: Console) -
     if third_order:
         begun = begun + rehearse_third_order(potential)
     for program in console.track(f"Compiling the programs of {potential.name}", begun):
-        program.executable.result()
+        program.program()
     seconds, kept = time.perf_counter() - start, programs.stored()
     print(
         f"{potential.name}: {len(begun)} programs, {seconds:.1f} s, "
