@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import importlib.metadata
+import re
 from collections.abc import Collection, Iterable
 
 
@@ -17,6 +19,24 @@ def reason_of(error: BaseException, length: int = 120) -> str:
     """Return the message of a foreign error in one line of at most ``length`` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def pip_install(extra: str) -> str:
+    """Return the command that installs what an extra of this package adds.
+
+    It names the packages themselves: that works from any folder, and before this package is
+    published.
+
+    Examples
+    --------
+    >>> pip_install("train")
+    "pip install 'tensorboardX>=2.6'"
+
+    """
+    requirements = importlib.metadata.requires("phonopy-equivariant") or []
+    ending = re.compile(rf"""\s*;\s*extra == ['"]{re.escape(extra)}['"]$""")
+    packages = [ending.sub("", line) for line in requirements if ending.search(line)]
+    return " ".join(["pip install", *(f"'{package}'" for package in packages)])
 
 
 def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:

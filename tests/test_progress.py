@@ -102,6 +102,17 @@ def test_bars_show_how_many_are_done(terminal: Terminal) -> None:
     assert terminal.screen() == []
 
 
+def test_what_another_program_prints_is_kept_and_its_grid_points_are_notes(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with redirect_stderr(terminal), Console().kept_back("phono3py's conductivity"):
+        print("======= Grid point 12 (7/56) =======")
+        draw()
+    assert terminal.shown("phono3py's conductivity (grid point 7 of 56)")
+    assert terminal.screen() == []
+    assert capsys.readouterr().out == ""
+
+
 def test_a_stage_inside_a_bar_is_a_note_of_it(terminal: Terminal) -> None:
     with redirect_stderr(terminal):
         console = Console()

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from phonopy_equivariant.cli.bars import opened
 from phonopy_equivariant.cli.settings import write_settings
 from phonopy_equivariant.cli.wording import as_options
+from phonopy_equivariant.runtime.notes import note
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from phonopy_equivariant.results import Result
 
 Item = TypeVar("Item")
+
+# as phono3py counts
+_GRID_POINT = re.compile(r"Grid point \d+ \((\d+)/(\d+)\)")
 
 # A stage that took longer than this (s) leaves a line behind when it ends.
 _WORTH_A_LINE = 2.0
@@ -112,7 +117,7 @@ class Console:
         if shown or self.verbosity > 1:
             yield lambda: None
             return
-        output, kept = sys.stdout, io.StringIO()
+        output, kept = sys.stdout, _Kept()
 
         def show() -> None:
             sys.stderr.write(kept.getvalue())
@@ -222,6 +227,17 @@ class Console:
                 self.say(f"{title}: {done} of {total}, {failed} failed, {seconds:.0f} s")
 
         return show
+
+
+class _Kept(io.StringIO):
+    """What phono3py prints: its grid points are notes."""
+
+    def write(self, text: str) -> int:
+        """Keep a text."""
+        place = _GRID_POINT.search(text)
+        if place:
+            note(f"grid point {place[1]} of {place[2]}")
+        return super().write(text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

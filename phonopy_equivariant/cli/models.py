@@ -183,7 +183,7 @@ name one with --head.
 A .model file of mace-torch is a pickle: opening it runs whatever code is in it. Files whose SHA-256
 is that of a published model are opened; for others you are asked, or say --trust. The converted
 potential is compared with the original on a random structure before it is written. Needs torch and
-mace-torch: pip install "phonopy-equivariant[mace]".
+mace-torch: pip install '.[mace]' in a copy of the repository.
 """
 
 _IMPORT_EXAMPLES = """\

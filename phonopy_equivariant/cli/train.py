@@ -93,7 +93,8 @@ def _main(args: argparse.Namespace) -> int:
         trainer.close()
     console.report("Training", _lines(result))
     results = {"step": result.step, "validation_loss": result.best, "stopped": result.stopped}
-    console.conclude(results, [str(result.checkpoint)])
+    follow = [f"phonopy-equivariant run STRUCTURE --model {result.checkpoint} --band auto"]
+    console.conclude(results, [str(result.checkpoint)], follow)
     return 0
 
 
