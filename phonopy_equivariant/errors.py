@@ -44,6 +44,30 @@ def nearest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | No
     return next(iter(difflib.get_close_matches(str(name), list(names), n=1, cutoff=cutoff)), None)
 
 
+# What users call options that have phonopy's names here.
+_SYNONYMS = {
+    "--supercell": "--dim",
+    "--symprec": "--tolerance",
+    "--primitive-matrix": "--pa",
+    "--temperatures": "--temperature",
+    "--temperature": "--tmax",
+}
+
+
+def unknown_option(name: str, names: Collection[str]) -> str:
+    """Return what is wrong with an option that is none of the names, with the nearest of them.
+
+    Examples
+    --------
+    >>> unknown_option("--supercell", ["--dim", "--cell"])
+    'unknown option --supercell; did you mean --dim?'
+
+    """
+    synonym = _SYNONYMS.get(name, "")
+    near = synonym if synonym in names else nearest(name, names)
+    return f"unknown option {name}; did you mean {near}?" if near else f"unknown option {name}"
+
+
 def require_known_keys(
     keys: Iterable[object], names: Collection[str], subject: str = "", path: str = ""
 ) -> None:

@@ -65,7 +65,8 @@ BEFORE = {
 PROGRAMS = ("phonopy-equivariant", "phonopy", "phono3py")
 # Programs of others in lines of shell, which are not checked.
 OTHER_PROGRAMS = re.compile(
-    r"((python -m )?pip install|python -m (venv|pytest|ruff|mypy)|mkdir|phonopy-(vasp|qe)-born) "
+    r"((python -m )?pip install|python -m (venv|pytest|ruff|mypy)|mkdir|ase build|"
+    r"phonopy-(vasp|qe)-born) "
 )
 
 
