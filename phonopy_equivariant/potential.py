@@ -27,6 +27,7 @@ from phonopy_equivariant.models.layered import LayeredModel, Params, site_output
 from phonopy_equivariant.models.weights import normal_numbers
 from phonopy_equivariant.results import one_line
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
+from phonopy_equivariant.runtime.notes import note
 from phonopy_equivariant.structure import Structure, StructureLike, as_structure
 
 DTYPES = ("float64", "float32")
@@ -153,6 +154,8 @@ class Potential:
             filled = [*batch, *[batch[-1]] * (count - len(batch))]
             joined = pad_graph(jraph.batch_np(filled), n_node, n_edge)
             evaluations += self._evaluate_batch(joined)[: len(batch)]
+            note(f"forces of {len(evaluations)} of {len(graphs)} structures")
+        note("")
         return [
             one if structure.pbc.all() else one._replace(stress=np.zeros((3, 3)))
             for one, structure in zip(evaluations, checked, strict=True)

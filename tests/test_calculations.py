@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,19 @@ def test_acoustic_modes_at_gamma_are_left_out_unless_asked_for(tmp_path: Path) -
     (tmp_path / "c.conf").write_text("EXCLUDE_GAMMA_ACOUSTIC = .FALSE.\n")
     plan = plan_calculations(["-t", "--config", str(tmp_path / "c.conf")])
     assert not plan.first.exclude_gamma_acoustic
+
+
+def test_notices_of_phonopy_on_meshes_are_for_v(
+    params: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even numbers and a centred cell: phonopy uses less symmetry, and the result is the same."""
+    options = ["--mesh", "4", "4", "4"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert run_phonopy(params, options) == 0
+        assert "WARNING" not in capsys.readouterr().err
+        assert run_phonopy(params, [*options, "-v"]) == 0
+    assert "reduction is" in capsys.readouterr().err
 
 
 def test_what_a_configuration_file_makes_phonopy_drop_is_said(tmp_path: Path) -> None:

@@ -177,6 +177,23 @@ def test_options_that_contradict_or_do_not_exist(
     assert_refused(result, *phrases)
 
 
+@pytest.mark.parametrize(
+    ("words", "phrases"),
+    [
+        (("run", "POSCAR", "--supercell", "2"), ("unknown option --supercell", "mean --dim?")),
+        (("qha", "POSCAR", "--temperature", "3"), ("equivariant qha: error", "mean --tmax?")),
+        (("batch", "POSCAR", "-o", "x", "--relaxx"), ("did you mean --relax?", "batch --help")),
+        (("dataset", "perturb", "POSCAR", "-o", "x", "-n", "5"), ("unknown option -n", "perturb")),
+        (("POSCAR",), ("no command", "did you mean 'phonopy-equivariant run POSCAR'?")),
+    ],
+)
+def test_guesses_of_a_newcomer_are_answered(
+    tmp_path: Path, words: tuple[str, ...], phrases: tuple[str, ...]
+) -> None:
+    poscar(tmp_path)
+    assert_refused(command(*words, cwd=tmp_path, status=2), *phrases)
+
+
 def test_dim_that_makes_no_supercell(tmp_path: Path) -> None:
     poscar(tmp_path)
     for dim, phrase in {

@@ -1,7 +1,10 @@
-"""Blocks of code in the pages: commands parse, Python runs or says in the source why it does not.
+"""Blocks of code in the pages: each is checked, or says in the source why it is not run.
 
-A comment before a block of Python, invisible on the page, says so: ``<!-- not run: REASON -->``, or
-``<!-- test: NAME -->`` for the blocks of test_cli_docs.py. Names in those blocks are checked, too.
+- Commands of ours, phonopy and phono3py are parsed; scripts of the repository have the options.
+- Python runs with a small model. A comment before the block, invisible on the page, says why it
+  does not: ``<!-- not run: REASON -->``, or ``<!-- test: NAME -->`` for the blocks of
+  test_cli_docs.py. Names, parameters and attributes of results are looked up in those, too.
+- YAML is read by what reads it. Outputs and contents of other files are ``text``.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import importlib.util
 import inspect
 import re
 import shlex
+import types
+import typing
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,14 +35,18 @@ from phonopy_equivariant.cli.kappa import _parser as kappa_parser
 from phonopy_equivariant.cli.options import dim_last
 from phonopy_equivariant.cli.run import _parser as run_parser
 from phonopy_equivariant.cli.settings import words_passed_on
+from phonopy_equivariant.training.config import read_config
 from phonopy_equivariant.workflows.handover import UsageError, parse_shared
 from phonopy_equivariant.workflows.kappa_options import phono3py_parser
 from phonopy_equivariant.workflows.script import phonopy_parser, phonopy_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTES = [*sorted((ROOT / "docs" / "notes").glob("*.md")), ROOT / "examples" / "README.md"]
 SHELLS = {"", "bash", "console", "sh"}
-FENCE = re.compile(r"^((?:<!-- .*? -->\n)?)( *)```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(
+    r"^((?:<!-- .*? -->\n)?)( *)```([\w{}-]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE
+)
 # What the small model stands for, and the crystal that is at rest in it.
 MODELS = re.compile(r"\b(?:nequix-\w+-1(?:-pft)?|pe-crystal-3)\b")
 CRYSTAL = ('bulk("MgO", "rocksalt", a=4.21)', 'bulk("NaCl", "rocksalt", a=5.6)')
@@ -53,14 +62,12 @@ BEFORE = {
         "nac_params = {'born': born, 'dielectric': epsilon, 'factor': 14.399652}\n"
     ),
 }
-# Pages whose blocks compute for minutes, and what tests the functions instead.
-HEAVY = {
-    "batch.md": "test_batch.py",
-    "qha.md": "test_qha.py",
-    "sscha.md": "test_sscha.py",
-    "thermal_conductivity.md": "test_kappa.py",
-    "unstable.md": "test_unstable.py",
-}
+PROGRAMS = ("phonopy-equivariant", "phonopy", "phono3py")
+# Programs of others in lines of shell, which are not checked.
+OTHER_PROGRAMS = re.compile(
+    r"((python -m )?pip install|python -m (venv|pytest|ruff|mypy)|mkdir|ase build|"
+    r"phonopy-(vasp|qe)-born) "
+)
 
 
 class Block(NamedTuple):
@@ -81,10 +88,11 @@ def blocks(path: Path) -> Iterator[Block]:
         comment, indent, language, code = match.groups()
         code = re.sub(f"^{indent}", "", code, flags=re.MULTILINE)
         line = text.count("\n", 0, match.start()) + 1
-        yield Block(path.name, line, language, comment.strip(), code)
+        name = f"{path.parent.name}/{path.name}" if path in NOTES else path.name
+        yield Block(name, line, language, comment.strip(), code)
 
 
-ALL = [block for path in PAGES for block in blocks(path)]
+ALL = [block for path in (*PAGES, *NOTES) for block in blocks(path)]
 PYTHON = [block for block in ALL if block.language == "python"]
 
 
@@ -233,14 +241,72 @@ def test_options_in_sentences_exist() -> None:
     assert not unknown
 
 
-def attribute(node: ast.expr, names: dict[str, Any]) -> Any:
-    """Return what ``pe.a.b`` in a block stands for, or None if it is of something else."""
+class Instance(NamedTuple):
+    """Something of a class, in a block that does not run."""
+
+    kind: Any  # the class, or a type hint
+
+
+def meaning(node: ast.expr, names: dict[str, Any]) -> Any:
+    """Return what an expression in a block stands for, or None if that is of others.
+
+    ``pe.a`` is the object itself, and ``pe.a(...)`` an instance of what it returns.
+    """
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Attribute):
-        owner = attribute(node.value, names)
+        owner = meaning(node.value, names)
+        if isinstance(owner, Instance):
+            return member(owner.kind, node.attr)
         return None if owner is None else getattr(owner, node.attr)
+    if isinstance(node, ast.Call):
+        function = meaning(node.func, names)
+        if isinstance(function, type):
+            return Instance(function)
+        return None if function is None else returned(function)
+    if isinstance(node, ast.Subscript):
+        owner = meaning(node.value, names)
+        kinds = typing.get_args(owner.kind) if isinstance(owner, Instance) else ()
+        is_tuple = kinds[1:] == (...,)
+        return Instance(kinds[0]) if is_tuple else None
     return None
+
+
+def returned(function: Any) -> Instance | None:
+    """Return what a function of ours returns, as its hints say."""
+    if isinstance(function, functools.partial):  # a method
+        function = function.func
+    try:
+        kind = typing.get_type_hints(function).get("return")
+    except NameError:  # imported for type checkers alone
+        return None
+    return None if isinstance(kind, types.UnionType | types.NoneType) else Instance(kind)
+
+
+def member(kind: Any, name: str) -> Any:
+    """Return an attribute of an instance; a class of ours must have it."""
+    ours = str(getattr(kind, "__module__", "")).startswith("phonopy_equivariant")
+    if not ours or not isinstance(kind, type):
+        return None
+    attribute = inspect.getattr_static(kind, name, None)
+    if isinstance(attribute, property):
+        return returned(attribute.fget)
+    if inspect.isfunction(attribute):
+        return functools.partial(attribute, None)
+    hints = typing.get_type_hints(kind)
+    assert name in hints or attribute is not None, f"{kind.__name__} has no {name}"
+    return Instance(hints[name]) if name in hints else None
+
+
+def test_attributes_of_results_are_found() -> None:
+    def found(text: str) -> Any:
+        return meaning(ast.parse(text, mode="eval").body, {"pe": pe})
+
+    assert found("pe.qha('POSCAR')").kind is pe.QuasiHarmonic
+    assert found("pe.follow_unstable_modes('POSCAR').lowest.symbol").kind is str
+    assert found("pe.sscha('POSCAR').runs[0].free_energy").kind is float
+    with pytest.raises(AssertionError, match="QuasiHarmonic has no expansions"):
+        found("pe.qha('POSCAR').expansions")
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=[block.name for block in PYTHON])
@@ -253,15 +319,17 @@ def test_names_and_parameters_exist(block: Block) -> None:
             exec(ast.unparse(node), scope)
             names |= {k: v for k, v in scope.items() if k not in dir(builtins)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            names[node.targets[0].id] = meaning(node.value, names)
         if isinstance(node, ast.Attribute):
-            attribute(node, names)
-        function = attribute(node.func, names) if isinstance(node, ast.Call) else None
+            meaning(node, names)
+        function = meaning(node.func, names) if isinstance(node, ast.Call) else None
         if function is not None and not any(isinstance(a, ast.Starred) for a in node.args):
             keywords = {k.arg: None for k in node.keywords if k.arg}
             inspect.signature(function).bind(*node.args, **keywords)
 
 
-RUN = sorted({block.page for block in PYTHON if not block.comment} - HEAVY.keys())
+RUN = sorted({block.page for block in PYTHON if not block.comment})
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +366,55 @@ def test_blocks_that_do_not_run_say_why() -> None:
             assert re.fullmatch(r"<!-- (not run: .{10,}|test: .+) -->", block.comment), block.name
         for name in re.findall(r"tests/(\w+\.py)", block.comment):
             assert (ROOT / "tests" / name).is_file(), block.name
-    assert all((ROOT / "tests" / name).is_file() for name in HEAVY.values())
+
+
+def test_every_block_is_checked_or_marked() -> None:
+    """Python and YAML have tests of their own; here are the others."""
+    unchecked = []
+    for block in ALL:
+        if block.language == "text":
+            assert not list(commands(block.code)), block.name
+        elif block.language in SHELLS:
+            unchecked += [f"{block.name}: {line}" for line in other_lines(block)]
+        elif not re.fullmatch(r"\{[\w-]+\}|python|yaml", block.language):
+            unchecked.append(f"{block.name}: {block.language}")
+    assert not unchecked
+
+
+def other_lines(block: Block) -> Iterator[str]:
+    """Yield the lines of a block of shell that nothing checks; a console has a prompt."""
+    if block.comment:
+        assert re.fullmatch(r"<!-- (not run: .{10,}|test: .+) -->", block.comment), block.name
+        return
+    lines = re.sub(r"\\\n\s*", "", block.code).splitlines()
+    if block.language == "console":
+        lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    for line in lines:
+        for part in re.split(r" && |; ", line.split("#")[0].strip()):
+            known = part.split(" ")[0] in {*PROGRAMS, "source", ""} or OTHER_PROGRAMS.match(part)
+            if not known and not is_script_with_options(part):
+                yield part
+
+
+def is_script_with_options(line: str) -> bool:
+    """Tell whether a line calls a script of the repository with options that it has."""
+    call = re.match(r"(?:[A-Z_]+=\S+ )*python ((?:benchmarks|examples)/\S+\.py)(.*)", line)
+    if call is None or not (ROOT / call[1]).is_file():
+        return False
+    source = (ROOT / call[1]).read_text("utf-8")
+    return all(f'"{name}"' in source for name in re.findall(r"(?<!\S)--[a-z][\w-]*", call[2]))
+
+
+def test_yaml_is_read_by_its_reader(tmp_path: Path) -> None:
+    for block in ALL:
+        if block.language != "yaml":
+            continue
+        path = tmp_path / "block.yaml"
+        path.write_text(block.code)
+        if block.page == "command_line.md":
+            parse(["phonopy-equivariant", "run", "--settings", str(path)])
+        else:
+            assert read_config(path).steps > 0
 
 
 def test_no_page_is_long() -> None:

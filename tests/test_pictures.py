@@ -18,7 +18,8 @@ from phonopy_equivariant.evaluation.spectrum import (
     Spectrum,
     spectrum_figure,
 )
-from phonopy_equivariant.workflows.pictures import Recorder
+from phonopy_equivariant.structure import as_structure, to_phonopy
+from phonopy_equivariant.workflows.pictures import Recorder, _crystal_rows
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +122,28 @@ def test_exact_mode_and_several_calculations_are_drawn_too(tmp_path: Path) -> No
     result = command("run", "POSCAR", "--model", model(), *options, cwd=tmp_path)
     assert "phonons.png, report.html" in result.stderr
     assert "total_dos.dat" in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_the_report_has_the_cell_of_the_file_and_the_primitive_cell() -> None:
+    """Lengths of a centred crystal's primitive cell are none that its user knows."""
+    from ase.build import bulk
+
+    cubic = Phonopy(
+        to_phonopy(as_structure(bulk("NaCl", "rocksalt", a=5.6, cubic=True))),
+        np.eye(3, dtype=int),
+        primitive_matrix="F",
+    )
+    rows = dict(_crystal_rows(cubic))
+    assert rows["cell of the file"] == "5.6000, 5.6000, 5.6000 Å; 90.00, 90.00, 90.00°"
+    assert rows["primitive cell"] == "3.9598, 3.9598, 3.9598 Å; 60.00, 60.00, 60.00°"
+
+
+def test_labels_that_would_overlap_stand_in_rows() -> None:
+    path = BandPath(
+        tuple(np.array([x, y]) for x, y in ((0, 0.5), (0.5, 0.52), (0.52, 1.0))),
+        (np.ones((2, 3)),) * 3,
+        ("Γ", "X", "U", "K", "Γ"),
+        (True, False, False),
+    )
+    axis = spectrum_figure(Spectrum(path)).subfigs[0].axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["Γ", "X", "\nU|K", "Γ"]

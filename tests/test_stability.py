@@ -242,3 +242,17 @@ def test_of_a_potential() -> None:
 def frequencies(model: Potential, phonon: Phonopy, qpoints: np.ndarray) -> np.ndarray:
     values = np.linalg.eigvalsh(pe.dynamical_matrices(model, phonon.primitive, qpoints))
     return np.sign(values) * np.sqrt(np.abs(values)) * phonon.unit_conversion_factor
+
+
+def test_a_generalized_grid_is_told_by_the_number_of_its_q() -> None:
+    """phonopy's numbers of such a grid belong to no axes: 1×13×130 for anatase."""
+    body_centred = np.array([[-1, 1, 1], [1, -1, 1], [1, 1, -1]]) * np.array([3.0, 3.0, 8.0]) / 2
+    cell = PhonopyAtoms(["Si"], cell=body_centred, scaled_positions=[[0, 0, 0]])
+    phonon = Phonopy(cell, np.eye(3, dtype=int), primitive_matrix="P")
+    phonon.force_constants = np.zeros((1, 1, 3, 3))
+    found = stability(phonon, None, 30.0)
+    with pytest.warns(RuntimeWarning, match="generalized regular grid"):
+        weights = phonon.run_mesh(30.0).weights
+    assert found.generalized
+    assert f"the mesh of {weights.sum()} q" in found.rows()[0][1]
+    assert not stability(phonon, None, (4, 4, 4)).generalized

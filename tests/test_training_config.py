@@ -79,8 +79,3 @@ def test_mistakes_are_named_in_one_line_with_the_file(message: str, tmp_path: Pa
 def test_biased_combinations_are_refused() -> None:
     with pytest.raises(PhonopyEquivariantError, match="biased"):
         HessianTerm(kind="mae", estimator="probes")
-
-
-@pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("examples/train_*.yaml")))
-def test_the_examples_are_valid(path: Path) -> None:
-    assert read_config(path).steps > 0

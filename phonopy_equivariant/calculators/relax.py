@@ -33,6 +33,7 @@ from phonopy_equivariant.response.symmetry.operations import (
     search,
     symmetrised,
 )
+from phonopy_equivariant.runtime.notes import note
 from phonopy_equivariant.structure import Structure, as_atoms, as_structure
 
 # The kind of structure that is given, and returned.
@@ -49,6 +50,10 @@ class RelaxationStep(NamedTuple):
     energy: float  # eV
     max_force: float  # eV/Å, along what constraints allow
     max_stress: float  # GPa
+
+    def text(self) -> str:
+        """Return the step in words."""
+        return f"step {self.step}, force {self.max_force:.1e} eV/Å, energy {self.energy:.4f} eV"
 
 
 def relax(
@@ -156,9 +161,16 @@ def _relaxed(
     relaxed.calc = EquivariantCalculator(potential)
     relaxed.set_constraint([AllowAlone(constraints), KeepOperations(symmetry)])
     with BFGS(lattice.target(relaxed), logfile=None, maxstep=0.1) as optimizer:
-        if callback is not None:
-            optimizer.attach(lambda: callback(_state(optimizer.nsteps, relaxed)))
+
+        def tell() -> None:
+            step = _state(optimizer.nsteps, relaxed)
+            note(step.text())
+            if callback is not None:
+                callback(step)
+
+        optimizer.attach(tell)
         converged = optimizer.run(fmax=fmax, steps=max_steps)
+    note("")
     final = _state(optimizer.nsteps, relaxed)
     relaxed.calc = None
     relaxed.set_constraint(atoms.copy().constraints)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from phonopy_equivariant.cli.bars import close_bars
 from phonopy_equivariant.cli.batch import add_command as add_batch
-from phonopy_equivariant.cli.completion import SHELLS, completion_script
+from phonopy_equivariant.cli.completion import SHELLS, completion_script, subparsers
 from phonopy_equivariant.cli.converge import add_command as add_converge
 from phonopy_equivariant.cli.dataset import add_command as add_dataset
 from phonopy_equivariant.cli.elastic import add_command as add_elastic
@@ -96,10 +98,20 @@ def run_command(words: Sequence[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
+    try:
+        return _dispatch(words)
+    finally:
+        close_bars()  # before an error is printed
+
+
+def _dispatch(words: list[str]) -> int:
     shared = {"run": run, "kappa": kappa}  # their options are ours and phonopy's or phono3py's
     if words and words[0] in shared:
         return shared[words[0]](words[1:])
-    args = _parser().parse_args(words)
+    parser = _parser()
+    if words and words[0] not in subparsers(parser) and Path(words[0]).is_file():
+        parser.error(f"{words[0]} is no command; did you mean '{PROGRAM} run {words[0]}'?")
+    args = parser.parse_args(words)
     status: int = args.function(args)
     return status
 

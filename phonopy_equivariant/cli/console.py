@@ -7,14 +7,17 @@ import contextlib
 import io
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from phonopy_equivariant.cli.bars import opened
 from phonopy_equivariant.cli.settings import write_settings
 from phonopy_equivariant.cli.wording import as_options
+from phonopy_equivariant.runtime.notes import note
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from phonopy_equivariant.results import Result
 
 Item = TypeVar("Item")
+
+# as phono3py counts
+_GRID_POINT = re.compile(r"Grid point \d+ \((\d+)/(\d+)\)")
 
 # A stage that took longer than this (s) leaves a line behind when it ends.
 _WORTH_A_LINE = 2.0
@@ -64,7 +70,8 @@ class Console:
     @property
     def is_terminal(self) -> bool:
         """Whether somebody may be looking at a bar."""
-        return self._error.is_terminal
+        # rich alone would draw it into a file where FORCE_COLOR is set
+        return self._error.is_terminal and self._error.file.isatty()
 
     def say(self, line: str) -> None:
         """Print a remark."""
@@ -101,23 +108,24 @@ class Console:
                 print(heading, flush=True)
 
     @contextlib.contextmanager
-    def kept_back(self, shown: bool = False) -> Iterator[Callable[[], None]]:
+    def kept_back(self, title: str, shown: bool = False) -> Iterator[Callable[[], None]]:
         """Keep what another program prints on standard output from the user, except with -v.
 
         Yields a function that prints it on standard error after all; an exception does the same.
-        With ``shown`` it is printed as it comes.
+        With ``shown`` it is printed as it comes. Otherwise a terminal shows the title meanwhile.
         """
         if shown or self.verbosity > 1:
             yield lambda: None
             return
-        output, kept = sys.stdout, io.StringIO()
+        output, kept = sys.stdout, _Kept()
 
         def show() -> None:
             sys.stderr.write(kept.getvalue())
 
         sys.stdout = kept
         try:
-            yield show
+            with self.stage(title) if self._shows_bars else contextlib.nullcontext():
+                yield show
         except Exception:
             show()
             raise
@@ -163,32 +171,33 @@ class Console:
     def stage(self, title: str) -> Iterator[Callable[[str], None]]:
         """Show that something is under way: a spinner on a terminal, else a line when it starts.
 
-        Yields a function that changes the spinner's text. A spinner that turned for more than
-        two seconds leaves a line with its time.
+        Yields a function that shows a text behind the title, as what runs inside does by itself
+        (:func:`.runtime.notes.note`). A spinner that turned for more than two seconds leaves a
+        line with its time.
         """
         start = time.perf_counter()
-        if not self.verbosity:
+        if not self._shows_bars:
+            if self.verbosity:
+                self.say(f"{title} ...")
             yield _ignore
-        elif not self._error.is_terminal:
-            self.say(f"{title} ...")
-            yield _ignore
-        else:
-            with self._error.status(title) as status:
-                yield status.update
-            seconds = time.perf_counter() - start
-            if seconds > _WORTH_A_LINE:
-                self.say(f"{title}: {seconds:.1f} s")
+            return
+        with opened(self._error, title) as bar:
+            yield bar.note
+        seconds = time.perf_counter() - start
+        if seconds > _WORTH_A_LINE:
+            self.say(f"{title}: {seconds:.1f} s")
 
     def track(self, title: str, items: Sequence[Item]) -> Iterator[Item]:
-        """Yield the items with a progress bar on a terminal, else with one line."""
-        if not self.verbosity or not self._error.is_terminal:
+        """Yield the items with a bar on a terminal, else with one line."""
+        if not self._shows_bars:
             if self.verbosity:
                 self.say(f"{title} ...")
             yield from items
             return
-        from rich.progress import track
-
-        yield from track(items, title, console=self._error, transient=True)
+        with opened(self._error, title, len(items)) as bar:
+            for done, item in enumerate(items):
+                bar.count(done)
+                yield item
 
     @contextlib.contextmanager
     def tally(self, title: str, total: int) -> Iterator[Callable[[int, int], None]]:
@@ -198,18 +207,16 @@ class Console:
         """
         if not self.verbosity:
             yield lambda _done, _failed: None
-        elif not self._error.is_terminal:
+        elif not self._shows_bars:
             self.say(f"{title} ({total}) ...")
             yield self._tenths(title, total)
         else:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+            with opened(self._error, title, total) as bar:
+                yield bar.count
 
-            columns = ("{task.description}", BarColumn(), MofNCompleteColumn())
-            remaining = TimeRemainingColumn()
-            failures = "{task.fields[failed]} failed"
-            with Progress(*columns, failures, remaining, console=self._error) as bar:
-                task = bar.add_task(title, total=total, failed=0)
-                yield lambda done, failed: bar.update(task, completed=done, failed=failed)
+    @property
+    def _shows_bars(self) -> bool:
+        return self.verbosity > 0 and self.is_terminal
 
     def _tenths(self, title: str, total: int) -> Callable[[int, int], None]:
         start = time.perf_counter()
@@ -220,6 +227,17 @@ class Console:
                 self.say(f"{title}: {done} of {total}, {failed} failed, {seconds:.0f} s")
 
         return show
+
+
+class _Kept(io.StringIO):
+    """What phono3py prints: its grid points are notes."""
+
+    def write(self, text: str) -> int:
+        """Keep a text."""
+        place = _GRID_POINT.search(text)
+        if place:
+            note(f"grid point {place[1]} of {place[2]}")
+        return super().write(text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -179,17 +179,13 @@ def _records(args: argparse.Namespace, console: Console, files: list[str]) -> It
     for name in files:
         with console.stage(f"Reading {name}") as update:
             records = iter_records(name, unsound=mode, report=console.warn, **options)
-            yield from counted(records, _prefixed(update, f"Reading {name}: "))
+            yield from counted(records, update)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the command line says to a reader."""
     options = {name: getattr(args, name) for name in _READING}
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _prefixed(update: Callable[[str], None], prefix: str) -> Callable[[str], None]:
-    return lambda text: update(prefix + text)
 
 
 def counted(

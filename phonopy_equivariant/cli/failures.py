@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from phonopy_equivariant.cli.interrupts import Terminated, leave, signals_caught
 from phonopy_equivariant.cli.wording import as_options
-from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, pip_install, reason_of
 
 SUCCESS, FAILURE, INTERRUPTED, TERMINATED = 0, 1, 130, 128 + signal.SIGTERM
 
@@ -97,7 +97,7 @@ def no_device(option: str) -> str:
         )
     return (
         f"--device {option}: JAX finds no such device; install its plug-in "
-        "(pip install 'phonopy-equivariant[cuda12]'), or use --device cpu."
+        f"({pip_install('cuda12')}), or use --device cpu."
     )
 
 

@@ -33,7 +33,7 @@ examples:
   phonopy-equivariant fc3 phono3py_disp.yaml            the supercells of the file
 
 Then, for instance: phono3py phono3py_params.yaml --fc3 --fc2 --mesh 11 11 11 --br
-phono3py must be installed: pip install 'phonopy-equivariant[kappa]'.
+phono3py must be installed: pip install 'phono3py>=4.10,<4.11'.
 """
 
 

@@ -46,7 +46,7 @@ options of phono3py pass through; those used most:
 examples:
   phonopy-equivariant kappa POSCAR --dim 3 3 3 --dim-fc2 4 4 4 --relax --mesh 19 19 19 --isotope
   phonopy-equivariant kappa POSCAR --dim 2 2 2 --mesh 11 11 11 --lbte --ts 300
-phono3py must be installed: pip install 'phonopy-equivariant[kappa]'.
+phono3py must be installed: pip install 'phono3py>=4.10,<4.11'.
 """
 
 
@@ -107,7 +107,7 @@ def _run(
 ) -> int:
     from phonopy_equivariant.cli.start import start_crystal
     from phonopy_equivariant.io.third_order import FILES, keep_others
-    from phonopy_equivariant.workflows.kappa import PLOT, conductivity_files
+    from phonopy_equivariant.workflows.kappa import PLOT, conductivity_files, phono3py_files
     from phonopy_equivariant.workflows.third_order import ThirdOrderOptions
 
     relaxation = relaxation_of(parser, args)
@@ -118,7 +118,11 @@ def _run(
     keep_others()
     crystal, potential = start_crystal(args, console, [*FILES, PLOT])
     options = ThirdOrderOptions(relaxation=relaxation, **supercells)
-    result = conductivity_files(crystal, potential, options, plan, console)
+    report = phono3py_files(crystal, potential, options, plan, console)
+    with console.kept_back("phono3py's conductivity") as show:
+        result = conductivity_files(report, plan)
+        if result.status or result.conductivity is None:
+            show()
     console.report("Third-order force constants", result.report.lines())
     if result.conductivity is not None:
         console.table(result.conductivity)

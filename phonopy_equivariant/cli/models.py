@@ -165,7 +165,7 @@ def _prepare_model(name: str, dtype: str, third_order: bool, console: Console) -
     if third_order:
         begun = begun + rehearse_third_order(potential)
     for program in console.track(f"Compiling the programs of {potential.name}", begun):
-        program.executable.result()
+        program.program()
     seconds, kept = time.perf_counter() - start, programs.stored()
     print(
         f"{potential.name}: {len(begun)} programs, {seconds:.1f} s, "
@@ -183,7 +183,7 @@ name one with --head.
 A .model file of mace-torch is a pickle: opening it runs whatever code is in it. Files whose SHA-256
 is that of a published model are opened; for others you are asked, or say --trust. The converted
 potential is compared with the original on a random structure before it is written. Needs torch and
-mace-torch: pip install "phonopy-equivariant[mace]".
+mace-torch: pip install '.[mace]' in a copy of the repository.
 """
 
 _IMPORT_EXAMPLES = """\

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 from phonopy_equivariant import defaults
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.cli.settings import settings_file, take_settings
+from phonopy_equivariant.errors import unknown_option
 
 if TYPE_CHECKING:
     from phonopy_equivariant.workflows.options import RelaxationOptions
@@ -96,7 +97,13 @@ class Parser(argparse.ArgumentParser):
         path = settings_file(words) if "--settings" in self._option_string_actions else None
         if path is not None:
             take_settings(self, path, words, self.passes_on)
-        return super().parse_known_args(words, namespace)
+        parsed, unknown = super().parse_known_args(words, namespace)
+        if unknown and self._subparsers is None:  # the command itself says so, and not the program
+            option = unknown[0].partition("=")[0]
+            if option.startswith("-"):
+                self.error(unknown_option(option, self._option_string_actions))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
 
 
 def dim_last(words: Sequence[str]) -> list[str]:

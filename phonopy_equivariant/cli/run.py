@@ -204,7 +204,8 @@ def _run(
     )
     result = crystal_phonons(crystal, potential, options, plan, console, args.irreps_table)
     recorder, started = Recorder() if pictures else None, time.time()
-    with console.kept_back(shown=any(map(prints_results, plan.settings))) as show:
+    shown = any(map(prints_results, plan.settings))
+    with console.kept_back("phonopy's bands and meshes", shown) as show:
         status = run_script(result, potential, plan, user_options, console, recorder)
         if status:
             show()

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from phonopy_equivariant.cli.bars import opened
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.cli.options import (
     Commands,
@@ -92,7 +93,8 @@ def _main(args: argparse.Namespace) -> int:
         trainer.close()
     console.report("Training", _lines(result))
     results = {"step": result.step, "validation_loss": result.best, "stopped": result.stopped}
-    console.conclude(results, [str(result.checkpoint)])
+    follow = [f"phonopy-equivariant run STRUCTURE --model {result.checkpoint} --band auto"]
+    console.conclude(results, [str(result.checkpoint)], follow)
     return 0
 
 
@@ -107,21 +109,14 @@ def _lines(result: TrainingResult) -> list[str]:
 def _watched(console: Console, start: int, steps: int) -> Iterator[Callable[[Report], None]]:
     """Show steps: a bar on a terminal, else a line after each validation (all lines with -v)."""
     if console.verbosity and console.is_terminal:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        with opened(console.error, "Training", steps) as bar:
+            bar.count(start)
 
-        columns = ("[progress.description]{task.description}", "{task.completed}/{task.total}")
-        bar = Progress(
-            TextColumn(columns[0]),
-            BarColumn(),
-            TextColumn(columns[1]),
-            TimeRemainingColumn(),
-            console=console.error,
-        )
-        with bar:
-            task = bar.add_task("Compiling", total=steps, completed=start)
-            yield lambda report: bar.update(
-                task, completed=report.step, description=_summary(report.values)
-            )
+            def show(report: Report) -> None:
+                bar.note(_summary(report.values))
+                bar.count(report.step)
+
+            yield show
         return
 
     def line(report: Report) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from phonopy_equivariant.evaluation.metrics import Comparison
+from phonopy_equivariant.phonons.labels import staggered
 
 _PARITY = (
     ("highest", "highest frequency, THz"),
@@ -107,7 +108,9 @@ def label_path(
     ticks = [float(distances[0][0]), *(float(segment[-1]) for segment in distances)]
     for place in ticks:
         axis.axvline(place, color="grey", linewidth=0.5)
-    axis.set_xticks(ticks, _tick_labels(labels, connections) if labels else [""] * len(ticks))
+    names = _tick_labels(labels, connections) if labels else [""] * len(ticks)
+    rows = staggered(ticks, names, ticks[-1] - ticks[0])
+    axis.set_xticks(ticks, ["\n" * row + name for name, row in zip(names, rows, strict=True)])
     axis.set_xlim(ticks[0], ticks[-1])
     axis.axhline(0, color="grey", linewidth=0.5)
 

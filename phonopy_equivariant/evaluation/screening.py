@@ -64,8 +64,10 @@ def screening_figure(records: Sequence[Mapping[str, Any]]) -> Any:
         bins = min(40, max(5, math.isqrt(len(values))))
         axis.hist(values, bins=bins, color="#444444", rwidth=0.9)
         axis.set(xlabel=label, ylabel="crystals")
+        axis.yaxis.get_major_locator().set_params(integer=True)
     last.scatter([r["atoms"] for r in records], [r["seconds"] for r in records], s=10, alpha=0.6)
-    last.set(xlabel="atoms of the primitive cell", ylabel="s", yscale="log")
+    last.set(xlabel="atoms of the primitive cell", ylabel="time, s", yscale="log")
+    last.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

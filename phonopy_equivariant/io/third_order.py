@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, pip_install, reason_of
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.io.crystals import Crystal, looks_like_yaml
 from phonopy_equivariant.io.memory import available_memory
@@ -36,7 +36,7 @@ def require_phono3py() -> Any:
         from phono3py import Phono3py  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError as error:
         raise PhonopyEquivariantError(
-            "phono3py is not installed; pip install 'phonopy-equivariant[kappa]'."
+            f"phono3py is not installed; {pip_install('kappa')}."
         ) from error
     return Phono3py
 

@@ -13,6 +13,7 @@ from phonopy_equivariant.defaults import LINE_WIDTH
 from phonopy_equivariant.files import replacing
 from phonopy_equivariant.molecules.analysis import MolecularVibrations
 from phonopy_equivariant.molecules.remarks import group_text
+from phonopy_equivariant.phonons.labels import staggered
 
 
 class Sticks(NamedTuple):
@@ -100,6 +101,10 @@ def _draw(axis: Any, sticks: Sticks, grid: ndarray, width: float, colour: str) -
     curve = broadened(sticks, grid, width) * np.pi * width / 2  # a lone line as high as its stick
     axis.plot(grid, curve, color=colour, alpha=0.5, linewidth=1)
     axis.set_ylim(0, 1.2 * max(curve.max(), sticks.heights.max()))
-    for x, y, label in zip(sticks.frequencies, sticks.heights, sticks.labels, strict=True):
-        if y > 0.02 * sticks.heights.max():
-            axis.annotate(label, (x, y), (0, 3), textcoords="offset points", ha="center", size=8)
+    shown = [k for k, y in enumerate(sticks.heights) if y > 0.02 * sticks.heights.max()]
+    places, labels = [sticks.frequencies[k] for k in shown], [sticks.labels[k] for k in shown]
+    rows = staggered(places, labels, grid[-1], scale=0.6)
+    for k, row, x, label in zip(shown, rows, places, labels, strict=True):
+        place = (x, sticks.heights[k])
+        offset = (0, 3 + 9 * row)
+        axis.annotate(label, place, offset, textcoords="offset points", ha="center", size=8)

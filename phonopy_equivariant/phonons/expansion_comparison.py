@@ -56,7 +56,7 @@ class ExpansionComparison(Result):
     def heading(self) -> str:
         """Return the line below the table: what its columns are."""
         moduli = ", ".join(f"{value:.2f} GPa {road}" for road, value in self.bulk_moduli.items())
-        return f"1e-6/K; B at V0: {moduli}"
+        return f"thermal expansion in 1e-6/K; B at V0: {moduli}"
 
 
 def compare_expansions(result: QuasiHarmonic) -> ExpansionComparison | None:

@@ -25,6 +25,7 @@ from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.defaults import BAND_POINTS, GRUNEISEN_MESH, PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import replacing
+from phonopy_equivariant.phonons.labels import staggered
 from phonopy_equivariant.response.gruneisen import gruneisen_parameters
 from phonopy_equivariant.response.symmetry.operations import kept_by_energy, search
 from phonopy_equivariant.results import Result
@@ -183,7 +184,8 @@ class GruneisenBands(Result):
         assert scatter is not None
         axes.figure.colorbar(scatter, ax=axes, label="mode Grüneisen parameter", extend="both")
         ticks, names = _ticks(self.distances, self.labels)
-        axes.set_xticks(ticks, names)
+        rows = staggered(ticks, names, ticks[-1] - ticks[0])
+        axes.set_xticks(ticks, ["\n" * row + name for name, row in zip(names, rows, strict=True)])
         for tick in ticks:
             axes.axvline(tick, color="0.8", linewidth=0.6, zorder=0)
         axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)

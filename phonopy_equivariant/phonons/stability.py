@@ -70,6 +70,10 @@ class Stability(Result):
     polar
         Whether there are Born charges: then a larger supercell is no remedy, see
         ``docs/polar_crystals.md``.
+    generalized
+        Whether phonopy made a generalized regular grid of a length, to keep the symmetry of a
+        centred cell. The numbers of ``mesh`` belong to no axes then; their product is the number
+        of q.
 
     """
 
@@ -83,6 +87,7 @@ class Stability(Result):
     folding: float | None
     worst: tuple[float, ...]
     polar: bool = False
+    generalized: bool = False
 
     @property
     def imaginary(self) -> bool:
@@ -110,7 +115,7 @@ class Stability(Result):
 
     def rows(self) -> list[list[str]]:
         """Return labels and values; the last row says whether the supercell suffices."""
-        mesh = f"the {'×'.join(map(str, self.mesh))} mesh"
+        mesh = self._mesh()
         supercell = ["supercell", self._supercell()]
         if not self.imaginary:
             nowhere = f"none on {mesh}, at the q of the supercell and on the bands"
@@ -133,13 +138,17 @@ class Stability(Result):
         """Return warnings about imaginary modes; empty if there are none."""
         if not self.imaginary:
             return []
-        mesh = "×".join(map(str, self.mesh))
         return [
             f"imaginary modes: lowest frequency {self.lowest:.3g} THz "
-            f"at q = {q_text(self.qpoint)}, {self._share()} of the modes on the {mesh} mesh; "
+            f"at q = {q_text(self.qpoint)}, {self._share()} of the modes on {self._mesh()}; "
             f"{self._verdict()}. Thermal properties leave them out: F, S and Cv are those "
             "of the other modes."
         ]
+
+    def _mesh(self) -> str:
+        if self.generalized:
+            return f"the mesh of {np.prod(self.mesh)} q"
+        return f"the {'×'.join(map(str, self.mesh))} mesh"
 
     def _share(self) -> str:
         percent = 100 * self.share
@@ -244,6 +253,7 @@ def stability(
         folding=folding.error,
         worst=folding.worst,
         polar=phonon.nac_params is not None,
+        generalized=sample.generalized,
     )
 
 
@@ -254,6 +264,7 @@ class _Sample(NamedTuple):
     frequencies: Float[ndarray, "q bands"]  # THz
     weights: Int[ndarray, " mesh"]
     mesh: tuple[int, ...]
+    generalized: bool
 
 
 def _sample(
@@ -281,6 +292,7 @@ def _sample(
         np.concatenate([on_mesh.frequencies, at_extra_qpoints.frequencies]),
         np.asarray(on_mesh.weights),
         tuple(int(number) for number in on_mesh.mesh_numbers),
+        getattr(getattr(on_mesh, "bz_grid", None), "grid_matrix", None) is not None,
     )
 
 

@@ -19,6 +19,7 @@ from jax._src import config as private  # nothing public is thread-local
 from phonopy_equivariant.runtime import programs
 from phonopy_equivariant.runtime.cache import enable_at_first_use
 from phonopy_equivariant.runtime.forks import check_process
+from phonopy_equivariant.runtime.notes import note
 
 # On the CPU level 1 compiles forces in 0.8 of the time of the default and runs them as fast
 # (within 5 %, the noise of the measurement); on other devices XLA's defaults stay.
@@ -33,6 +34,9 @@ _KEPT_CPU_OPTIONS: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
 # program for the CPU takes 800 to 1800 of them, and beyond the limit XLA ends in a segmentation
 # fault.
 _MAPS_SHARE = 0.6
+
+# What a program serves as a rule: its shapes are those of a crystal, rounded up.
+SIZE = "this size"
 
 _ALL: list[weakref.ref[Compiled]] = []
 _generation = 0  # how often all functions were forgotten
@@ -58,6 +62,15 @@ class Begun(NamedTuple):
 
     results: Any  # structure, shapes and dtypes of what it returns
     executable: Future[Callable[..., Any]]  # of the arguments that are not static
+    once_for: str = SIZE
+
+    def program(self) -> Callable[..., Any]:
+        """Return the program once it is compiled."""
+        if not self.executable.done():
+            note(f"compiling, once for {self.once_for}")
+            self.executable.result()
+            note("")
+        return self.executable.result()
 
 
 class Compiled:
@@ -66,15 +79,20 @@ class Compiled:
     64-bit mode is a context of each call: the package never sets JAX's global flag. A process
     that sees structures of many sizes forgets its compiled functions before they fill the memory
     maps it may have. With ``keep`` programs are kept on disk, see :mod:`.programs`; such functions
-    cannot be called while JAX traces.
+    cannot be called while JAX traces. ``once_for`` tells who waits what a program serves.
     """
 
     def __init__(
-        self, function: Callable[..., Any], static_argnums: Sequence[int] = (), keep: bool = False
+        self,
+        function: Callable[..., Any],
+        static_argnums: Sequence[int] = (),
+        keep: bool = False,
+        once_for: str = SIZE,
     ):
         self._function = function
         self._static = tuple(static_argnums)
         self._keep = keep
+        self._once_for = once_for
         self._jitted: dict[str, Any] = {}  # by name
         self._programs: dict[Any, Begun] = {}
         self._lock = threading.RLock()
@@ -87,10 +105,11 @@ class Compiled:
         """Run the compiled function, compiling it for new shapes or static arguments."""
         with x64_mode():
             if self._keep:
-                return self.begin(args).executable.result()(*self._arrays(args))
+                return self.begin(args).program()(*self._arrays(args))
             before = self.traced
             result = self.jitted(*args)
         if self.traced > before:
+            note("")
             self.begun += 1
             _spare_memory_maps()
         return result
@@ -144,7 +163,7 @@ class Compiled:
         if executable is not None:
             _spare_memory_maps()
             future.set_result(executable)
-            return Begun(executable.out_info, future)
+            return Begun(executable.out_info, future, self._once_for)
         # Kept programs have a name that none in JAX's cache has: what comes from there lacks
         # functions when it is written again (seen in jax 0.10.1). A program that cannot be kept,
         # as the source has changed since, is cached by JAX under the other name.
@@ -164,9 +183,10 @@ class Compiled:
 
         if workers is None:
             future.set_result(compile_now())
+            note("")
         else:
             future = workers.submit(compile_now)
-        return Begun(lowered.out_info, future)
+        return Begun(lowered.out_info, future, self._once_for)
 
     def _counted(self, name: str) -> Callable[..., Any]:
         """Return the function for JAX to trace; JAX's caches are the only ones of its traces."""
@@ -174,6 +194,7 @@ class Compiled:
         @functools.wraps(self._function)
         def function(*args: Any) -> Any:
             self.traced += 1
+            note(f"compiling, once for {self._once_for}")
             return self._function(*args)
 
         function.__name__ = name
@@ -198,12 +219,12 @@ class Compiled:
 
 
 def compiled(
-    static_argnums: Sequence[int] = (), keep: bool = False
+    static_argnums: Sequence[int] = (), keep: bool = False, once_for: str = SIZE
 ) -> Callable[[Callable[..., Any]], Compiled]:
     """Decorate a function of arrays with :class:`Compiled`."""
 
     def decorate(function: Callable[..., Any]) -> Compiled:
-        return Compiled(function, static_argnums, keep)
+        return Compiled(function, static_argnums, keep, once_for)
 
     return decorate
 

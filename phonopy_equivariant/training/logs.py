@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, pip_install
 from phonopy_equivariant.files import write_atomically
 
 
@@ -74,8 +74,7 @@ def _event_writer(folder: Path, step: int) -> Any:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise PhonopyEquivariantError(
-            "tensorboard: true needs tensorboardX; pip install 'phonopy-equivariant[train]', or "
-            "read log.csv."
+            f"tensorboard: true needs tensorboardX; {pip_install('train')}, or read log.csv."
         ) from error
     # TensorBoard hides what an earlier run wrote from purge_step on
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)

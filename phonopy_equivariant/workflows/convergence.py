@@ -137,7 +137,7 @@ def _meshes(exact: Phonopy, options: ConvergenceOptions, progress: Progress) -> 
             mesh = mesh_numbers(exact, length)
             if steps and mesh == steps[-1].mesh:
                 continue
-            update(f"Meshes: {' '.join(map(str, mesh))}")
+            update(" ".join(map(str, mesh)))
             state = _state(exact, mesh, options.temperature)
             change = None
             if steps:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from phonopy_equivariant.errors import PhonopyEquivariantError, nearest
+from phonopy_equivariant.errors import PhonopyEquivariantError, unknown_option
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+(e[-+]?\d+)?$|-\d+/\d+$", re.IGNORECASE)
 
@@ -66,9 +66,7 @@ def split_arguments(
             for letter in word[1:]:  # -ps stands for -p -s
                 (result.ours if f"-{letter}" in counts[1] else result.theirs).append(f"-{letter}")
         else:
-            near = nearest(name, value_counts)
-            hint = f"; did you mean {near}?" if near else ""
-            raise UsageError(f"unknown option {name}{hint}")
+            raise UsageError(unknown_option(name, value_counts))
         index += num_words
     return result
 

@@ -139,20 +139,19 @@ def thermal_conductivity(
     return _with_gruneisen(conductivity, phono3py, potential, progress)
 
 
-def conductivity_files(
+def phono3py_files(
     crystal: Crystal,
     potential: Potential,
     options: ThirdOrderOptions,
     plan: KappaPlan,
     progress: Progress,
-) -> KappaResult:
-    """Write phono3py's input and force constants, run its script on them, and draw κ.
+) -> ThirdOrderReport:
+    """Write phono3py's input and force constants, and return the report on them.
 
     Raises
     ------
     PhonopyEquivariantError
-        As :func:`.third_order_files`; Born charges that :func:`.set_born_charges` refuses; or
-        phono3py fails with an exception of its own.
+        As :func:`.third_order_files`, or Born charges that :func:`.set_born_charges` refuses.
 
     """
     if plan.is_nac:  # phono3py takes BORN by itself, and would refuse it at the end
@@ -163,6 +162,18 @@ def conductivity_files(
     _warn_of_imaginary_modes(phono3py, potential, progress)
     write_third_order(phono3py, Path(), provenance(potential))
     progress.say(f"Force constants are in {', '.join(FILES)}; phono3py goes on with them.")
+    return report
+
+
+def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult:
+    """Run phono3py's script on the files of :func:`phono3py_files`, and draw κ.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        phono3py fails with an exception of its own.
+
+    """
     start = time.time_ns()
     status = run_phono3py(FILES[0], plan.options)
     written = sorted(Path().glob("kappa-*.hdf5"), key=lambda path: path.stat().st_mtime_ns)

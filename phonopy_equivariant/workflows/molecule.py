@@ -114,8 +114,8 @@ def _relaxed(molecule: Atoms, potential: Potential, fmax: float, progress: Progr
 
         def show(step: NewtonStep) -> None:
             last[:] = [step]
-            line = f"step {step.step}, force {step.max_force:.1e} eV/Å"
-            update(f"Relaxing: {line}")
+            line = f"step {step.step}, force {step.max_force:.1e} eV/Å, energy {step.energy:.4f} eV"
+            update(line)
             progress.detail(f"  {line}")
 
         relaxed = relax(molecule, potential, fmax, callback=show)

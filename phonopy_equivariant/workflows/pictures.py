@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 from phonopy.phonon.mesh import Mesh
@@ -212,23 +214,28 @@ def _formula(phonon: Phonopy) -> str:
 
 
 def _crystal_rows(phonon: Phonopy) -> list[list[str]]:
-    primitive, supercell = phonon.primitive, phonon.supercell
-    lengths = np.linalg.norm(primitive.cell, axis=1)
-    directions = primitive.cell / lengths[:, None]
-    cosines = (directions @ directions.T)[[1, 0, 0], [2, 2, 1]]
-    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    primitive, supercell, unitcell = phonon.primitive, phonon.supercell, phonon.unitcell
+    whole = [["cell of the file", _lattice_text(unitcell.cell)]]
     matrix = "; ".join(" ".join(map(str, row)) for row in np.asarray(phonon.supercell_matrix))
     return [
         ["formula", _formula(phonon)],
         ["space group", str(phonon.primitive_symmetry.get_international_table())],
-        ["a, b, c, Å", "  ".join(f"{x:.4f}" for x in lengths)],
-        ["α, β, γ, °", "  ".join(f"{x:.2f}" for x in angles)],
-        ["volume, Å³", f"{primitive.volume:.3f}"],
+        *(whole if len(unitcell) != len(primitive) else []),
+        ["primitive cell", _lattice_text(primitive.cell)],
+        ["volume of the primitive cell, Å³", f"{primitive.volume:.3f}"],
         ["atoms of the primitive cell", str(len(primitive))],
         ["atoms of the supercell", str(len(supercell))],
         ["supercell matrix", matrix],
         ["Born charges", "yes" if phonon.nac_params is not None else "no"],
     ]
+
+
+def _lattice_text(cell: Float[ndarray, "3 3"]) -> str:
+    lengths = np.linalg.norm(cell, axis=1)
+    directions = cell / lengths[:, None]
+    cosines = (directions @ directions.T)[[1, 0, 0], [2, 2, 1]]
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return f"{', '.join(f'{x:.4f}' for x in lengths)} Å; {', '.join(f'{x:.2f}' for x in angles)}°"
 
 
 def _potential_rows(potential: Potential) -> list[list[str]]:

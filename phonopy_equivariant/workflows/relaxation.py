@@ -126,12 +126,10 @@ def _watched(
 ) -> Iterator[tuple[Callable[[RelaxationStep], None], list[RelaxationStep]]]:
     """Show the steps of a relaxation; yield the callback for it and the list it fills."""
     steps: list[RelaxationStep] = []
-    with progress.stage("Relaxing") as update:
+    with progress.stage("Relaxing"):
 
         def show(step: RelaxationStep) -> None:
             steps.append(step)
-            line = f"step {step.step}, force {step.max_force:.1e} eV/Å"
-            update(f"Relaxing: {line}")
-            progress.detail(f"  {line}, stress {step.max_stress:.1e} GPa")
+            progress.detail(f"  {step.text()}, stress {step.max_stress:.1e} GPa")
 
         yield show, steps

@@ -27,6 +27,12 @@ from phonopy_equivariant.workflows.handover import UsageError, arguments, one_li
 
 _NOT_FINITE = re.compile(r"[-+]?(nan|inf|infinity)", re.IGNORECASE)
 
+# phonopy's notices on meshes without the symmetry of a centred cell
+_NOTICES = (
+    ".*[Pp]oint-group symmetry reduction is disabled",
+    ".*rebuilt as a generalized regular grid",
+)
+
 # settings of phonopy that would put other force constants, or none, in place of ours
 _CONTRADICTIONS = {
     "create_displacements": "-d creates displacements, which analytic force constants do without",
@@ -141,6 +147,9 @@ def run_phonopy(
     with _masses_kept(), composed_permutations(), wrapped, warnings.catch_warnings():
         # our file has the primitive cell; phonopy would explain how its version 3 chose one
         warnings.filterwarnings("ignore", "primitive_matrix defaulted to 'auto'")
+        if "-v" not in options:  # these cost time or name a mesh, and change no result
+            for message in _NOTICES:
+                warnings.filterwarnings("ignore", message, RuntimeWarning)
         return run_in_process("phonopy", run, file, options)
 
 

@@ -21,7 +21,7 @@ from phonopy_equivariant.catalogue.cards import ModelCard
 from phonopy_equivariant.checkpoints.conversion import Conversion, published_as, sha256_of
 from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
 from phonopy_equivariant.checkpoints.native import save_checkpoint
-from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.errors import PhonopyEquivariantError, pip_install
 from phonopy_equivariant.potential import Potential, make_potential
 from phonopy_equivariant.structure import Structure
 
@@ -103,8 +103,8 @@ def _load(source: Path) -> Any:
             model = torch.load(source, map_location="cpu", weights_only=False)
     except ImportError as error:
         raise PhonopyEquivariantError(
-            f"Converting a mace-torch model needs {error.name}: "
-            'pip install "phonopy-equivariant[mace]", here or on another computer.'
+            f"Converting a mace-torch model needs {error.name}: {pip_install('mace')}, here or on "
+            "another computer."
         ) from error
     except Exception as error:  # whatever unpickling runs into
         raise PhonopyEquivariantError(

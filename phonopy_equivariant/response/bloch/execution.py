@@ -179,11 +179,12 @@ class Traced(Execution):
 class Host(Execution):
     """Local functions as programs over blocks, driven from the host; all arrays are NumPy's.
 
-    To be used in 64-bit mode.
+    To be used in 64-bit mode. ``tell`` is called after every receiver of every layer.
     """
 
-    def __init__(self, model: LayeredModel, params: Params):
+    def __init__(self, model: LayeredModel, params: Params, tell: Callable[[], None] | None = None):
         super().__init__(model, params)
+        self._tell = tell
         self.dtype = str(jax.tree.leaves(params)[0].dtype)
         self._programs = _programs_of(model, self.dtype, generation())
 
@@ -243,6 +244,8 @@ class Host(Execution):
                 )
             results.append(each)
             total = part if total is None else total + part
+            if self._tell is not None:
+                self._tell()
         return jax.tree.map(lambda *x: np.stack(x), *results), total
 
     def _in_blocks(
@@ -266,13 +269,13 @@ class Host(Execution):
         key = function, arguments[0], shape
         program = self._programs.get(key)
         if program is None:
-            program = PROGRAMS[function].begin(arguments).executable.result()
+            program = PROGRAMS[function].begin(arguments).program()
             self._programs[key] = program
         return program(*arguments[1:])
 
 
 PROGRAMS: dict[Function, Compiled] = {
-    function: compiled(static_argnums=(0,), keep=True)(function)
+    function: compiled(static_argnums=(0,), keep=True, once_for="all crystals")(function)
     for function in (
         local.start,
         local.geometry,

@@ -31,6 +31,7 @@ from phonopy_equivariant.response.symmetry.operations import Operations
 from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.runtime.compilation import compiled, x64_mode
+from phonopy_equivariant.runtime.notes import Share, note
 
 # Bytes that one block of q may take unless the caller says otherwise.
 MAX_MEMORY = 4 * 2**30
@@ -186,13 +187,14 @@ def _in_blocks(
     """Return Φ(q), ``size`` q at once, or fewer where the device has no memory for so many."""
     found: list[ndarray] = []
     start = 0
+    share = Share(len(qpoints), f"{len(qpoints)} q")
     while start < len(qpoints):
         block = np.arange(start, start + size)
         # the last block is filled up with its last q, or shorter where nothing has to be compiled
         last = len(qpoints) - 1
         block = block[block <= last] if lattice.on_host else np.minimum(block, last)
         try:
-            values = _block(potential, lattice, qpoints[block], parts, pick_q(full, block))
+            values = _block(potential, lattice, qpoints[block], parts, pick_q(full, block), share)
         except jax.errors.JaxRuntimeError as error:
             if size == 1 or "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -200,11 +202,17 @@ def _in_blocks(
             continue
         found.append(values[:, : len(qpoints) - start])
         start += size
+    note("")
     return np.concatenate(found, axis=1)
 
 
 def _block(
-    potential: Potential, lattice: Lattice, qpoints: ndarray, parts: int, full: Completion | None
+    potential: Potential,
+    lattice: Lattice,
+    qpoints: ndarray,
+    parts: int,
+    full: Completion | None,
+    share: Share,
 ) -> ndarray:
     """Return Φ(q) of one block and its derivative along the motion, if there is one.
 
@@ -219,7 +227,9 @@ def _block(
     weighted = (phases * filled).astype(potential.dtype)
     if lattice.on_host:
         table = PairTable(slots, filled, weighted, full, real)
-        run = Host(potential.model, potential.params)
+        receivers = len(slots) // len(lattice.species)
+        part = len(qpoints) / (receivers * len(lattice.expansion.layers))
+        run = Host(potential.model, potential.params, lambda: share.advance(part))
         with x64_mode(), one_blas_thread():
             values = (bloch_force_constants(run, lattice.expansion, lattice.species, table),)
     else:
@@ -234,6 +244,7 @@ def _block(
             full,
             lattice.slope,
         )
+        share.advance(float(len(qpoints)))
     found = np.stack([np.asarray(x, float) for x in values]).astype(complex)
     return found[:, :, 0] if parts == 1 else found[:, :, 0] + 1j * found[:, :, 1]
 

@@ -44,7 +44,7 @@ from phonopy_equivariant.runtime.compilation import compiled, x64_mode
 
 PROGRAMS.update(
     {
-        function: compiled(static_argnums=(0,), keep=True)(function)
+        function: compiled(static_argnums=(0,), keep=True, once_for="all crystals")(function)
         for function in (
             third_geometry,
             third_pair_term,

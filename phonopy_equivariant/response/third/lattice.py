@@ -20,6 +20,7 @@ from phonopy_equivariant.response.third.sweep import FirstOrder, first_orders
 from phonopy_equivariant.response.third.triplet import third_derivatives
 from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.runtime.compilation import x64_mode
+from phonopy_equivariant.runtime.notes import note
 
 # Bytes that the operators of one receiver may take for a block of q.
 OPERATORS = 2**28
@@ -139,6 +140,7 @@ def _kept(crystal: ThirdExpansion, qpoints: Float[ndarray, "q 3"]) -> list[First
     for group in (np.flatnonzero(real), np.flatnonzero(~real)):
         for start in range(0, len(group), size):
             block = group[start : start + size]
+            note(f"first-order changes at {len(qpoints)} q")
             for q, changes in zip(block, first_orders(crystal, qpoints[block]), strict=True):
                 kept[q] = changes
     return [changes for changes in kept if changes is not None]

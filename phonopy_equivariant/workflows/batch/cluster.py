@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.errors import PhonopyEquivariantError, pip_install, reason_of
 from phonopy_equivariant.io.memory import available_memory
 
 # Bytes that a worker needs: JAX, phonopy, the programs of a potential, a crystal of a few atoms.
@@ -41,7 +41,7 @@ def require_dask() -> None:
         import distributed  # noqa: F401
     except ImportError as error:
         raise PhonopyEquivariantError(
-            "Many crystals need Dask: pip install 'phonopy-equivariant[batch]'."
+            f"Many crystals need Dask: {pip_install('batch')}."
         ) from error
 
 
