@@ -155,16 +155,20 @@ def test_sets_of_figure_2_count_by_relative_errors(tmp_path: Path) -> None:
 
 
 def test_errors_are_means_over_the_crystals_left_out(tmp_path: Path) -> None:
-    """A crystal in no set has an error for each crystal left out; they make one for each seed."""
-    first, second = figure_2.CRYSTALS[:2]
+    """One error for each seed, also of crystals that have one for each crystal left out."""
+    first, second, third = figure_2.CRYSTALS
+    names = (*figure_2.CRYSTALS, *figure_2.NEVER, *figure_2.PBE)
     for crystal, seed, error in ((first, 0, 1.0), (second, 0, 3.0), (first, 1, 5.0)):
         which = figure_2.Trained("phi", crystal, seed)
         (tmp_path / which.name).mkdir()
         (tmp_path / which.name / trainings.SPEED).write_text("{}")
-        table = {name: {"D(q)": error} for name in ("MgO", crystal)}
+        table = {name: {"D(q)": error} for name in names}
         (tmp_path / f"{which.name}.json").write_text(json.dumps(table))
-    found = figure_2.collected(tmp_path, tmp_path, "D(q)")
-    assert found == {"phi": {"MgO": [2.0, 5.0], first: [1.0, 5.0], second: [3.0]}}
+    of_phi = figure_2.collected(tmp_path, tmp_path, "D(q)")["phi"]
+    assert of_phi["MgO"] == [2.0, 5.0]
+    assert of_phi[first] == [1.0, 5.0] and of_phi[second] == [3.0] and third not in of_phi
+    assert of_phi[f"{first}, in the set"] == [3.0]
+    assert of_phi[f"{third}, in the set"] == [2.0, 5.0]
 
 
 def test_spread_is_that_of_a_sample() -> None:

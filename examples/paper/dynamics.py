@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     ensemble: str  # NVE or NVT
     picoseconds: float  # simulated until a bond broke, or in all
     broken: float | None  # ps, when a bond broke
-    drift: float | None  # meV/atom/ps, slope of the total energy before, of runs of 1 ps or more
+    drift: float | None  # meV/atom/ps, slope of the energy before, of NVE runs of 1 ps or more
     temperature: float  # K, mean before
 
 
@@ -99,7 +99,7 @@ def outcome(ensemble: str, step: int, kinetic: ndarray, total: ndarray, atoms: i
     """Return the summary of a run from its energies (eV) before a bond broke."""
     times = TIME_STEP * CHUNK / 1000 * np.arange(1, 1 + len(total))
     broken = None if step < 0 else TIME_STEP * step / 1000
-    enough = len(times) > 1 and times[-1] >= 1.0
+    enough = ensemble == "NVE" and len(times) > 1 and times[-1] >= 1.0
     drift = 1000 * float(np.polyfit(times, total, 1)[0]) / atoms if enough else None
     # without a thermostat the centre of mass stays at rest
     freedom = 3 * atoms - (3 if ensemble == "NVE" else 0)

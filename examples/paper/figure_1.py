@@ -10,9 +10,8 @@
 111+gamma       those of 2 atoms, and columns of the Hessian at Γ of the same DFPT
 
 with equal architecture, number of updates and learning rate. With ``--minutes`` the number of
-updates is what each set's speed, measured with equal numbers of updates before, makes of so much
-time. Potentials go to the folder ``--work`` (default: figure_1); one that is
-there is not trained again.
+updates is what each set makes in so much processor time, by its speed in a short trial.
+Potentials go to the folder ``--work`` (default: figure_1); one that is there is not trained again.
 
 ``draw`` compares D(q) with DFPT along the path of the bands, at the lattice constant of the data:
 ‖ΔD(q)‖/‖D(q)‖, mass-weighted, Frobenius norms. Γ is left out. Means and standard deviations are
@@ -49,6 +48,7 @@ import matplotlib.pyplot as plt
 DATA = Path(__file__).parent / "data"
 NAMES = ("111", "222", "333", "111+phi", "111+gamma")
 MODEL = {"cutoff": 5.0, "num_interactions": 3, "hidden_irreps": "16x0e+16x1o+8x2e", "l_max": 2}
+TRIAL = 300  # updates
 GRID = 4  # q of DFPT along each reciprocal vector
 # of the primitive cell's reciprocal vectors; (½ ½ 1) is an X of the next zone, K is on its way to Γ
 SEGMENTS = (
@@ -105,8 +105,9 @@ def config(name: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
 
 
 def steps_in(minutes: float, name: str, folder: Path) -> int:
-    """Return how many updates a set makes in so much time, from its trainings in a folder."""
-    return round(60 * minutes * speed_of(folder, f"{name}_?"))
+    """Return how many updates a set makes in so much processor time, after a short trial."""
+    train_once(config(name, 0, TRIAL, folder))
+    return round(60 * minutes * speed_of(folder, f"{name}_0"))
 
 
 def path_of_bands() -> tuple[ndarray, ndarray, list[tuple[float, str]]]:
@@ -195,7 +196,7 @@ def draw(folder: Path) -> dict[str, Any]:
     bands.set_ylim(-6, 18)
     errors.set_ylabel("error of D(q)")
     errors.legend()
-    figure.savefig(folder / "figure_1.png", dpi=150)
+    figure.savefig(folder / "figure_1.png", dpi=110)
     write_atomically(folder / "figure_1.json", json.dumps(table, indent=1).encode())
     return table
 
@@ -222,7 +223,7 @@ def main() -> None:
                 continue
             steps = options.steps
             if options.minutes is not None:
-                steps = steps_in(options.minutes, name, options.work / "updates")
+                steps = steps_in(options.minutes, name, options.work / "trials")
             train_once(config(name, seed, steps, folder))
 
 

@@ -52,6 +52,7 @@ from phonopy_equivariant.structure import as_structure
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 START = "nequix-mp-1-pft"
 CRYSTALS = ("Si_PBEsol", "ZnTe", "SrTiO3_PBEsol_222")  # PBEsol, left out in turn
@@ -65,6 +66,7 @@ REPLAYED = {
     "CaO": ("rocksalt", 4.84),
 }
 RATE = 1e-5  # at 1e-4 errors of replayed forces rise to 0.4 eV/Å within ten updates
+IN_THE_SET = ", in the set"
 KINDS = ("forces", "phi", "both", "phi-alone")
 LABELS = {
     "forces": "forces",
@@ -175,13 +177,16 @@ def errors(which: Trained | None, data: Path, work: Path) -> dict[str, dict[str,
     None stands for the potential before fine-tuning.
     """
     kept = work / ("before.json" if which is None else f"{which.name}.json")
-    if not kept.exists():
-        names = [*NEVER, *PBE, *(CRYSTALS if which is None else (which.left_out,))]
+    table: dict[str, dict[str, float]] = {}
+    if kept.exists():
+        table = json.loads(kept.read_text("utf-8"))
+    missing = [name for name in (*CRYSTALS, *NEVER, *PBE) if name not in table]
+    if missing:
         potential = pe.load_potential(START if which is None else work / which.name / "last.npz")
-        result = pe.evaluate([reference(data, name) for name in names], potential)
+        result = pe.evaluate([reference(data, name) for name in missing], potential)
         if result.failures:
             raise SystemExit("\n".join(f"{f.name}: {f.reason}" for f in result.failures))
-        table = {
+        table |= {
             comparison.name: {
                 "D(q)": comparison.matrix_error,
                 "frequencies, THz": comparison.frequency_error,
@@ -190,7 +195,6 @@ def errors(which: Trained | None, data: Path, work: Path) -> dict[str, dict[str,
         }
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps(table, indent=1).encode())
-    table = json.loads(kept.read_text("utf-8"))
     return table
 
 
@@ -203,11 +207,17 @@ def all_trained(work: Path) -> Iterator[Trained]:
 
 
 def collected(data: Path, work: Path, quantity: str) -> dict[str, dict[str, list[float]]]:
-    """Return kind -> crystal -> errors over seeds; a crystal in no set: means over the left out."""
+    """Return kind -> crystal -> errors over seeds.
+
+    ``CRYSTAL`` of CRYSTALS is its error when it is left out, ``CRYSTAL, in the set`` the mean of
+    those when another one is; errors of crystals in no set are means over the crystals left out.
+    """
     by_seed: dict[str, dict[str, dict[int, list[float]]]] = {}
     for which in all_trained(work):
         for crystal, values in errors(which, data, work).items():
-            place = by_seed.setdefault(which.kind, {}).setdefault(crystal, {})
+            trained_on = crystal in CRYSTALS and crystal != which.left_out
+            name = f"{crystal}{IN_THE_SET * trained_on}"
+            place = by_seed.setdefault(which.kind, {}).setdefault(name, {})
             place.setdefault(which.seed, []).append(values[quantity])
     return {
         kind: {
@@ -235,6 +245,10 @@ def bars(axes: Any, names: Sequence[str], before: dict[str, Any], after: dict[st
             label=LABELS[kind],
         )
     axes.set_xticks(places + 0.4 - width / 2, [name.split("_")[0] for name in names])
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("error of D(q), %")
 
 
@@ -263,10 +277,13 @@ def _rows(
     before: dict[str, Any], after: dict[str, Any], names: Sequence[str], quantity: str
 ) -> dict[str, dict[str, str]]:
     """Return crystal -> kind -> error with its deviation over seeds, and means of the groups."""
-    groups = {"mean, left out": CRYSTALS, "mean, PBEsol in no set": NEVER, "mean, PBE": PBE}
+    inside = tuple(f"{name}{IN_THE_SET}" for name in CRYSTALS)
+    groups = {"mean, in the set": inside, "mean, left out": CRYSTALS}
+    groups |= {"mean, PBEsol in no set": NEVER, "mean, PBE": PBE}
     rows = {}
     for name, members in {**{name: (name,) for name in names}, **groups}.items():
-        rows[name] = {"before": f"{np.mean([before[m][quantity] for m in members]):.4f}"}
+        old = [before[member.removesuffix(IN_THE_SET)][quantity] for member in members]
+        rows[name] = {"before": f"{np.mean(old):.4f}"}
         for kind, of_kind in after.items():
             values = [of_kind[m] for m in members if m in of_kind]
             if len(values) == len(members) and len({len(v) for v in values}) == 1:

@@ -13,8 +13,8 @@ elements between random directions at random pairs of atoms (``pairs``, as the p
 
 with equal architecture, number of updates and learning rate.
 
-``dynamics`` runs molecular dynamics (c) with potentials of (b): five starts at constant energy and
-five with a thermostat (``dynamics.py``), all ten at once.
+``dynamics`` runs molecular dynamics (c) with the potentials of 4 and 16 configurations, each from
+five starts at constant energy and five with a thermostat (``dynamics.py``), all ten at once.
 
 ``draw`` writes ``figure_3.png`` and ``figure_3.json``: (a) errors of forces around the training
 configuration, (b) errors on the validation configurations, with ``--also`` on those of another file
@@ -47,6 +47,7 @@ from phonopy_equivariant.files import write_atomically
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 # equal for all sets, so that equal sizes run one program
 MODEL = {
@@ -66,7 +67,8 @@ HESSIANS = {  # of the loss
 CURVES = ("forces", "columns")
 SIZES = (1, 2, 4, 8, 16, 32)
 BATCH = 4
-DYNAMICS = (1, 4, 16)  # sizes whose potentials are run, if they are trained
+DYNAMICS = (4, 16)  # sizes whose potentials are run, if they are trained
+DYNAMICS_FILE = "dynamics.json"  # beside the potential
 STARTS = 5
 COLORS = {"forces": "tab:blue", "columns": "tab:red", "pairs": "tab:orange"}
 LABELS = {
@@ -204,32 +206,35 @@ def _reached(curve: Mapping[int, float], error: float) -> float:
 
 
 def run_all(data: Path, work: Path, picoseconds: float) -> None:
-    """Run molecular dynamics with the first seed's potentials of DYNAMICS."""
-    for size, kind, path in dynamics_of(work):
-        file = work / f"dynamics_{size}_{kind}.json"
+    """Run molecular dynamics with the potentials of DYNAMICS, those of all seeds."""
+    for name, path in dynamics_of(work):
+        file = path.parent / DYNAMICS_FILE
         if not file.exists():
             potential = pe.load_potential(path, dtype="float32")
             outcomes = run_dynamics(potential, starts(data, STARTS), picoseconds)
             content = [outcome._asdict() for outcome in outcomes]
             write_atomically(file, json.dumps(content, indent=1).encode())
-            print(f"{size} {kind}: broken at {[o.broken for o in outcomes]} ps", flush=True)
+            whole = sum(outcome.broken is None for outcome in outcomes)
+            print(f"{path.parent.name}: {whole} of {len(outcomes)} whole ({name})", flush=True)
 
 
-def dynamics_of(work: Path) -> Iterator[tuple[int, str, Path]]:
-    """Yield the potentials that molecular dynamics is run with."""
+def dynamics_of(work: Path) -> Iterator[tuple[str, Path]]:
+    """Yield ``SIZE KIND`` and path of the potentials that molecular dynamics is run with."""
     for size in DYNAMICS:
         for kind in CURVES:
-            for path in trained(work, str(size), kind)[:1]:
-                yield size, kind, path
+            for path in trained(work, str(size), kind):
+                yield f"{size} {kind}", path
 
 
 def dynamics_results(work: Path) -> dict[str, list[Outcome]]:
-    """Return the outcomes of molecular dynamics, by ``SIZE KIND``."""
-    return {
-        f"{size} {kind}": [Outcome(**each) for each in json.loads(file.read_text("utf-8"))]
-        for size, kind, _ in dynamics_of(work)
-        if (file := work / f"dynamics_{size}_{kind}.json").exists()
-    }
+    """Return the outcomes of molecular dynamics, of all seeds, by ``SIZE KIND``."""
+    results: dict[str, list[Outcome]] = {}
+    for name, path in dynamics_of(work):
+        file = path.parent / DYNAMICS_FILE
+        if file.exists():
+            of_run = [Outcome(**each) for each in json.loads(file.read_text("utf-8"))]
+            results.setdefault(name, []).extend(of_run)
+    return results
 
 
 def draw(data: Path, work: Path, also: Path | None) -> dict[str, Any]:
@@ -256,9 +261,14 @@ def draw(data: Path, work: Path, also: Path | None) -> dict[str, Any]:
     for axes in (near, curve):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_ylabel("error of forces (meV/Å)")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.set_ylabel("mean absolute error of forces (meV/Å)")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
+    curve.set_xticks(SIZES, [str(size) for size in SIZES])
+    curve.xaxis.set_minor_locator(NullLocator())
     results = dynamics_results(work)
     _draw_times(times, results)
     table["dynamics"] = {name: _dynamics_in_words(each) for name, each in results.items()}
@@ -325,7 +335,7 @@ def _dynamics_in_words(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]
             "whole": f"{len(whole)} of {len(of_ensemble)} to {end:g} ps",
             "broken after, ps": [round(time, 3) for time in sorted(broken)],
         }
-        drifts = [1000 * abs(o.drift) for o in of_ensemble if o.drift is not None]
+        drifts = [1000 * abs(o.drift) for o in whole if o.drift is not None]
         if ensemble == "NVE" and drifts:
             words[ensemble]["|drift|, µeV/atom/ps"] = in_words(drifts, 3)
     return words

@@ -25,9 +25,9 @@ def train_once(settings: Mapping[str, Any]) -> bool:
     ----------
     settings
         As in a training file, paths relative to the current folder. ``output`` is the folder that
-        gets the potential and, at the end, ``speed.json``: number of updates, updates per second
-        (compilation left out), seconds in all. A training is there if it has this file; one that
-        was ended goes on.
+        gets the potential and, at the end, ``speed.json``: number of updates, seconds in all, and
+        updates per second of processor time, compilation left out, which other work on the machine
+        hardly changes. A training is there if it has this file; one that was ended goes on.
 
     """
     config = make_config(dict(settings), Path.cwd())
@@ -37,7 +37,7 @@ def train_once(settings: Mapping[str, Any]) -> bool:
     times: list[tuple[int, float]] = []
     begin = time.perf_counter()
     pe.keep_freed_memory()  # updates take half the time
-    pe.train(config, callback=lambda report: times.append((report.step, time.perf_counter())))
+    pe.train(config, callback=lambda report: times.append((report.step, time.process_time())))
     measured = {"steps": config.steps, "seconds": time.perf_counter() - begin}
     if len(times) > 1:
         (first, start), (last, end) = times[0], times[-1]
@@ -49,7 +49,7 @@ def train_once(settings: Mapping[str, Any]) -> bool:
 
 
 def speed_of(folder: Path, pattern: str) -> float:
-    """Return the median of the updates per second of the trainings that a pattern names."""
+    """Return the median over trainings of updates per second of processor time."""
     speeds = [json.loads(path.read_text("utf-8")) for path in folder.glob(f"{pattern}/{SPEED}")]
     return float(np.median([speed["steps_per_second"] for speed in speeds]))
 
