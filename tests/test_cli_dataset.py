@@ -137,6 +137,20 @@ def test_phonopys_force_constants_become_training_data(folder: Path) -> None:
             ["perturb", "POSCAR", "-o", "a.h5", "--recipe", "table-2"],
             "--recipe table-2: there is",
         ),
+        (  # before the model is looked for
+            [
+                "perturb",
+                "POSCAR",
+                "-o",
+                "a.h5",
+                "--recipe",
+                "table-2",
+                "--label",
+                "--model",
+                "none",
+            ],
+            "--recipe table-2: there is",
+        ),
         (["perturb", "POSCAR", "-o", "a.h5", "--recipe", "table-1", "--dim", "2"], "its own --dim"),
     ],
 )

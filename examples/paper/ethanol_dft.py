@@ -30,6 +30,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.optimize import BFGS
+from ethanol_sets import COPIES, SIGMAS
 from jobs import Job, collect, main, record_job, run
 from pyscf import dft, gto
 from tblite.ase import TBLite
@@ -39,8 +40,6 @@ from phonopy_equivariant.structure import Structure, as_structure
 
 LEVEL = "PBE/def2-SVP"
 GRID_LEVEL = 4  # of PySCF's integration grids
-SIGMAS = (0.001, 0.003, 0.01, 0.03, 0.07)  # Å
-COPIES = 20  # for each of SIGMAS
 TEMPERATURE = 500.0  # K
 TIME_STEP = 0.5 * units.fs
 FRICTION = 0.01 / units.fs

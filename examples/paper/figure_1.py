@@ -10,9 +10,8 @@
 111+gamma       those of 2 atoms, and columns of the Hessian at Γ of the same DFPT
 
 with equal architecture, number of updates and learning rate. With ``--minutes`` the number of
-updates is what each set's speed, measured with equal numbers of updates before, makes of so much
-time. Potentials go to the folder ``--work`` (default: figure_1); one that is
-there is not trained again.
+updates is what each set makes in so much processor time, by its speed in a short trial.
+Potentials go to the folder ``--work`` (default: figure_1); one that is there is not trained again.
 
 ``draw`` compares D(q) with DFPT along the path of the bands, at the lattice constant of the data:
 ‖ΔD(q)‖/‖D(q)‖, mass-weighted, Frobenius norms. Γ is left out. Means and standard deviations are
@@ -23,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.harmonic.dynmat_to_fc import DynmatToForceConstants
 from phonopy.physical_units import get_physical_units
+from trainings import speed_of, spread, train_once
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.data import Record, read_records, write_records
@@ -42,7 +41,6 @@ from phonopy_equivariant.files import write_atomically
 from phonopy_equivariant.frequencies import signed_root
 from phonopy_equivariant.response.dynamical_matrix import mass_weighted
 from phonopy_equivariant.structure import to_phonopy
-from phonopy_equivariant.training.config import make_config
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -50,6 +48,7 @@ import matplotlib.pyplot as plt
 DATA = Path(__file__).parent / "data"
 NAMES = ("111", "222", "333", "111+phi", "111+gamma")
 MODEL = {"cutoff": 5.0, "num_interactions": 3, "hidden_irreps": "16x0e+16x1o+8x2e", "l_max": 2}
+TRIAL = 300  # updates
 GRID = 4  # q of DFPT along each reciprocal vector
 # of the primitive cell's reciprocal vectors; (½ ½ 1) is an X of the next zone, K is on its way to Γ
 SEGMENTS = (
@@ -70,6 +69,7 @@ def data_file(name: str) -> Path:
 
 def second_order(folder: Path, kind: str) -> Path:
     """Return a file with Φ(q) of DFPT: all q, or Γ alone."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"silicon_{kind}.h5"
     if not path.exists():
         (record,) = read_records(DATA / "silicon_dfpt.fc.xz")
@@ -104,32 +104,10 @@ def config(name: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def train(name: str, seed: int, steps: int, folder: Path) -> None:
-    """Train one potential, unless it is there; its speed is kept beside it."""
-    kept = folder / f"{name}_{seed}" / "speed.json"
-    if kept.exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    times: list[tuple[int, float]] = []
-    settings = make_config(config(name, seed, steps, folder), folder)
-    pe.train(
-        settings,
-        callback=lambda report: times.append((report.step, time.perf_counter())),
-        restart=True,
-    )
-    (first, start), (last, end) = times[0], times[-1]
-    speed = (last - first) / (end - start)
-    write_atomically(kept, json.dumps({"steps": last, "steps_per_second": speed}).encode())
-    print(f"{name}, seed {seed}: {last} steps, {speed:.1f} a second", flush=True)
-
-
 def steps_in(minutes: float, name: str, folder: Path) -> int:
-    """Return how many updates a set makes in so much time, from its trainings in a folder."""
-    speeds = [
-        json.loads(path.read_text("utf-8"))["steps_per_second"]
-        for path in folder.glob(f"{name}_*/speed.json")
-    ]
-    return round(60 * minutes * float(np.median(speeds)))
+    """Return how many updates a set makes in so much processor time, after a short trial."""
+    train_once(config(name, 0, TRIAL, folder))
+    return round(60 * minutes * speed_of(folder, f"{name}_0"))
 
 
 def path_of_bands() -> tuple[ndarray, ndarray, list[tuple[float, str]]]:
@@ -203,13 +181,13 @@ def draw(folder: Path) -> dict[str, Any]:
         bands.plot(distances, frequencies(matrices[0]), "--", color=COLORS[name], lw=1)
         off = np.array([relative_errors(expected[inside], each[inside]) for each in matrices])
         errors.semilogy(distances[inside], off.mean(axis=0), color=COLORS[name], label=name)
-        spread = (off.min(axis=0), off.max(axis=0))
-        errors.fill_between(distances[inside], *spread, color=COLORS[name], alpha=0.2)
+        limits = (off.min(axis=0), off.max(axis=0))
+        errors.fill_between(distances[inside], *limits, color=COLORS[name], alpha=0.2)
         wrong = np.abs(frequencies(matrices) - frequencies(expected)).mean(axis=(1, 2))
         table[name] = {
             "seeds": len(off),
-            "D(q)": _spread(off.mean(axis=1)),
-            "frequencies, THz": _spread(wrong),
+            "D(q)": spread(off.mean(axis=1)),
+            "frequencies, THz": spread(wrong),
         }
     for axes in (bands, errors):
         axes.set_xticks([place for place, _ in corners], [label for _, label in corners])
@@ -218,14 +196,9 @@ def draw(folder: Path) -> dict[str, Any]:
     bands.set_ylim(-6, 18)
     errors.set_ylabel("error of D(q)")
     errors.legend()
-    figure.savefig(folder / "figure_1.png", dpi=150)
+    figure.savefig(folder / "figure_1.png", dpi=110)
     write_atomically(folder / "figure_1.json", json.dumps(table, indent=1).encode())
     return table
-
-
-def _spread(values: ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation over seeds."""
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def main() -> None:
@@ -250,8 +223,8 @@ def main() -> None:
                 continue
             steps = options.steps
             if options.minutes is not None:
-                steps = steps_in(options.minutes, name, options.work / "updates")
-            train(name, seed, steps, folder)
+                steps = steps_in(options.minutes, name, options.work / "trials")
+            train_once(config(name, seed, steps, folder))
 
 
 if __name__ == "__main__":

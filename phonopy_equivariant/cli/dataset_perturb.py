@@ -30,6 +30,10 @@ def perturb(args: argparse.Namespace) -> int:
     if args.recipe is not None and given:
         raise PhonopyEquivariantError(f"--recipe has its own --{given[0]}; leave one away.")
     options = [] if args.recipe else _perturbations(args)
+    if args.recipe:
+        from phonopy_equivariant.data.perturb import shares_of
+
+        shares_of(args.recipe)  # a wrong name fails before the potential is loaded
     structures = [(name, _structure(name)) for name in args.structures]
     potential = None
     if args.label:

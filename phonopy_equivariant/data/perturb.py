@@ -69,6 +69,20 @@ RECIPES: Mapping[str, tuple[Share, ...]] = {
 }
 
 
+def shares_of(recipe: str) -> tuple[Share, ...]:
+    """Return what a recipe makes of each crystal.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        There is no recipe of this name.
+
+    """
+    if recipe not in RECIPES:
+        raise PhonopyEquivariantError(f"recipe={recipe}: there is {', '.join(RECIPES)}.")
+    return RECIPES[recipe]
+
+
 def recipe_records(
     structure: Structure,
     recipe: str,
@@ -97,9 +111,7 @@ def recipe_records(
         There is no recipe of this name.
 
     """
-    if recipe not in RECIPES:
-        raise PhonopyEquivariantError(f"recipe={recipe}: there is {', '.join(RECIPES)}.")
-    for number, share in enumerate(RECIPES[recipe]):
+    for number, share in enumerate(shares_of(recipe)):
         own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         repeat = (share.repeat,) * 3
         options = Perturbation(share.positions, share.cell, repeat, own_seed)

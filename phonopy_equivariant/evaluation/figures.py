@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from numpy import ndarray
 
 from phonopy_equivariant.evaluation.metrics import Comparison
@@ -47,15 +48,19 @@ def parity_figure(comparisons: Sequence[Comparison]) -> Any:
 
 def error_histogram(comparisons: Sequence[Comparison]) -> Any:
     """Return the histogram of errors of D(q), tertiles of the crystals shaded."""
-    errors = np.array([100 * comparison.matrix_error for comparison in comparisons])
     figure, axes = subplots(1, 1, (7.0, 3.0))
-    axis = axes[0, 0]
+    errors = np.array([100 * comparison.matrix_error for comparison in comparisons])
+    draw_error_histogram(axes[0, 0], errors)
+    return figure
+
+
+def draw_error_histogram(axis: Any, errors: Float[ndarray, " crystals"]) -> None:
+    """Draw a histogram of errors of D(q) (%) on axes of matplotlib, tertiles shaded."""
     ends = np.quantile(errors, [0, 1 / 3, 2 / 3, 1])
     for color, low, high in zip(_TERTILES, ends[:-1], ends[1:], strict=True):
         axis.axvspan(low, high, color=color, alpha=0.25, linewidth=0)
     axis.hist(errors, bins=min(30, max(5, len(errors))), color="#444444", rwidth=0.9)
     axis.set(xlabel="error of D(q), %", ylabel="crystals")
-    return figure
 
 
 def tertile_examples(comparisons: Sequence[Comparison]) -> list[Comparison]:
