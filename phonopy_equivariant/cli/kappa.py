@@ -107,7 +107,12 @@ def _run(
 ) -> int:
     from phonopy_equivariant.cli.start import start_crystal
     from phonopy_equivariant.io.third_order import FILES, keep_others
-    from phonopy_equivariant.workflows.kappa import PLOT, conductivity_files, phono3py_files
+    from phonopy_equivariant.workflows.kappa import (
+        PLOT,
+        conductivity_files,
+        draw_conductivity,
+        phono3py_files,
+    )
     from phonopy_equivariant.workflows.third_order import ThirdOrderOptions
 
     relaxation = relaxation_of(parser, args)
@@ -118,16 +123,18 @@ def _run(
     keep_others()
     crystal, potential = start_crystal(args, console, [*FILES, PLOT])
     options = ThirdOrderOptions(relaxation=relaxation, **supercells)
-    report = phono3py_files(crystal, potential, options, plan, console)
+    phono3py, report = phono3py_files(crystal, potential, options, plan, console)
     with console.kept_back("phono3py's conductivity") as show:
         result = conductivity_files(report, plan)
         if result.status or result.conductivity is None:
             show()
+    files = [*FILES, *result.files]
+    if result.conductivity is not None:
+        draw_conductivity(result.conductivity, phono3py, potential, console)
+        files.append(PLOT)
     console.report("Third-order force constants", result.report.lines())
     if result.conductivity is not None:
         console.table(result.conductivity)
     results = {"report": result.report, "conductivity": result.conductivity}
-    console.conclude(
-        results, [*FILES, *result.files], theirs=("phono3py", as_options(user_options))
-    )
+    console.conclude(results, files, theirs=("phono3py", as_options(user_options)))
     return result.status

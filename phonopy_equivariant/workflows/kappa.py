@@ -145,8 +145,8 @@ def phono3py_files(
     options: ThirdOrderOptions,
     plan: KappaPlan,
     progress: Progress,
-) -> ThirdOrderReport:
-    """Write phono3py's input and force constants, and return the report on them.
+) -> tuple[Any, ThirdOrderReport]:
+    """Write phono3py's input and force constants; return its object and the report on them.
 
     Raises
     ------
@@ -162,11 +162,11 @@ def phono3py_files(
     _warn_of_imaginary_modes(phono3py, potential, progress)
     write_third_order(phono3py, Path(), provenance(potential))
     progress.say(f"Force constants are in {', '.join(FILES)}; phono3py goes on with them.")
-    return report
+    return phono3py, report
 
 
 def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult:
-    """Run phono3py's script on the files of :func:`phono3py_files`, and draw κ.
+    """Run phono3py's script on the files of :func:`phono3py_files`.
 
     Raises
     ------
@@ -181,10 +181,14 @@ def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult
     files = [path.name for path in written]
     if status or not written or "-g" in written[-1].name:  # one grid point
         return KappaResult(status, report, None, tuple(files))
-    conductivity = read_conductivity(written[-1])
-    conductivity = _with_gruneisen(conductivity, phono3py, potential, progress)
-    conductivity.write_plot(PLOT)
-    return KappaResult(status, report, conductivity, (*files, PLOT))
+    return KappaResult(status, report, read_conductivity(written[-1]), tuple(files))
+
+
+def draw_conductivity(
+    conductivity: ThermalConductivity, phono3py: Any, potential: Potential, progress: Progress
+) -> None:
+    """Draw κ, lifetimes and mode Grüneisen parameters."""
+    _with_gruneisen(conductivity, phono3py, potential, progress).write_plot(PLOT)
 
 
 def run_phono3py(file: str, options: Sequence[str]) -> int:
