@@ -195,8 +195,9 @@ def draw(folder: Path) -> dict[str, Any]:
     bands.set_ylabel("frequency (THz)")
     bands.set_ylim(-6, 18)
     errors.set_ylabel("error of D(q)")
-    errors.legend()
-    figure.savefig(folder / "figure_1.png", dpi=110)
+    errors.set_ylim(bottom=1e-3)
+    errors.legend(loc="lower center", ncols=2, fontsize=8)
+    figure.savefig(folder / "figure_1.png", dpi=80)
     write_atomically(folder / "figure_1.json", json.dumps(table, indent=1).encode())
     return table
 

@@ -228,41 +228,38 @@ def collected(data: Path, work: Path, quantity: str) -> dict[str, dict[str, list
     }
 
 
-def bars(axes: Any, names: Sequence[str], before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Draw the errors of D(q) of crystals before and after, seeds' deviations as lines."""
-    width = 0.8 / (1 + len(after))
+def points(axes: Any, names: Sequence[str], before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Draw errors of D(q) of crystals before and after, deviations over seeds as lines."""
     places = np.arange(len(names))
-    heights = [100 * before[name]["D(q)"] for name in names]
-    axes.bar(places, heights, width, color="tab:gray", label="before")
+    old = [100 * before[name.removesuffix(IN_THE_SET)]["D(q)"] for name in names]
+    axes.plot(places - 0.3, old, "s", color="black", label="before")
     for k, (kind, of_kind) in enumerate(after.items()):
-        both = np.array([spread(of_kind.get(name, [np.nan])) for name in names])
-        axes.bar(
-            places + (k + 1) * width,
-            100 * both[:, 0],
-            width,
-            yerr=100 * np.nan_to_num(both[:, 1]),
-            color=COLORS[kind],
-            label=LABELS[kind],
-        )
-    axes.set_xticks(places + 0.4 - width / 2, [name.split("_")[0] for name in names])
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_ylabel("error of D(q), %")
+        both = 100 * np.array([spread(of_kind.get(name, [np.nan])) for name in names])
+        options = {"fmt": "o", "capsize": 2, "color": COLORS[kind], "label": LABELS[kind]}
+        axes.errorbar(places - 0.1 + 0.15 * k, both[:, 0], np.nan_to_num(both[:, 1]), **options)
+    axes.set_xticks(places, [name.replace(",", "_").split("_")[0] for name in names])
+    axes.set_xlim(-0.6, len(names) - 0.3)
+    axes.grid(axis="y", lw=0.5)
 
 
 def draw(data: Path, work: Path) -> dict[str, Any]:
     """Draw the errors before and after; return their table."""
     before = errors(None, data, work)
     after = collected(data, work, "D(q)")
-    figure, (held_out, old) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
-    bars(held_out, [*CRYSTALS, *NEVER], before, after)
-    held_out.set_title("PBEsol, not in the set")
-    bars(old, PBE, before, after)
-    old.set_title("PBE")
-    held_out.legend()
-    figure.savefig(work / "figure_2.png", dpi=110)
+    options = {"layout": "constrained", "sharey": True, "width_ratios": (1, 2, 2)}
+    figure, panels = plt.subplots(1, 3, figsize=(12, 4), **options)
+    inside = [f"{name}{IN_THE_SET}" for name in CRYSTALS]
+    titles = ("PBEsol, in the set", "PBEsol, not in the set", "PBE, not in the set")
+    for axes, title, names in zip(panels, titles, (inside, [*CRYSTALS, *NEVER], PBE), strict=True):
+        points(axes, names, before, after)
+        axes.set_title(title)
+    panels[0].set_yscale("log")
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    panels[0].yaxis.set_minor_locator(NullLocator())
+    panels[0].set_ylabel("error of D(q), %")
+    panels[2].legend(fontsize=8)
+    figure.savefig(work / "figure_2.png", dpi=100)
     histograms(before, after, work)
     names = [*CRYSTALS, *NEVER, *PBE]
     table: dict[str, Any] = {"D(q)": _rows(before, after, names, "D(q)")}
@@ -298,7 +295,7 @@ def histograms(before: dict[str, Any], after: dict[str, Any], work: Path) -> Non
     for kind, of_kind in after.items():
         if set(names) <= set(of_kind):
             panels[LABELS[kind]] = [float(np.mean(of_kind[name])) for name in names]
-    size = (6, 1.7 * len(panels))
+    size = (6, 1.3 * len(panels))
     figure, axes = plt.subplots(
         len(panels), 1, figsize=size, layout="constrained", sharex=True, squeeze=False
     )
@@ -307,7 +304,7 @@ def histograms(before: dict[str, Any], after: dict[str, Any], work: Path) -> Non
         axis.set_title(title, fontsize=9)
     for axis in axes[:-1, 0]:
         axis.set_xlabel("")
-    figure.savefig(work / "figure_2_histogram.png", dpi=110)
+    figure.savefig(work / "figure_2_histogram.png", dpi=100)
 
 
 def main() -> None:
