@@ -52,5 +52,5 @@ class Share:
 
     def advance(self, amount: float) -> None:
         """Note that more is done, in the unit of the total."""
-        self._done += amount
+        self._done = min(self._done + amount, self.total)  # a last block may be filled up
         note(f"{int(100 * self._done / self.total + 1e-6)} % of {self.of}")
