@@ -85,25 +85,52 @@ def pickled_items(
 
     """
     machine = _Machine(finish, allow, persistent)
+    for opcode in _steps(file, machine):
+        bottom = machine.stack[0] if machine.stack else {}
+        finished = opcode == "STOP"
+        if finished and isinstance(bottom, Node) and bottom.name == "collections.OrderedDict":
+            yield from bottom.items
+            return
+        if finished and not isinstance(bottom, dict):
+            raise PhonopyEquivariantError("the pickle holds no dictionary.")
+        plain = len(machine.stack) == 1 and isinstance(bottom, dict)
+        if finished or (plain and opcode.startswith("SETITEM")):
+            yield from bottom.items()
+            bottom.clear()
+
+
+def pickled_object(
+    file: Any, allow: Callable[[Name], None] = lambda name: None, persistent: bool = False
+) -> Any:
+    """Return what a pickle holds, with nodes in place of objects.
+
+    Parameters and errors are those of :func:`pickled_items`, except that the pickle may hold
+    anything.
+    """
+    machine = _Machine(lambda node: node, allow, persistent)
+    for _ in _steps(file, machine):
+        pass
+    if len(machine.stack) != 1:
+        raise PhonopyEquivariantError("the pickle is damaged; download it again.")
+    return machine.stack[0]
+
+
+def _steps(file: Any, machine: _Machine) -> Iterator[str]:
+    """Follow a pickle and yield the name of each opcode after its step, "STOP" at the end."""
     program = pickletools.genops(file)
-    finished = False
-    while not finished:
+    name = ""
+    while name != "STOP":
         try:
             opcode, argument, position = next(program)
-            machine.step(opcode.name, argument, position)
-            bottom = machine.stack[0] if machine.stack else {}
+            name = opcode.name
+            machine.step(name, argument, position)
         except PhonopyEquivariantError:
             raise
         except Exception as error:  # a damaged program fails anywhere
             raise PhonopyEquivariantError(
                 f"the pickle is damaged ({type(error).__name__}: {error}); download it again."
             ) from error
-        finished = opcode.name == "STOP"
-        if finished and not isinstance(bottom, dict):
-            raise PhonopyEquivariantError("the pickle holds no dictionary.")
-        if finished or (len(machine.stack) == 1 and opcode.name.startswith("SETITEM")):
-            yield from bottom.items()
-            bottom.clear()
+        yield name
 
 
 class _Machine:

@@ -2,12 +2,17 @@
 
     python tests/mace_zoo.py
 
-writes checkpoints of some of them, with what mace-torch computes, to tests/data/mace: the suite
-then checks parity without torch. Everything that imports torch is inside functions.
+writes checkpoints of some of them and a file of mace-torch itself, with what mace-torch computes,
+to tests/data/mace: the suite then checks parity without torch. Everything that imports torch is
+inside functions.
 """
 
 from __future__ import annotations
 
+import io
+import pickletools
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +85,13 @@ CASES: dict[str, dict[str, Any]] = {
         "correlation": [2, 1, 2],
         "pair_repulsion": True,
     },
+    # made with cuequivariance only
+    "reduced couplings": {
+        "hidden": "4x0e+4x1o",
+        "correlation": 3,
+        "first": RESIDUAL,
+        "use_reduced_cg": True,
+    },
     "fourth order": {"layers": 1, "hidden": "2x0e", "l_max": 2, "correlation": 4},
 }
 # those whose checkpoints are part of the repository
@@ -91,6 +103,8 @@ COMMITTED = (
     "two heads, soft",
 )
 HEAD = "r2scan"
+# one whose file is part of the repository as mace-torch writes it, without compiled code
+AS_WRITTEN = "plain then residual"
 
 
 def species_of(name: str) -> tuple[int, ...]:
@@ -196,20 +210,62 @@ def slug(name: str) -> str:
     return name.replace(",", "").replace(" ", "_").lower()
 
 
+def saved(model: Any) -> bytes:
+    """Return the file that mace-torch writes of a model."""
+    import torch
+
+    file = io.BytesIO()
+    torch.save(model, file)
+    return file.getvalue()
+
+
+def squeeze(content: bytes) -> bytes:
+    """Compress the members of an archive, which torch does not, and leave out compiled code.
+
+    TorchScript keeps the source it was made from, with places on the computer.
+    """
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            member = old.read(name)
+            if "/code/" in name:
+                continue
+            if name.endswith("/data.pkl"):
+                member = _with_small_archives(member)
+            new.writestr(zipfile.ZipInfo(name), member, zipfile.ZIP_LZMA)
+    return file.getvalue()
+
+
+def _with_small_archives(program: bytes) -> bytes:
+    """Squeeze the archives that a pickle of protocol 2 holds as text."""
+    pieces, steps = [], list(pickletools.genops(program))
+    ends = [position for _, _, position in steps[1:]] + [len(program)]
+    for (opcode, argument, start), end in zip(steps, ends, strict=True):
+        piece = program[start:end]
+        if opcode.name == "BINUNICODE" and argument.startswith("PK"):
+            text = squeeze(argument.encode("latin1")).decode("latin1").encode("utf-8")
+            piece = b"X" + struct.pack("<I", len(text)) + text
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 def main() -> None:
     from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
     from phonopy_equivariant.checkpoints.native import save_checkpoint
     from phonopy_equivariant.potential import make_potential
 
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in COMMITTED:
+    for name in (*COMMITTED, AS_WRITTEN):
         model = build(name)
-        potential = make_potential(*read_mace(model, head_of(name)), name=name)
-        save_checkpoint(potential, FOLDER / f"{slug(name)}.npz")
+        if name == AS_WRITTEN:
+            (FOLDER / f"{slug(name)}.model").write_bytes(squeeze(saved(model)))
+        else:
+            potential = make_potential(*read_mace(saved(model), head_of(name)), name=name)
+            save_checkpoint(potential, FOLDER / f"{slug(name)}.npz")
         values = {}
         for kind, structure in (("crystal", crystal_of(name)), ("molecule", molecule_of(name))):
-            found = torch_values(model, structure, head_of(name))
-            values |= {f"{kind}_{key}": value for key, value in found.items()}
+            computed = torch_values(model, structure, head_of(name))
+            values |= {f"{kind}_{key}": value for key, value in computed.items()}
         np.savez(FOLDER / f"{slug(name)}_values.npz", **values)
 
 

@@ -2,8 +2,9 @@
 
     python tests/nequip_zoo.py
 
-writes training checkpoints of them, with what nequip computes, to tests/data/nequip: the suite then
-checks parity without torch. Everything that imports torch or nequip is inside functions.
+writes training checkpoints and packages of them, with what nequip computes, to tests/data/nequip:
+the suite then checks parity without torch. Everything that imports torch or nequip is inside
+functions.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from ase.neighborlist import primitive_neighbor_list
+from mace_zoo import squeeze
 from sevennet_zoo import crystal_of
 
 from phonopy_equivariant.structure import Structure
@@ -54,6 +56,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 def path_of(name: str) -> Path:
     return FOLDER / f"{name}.ckpt"
+
+
+def package_of(name: str) -> Path:
+    return FOLDER / f"{name}.nequip.zip"
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -136,14 +142,29 @@ def write(name: str, path: Path) -> Any:
         for k, (key, parameter) in enumerate(model.named_parameters()):
             state[f"ema.ema_weight_{k}"] = parameter.detach().clone()
             state[f"model.sole_model.{key}"] = parameter.detach() + 1.0
+        state["ema._extra_state"] = {"is_holding_ema_weights": True}
+    state["run_stage"] = torch.zeros(1)
     hyper_parameters = {"model": config_of(name), "info_dict": {"versions": {"nequip": "0.19.0"}}}
     torch.save({"state_dict": state, "hyper_parameters": hyper_parameters, "epoch": 1}, path)
     return model
 
 
+def write_package(model: Any, path: Path) -> None:
+    """Write a package as ``nequip-package build`` does, without the source code of nequip."""
+    import torch
+
+    models = torch.nn.ModuleDict({"sole_model": model})
+    with torch.package.PackageExporter(path) as exporter:
+        exporter.extern("**")
+        exporter.save_pickle("model", "eager_model.pkl", models)
+
+
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
     for case in CASES:
-        values = original_values(write(case, path_of(case)), crystal_of())
+        case_model = write(case, path_of(case))
+        write_package(case_model, package_of(case))
+        package_of(case).write_bytes(squeeze(package_of(case).read_bytes()))
+        values = original_values(case_model, crystal_of())
         np.savez(path_of(case).with_suffix(".npz"), **values)
         print(case, values["energy"], np.abs(values["forces"]).max())

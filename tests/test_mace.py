@@ -183,13 +183,3 @@ def test_distance_transforms_and_pair_term_at_known_points() -> None:
         coulomb = 14.3996 * 48 / 1e-7 * (0.1818 + 0.5099 + 0.2802 + 0.02817)
         assert energy[0] == pytest.approx(coulomb, rel=1e-5)
         assert zbl_energy(radius[:1], numbers, radius[:1], 6.0, constants)[0] == 0.0
-
-
-def test_a_file_of_torch_is_named_with_the_way_out(tmp_path) -> None:
-    import zipfile
-
-    path = tmp_path / "some.model"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("some/data.pkl", b"cmace.modules.models\nScaleShiftMACE\n.")
-    with pytest.raises(pe.PhonopyEquivariantError, match="models import"):
-        pe.load_potential(path)

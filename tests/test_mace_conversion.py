@@ -16,10 +16,22 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     pytest.importorskip("mace", reason="mace-torch is not installed (extra: mace)")
 import torch
-from mace_zoo import CASES, build, crystal_of, head_of, molecule_of, torch_values
+from mace_zoo import (
+    AS_WRITTEN,
+    CASES,
+    FOLDER,
+    build,
+    crystal_of,
+    head_of,
+    molecule_of,
+    saved,
+    slug,
+    torch_values,
+)
 
 import phonopy_equivariant as pe
-from phonopy_equivariant.checkpoints.mace_torch.convert import convert_mace
+from phonopy_equivariant.checkpoints.converted import convert
+from phonopy_equivariant.checkpoints.mace_torch import comparison
 from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
 from phonopy_equivariant.cli import run_command
 from phonopy_equivariant.potential import make_potential
@@ -30,8 +42,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # torch's and mace's own
 
 @pytest.mark.parametrize("name", CASES)
 def test_energies_forces_stress_and_hessian_are_those_of_mace_torch(name):
+    if CASES[name].get("use_reduced_cg"):
+        pytest.importorskip("cuequivariance_torch", reason="it makes reduced couplings")
     model = build(name)
-    potential = make_potential(*read_mace(model, head_of(name)))
+    potential = make_potential(*read_mace(saved(model), head_of(name)))
     for structure in (crystal_of(name), molecule_of(name)):
         expected = torch_values(model, structure, head_of(name))
         result = potential.evaluate(structure)
@@ -45,96 +59,76 @@ def test_energies_forces_stress_and_hessian_are_those_of_mace_torch(name):
         np.testing.assert_allclose(matrix, expected["hessian"], rtol=0, atol=1e-6)
 
 
-@pytest.fixture
-def saved(tmp_path):
+def test_the_command_converts_and_compares(tmp_path, capsys):
     path = tmp_path / "some.model"
     torch.save(build("plain then residual"), path)
-    return path
-
-
-def test_the_command_converts_and_the_result_loads_without_torch(saved, tmp_path, capsys):
-    assert run_command(["models", "import", str(saved), str(tmp_path / "out"), "--trust"]) == 0
-    assert "2 elements" in capsys.readouterr().out
+    words = ["models", "import", str(path), str(tmp_path / "out"), "--compare"]
+    assert run_command(words) == 0
+    assert "deviation from mace-torch" in capsys.readouterr().out
     structure = crystal_of("plain then residual")
     expected = torch_values(build("plain then residual"), structure, None)
     result = pe.load_potential(tmp_path / "out.npz").evaluate(structure)
     np.testing.assert_allclose(result.forces, expected["forces"], rtol=0, atol=1e-7)
 
 
-def test_an_untrusted_file_is_not_opened(tmp_path):
-    class Trap:
+def test_a_file_is_not_opened(tmp_path):
+    """Neither by the conversion, nor by a comparison of a file that the conversion refuses."""
+
+    class Trap(torch.nn.Module):
         def __reduce__(self):
             return (tmp_path.joinpath("opened").touch, ())
 
-    path = tmp_path / "trap.model"
-    torch.save(Trap(), path)
-    with pytest.raises(pe.PhonopyEquivariantError, match="trust=True"):
-        convert_mace(path, tmp_path / "out.npz")
-    assert not (tmp_path / "opened").exists()
-    with pytest.raises(pe.PhonopyEquivariantError, match="no|not"):
-        convert_mace(path, tmp_path / "out.npz", trusted=True)
-    assert (tmp_path / "opened").exists()
-    assert not (tmp_path / "out.npz").exists()
+    model = build("plain then residual")
+    model.interactions[0].skip_tp = Trap()
+    torch.save(model, tmp_path / "trap.model")
+    for compare in (False, True):
+        with pytest.raises(pe.PhonopyEquivariantError, match="nothing of it was executed"):
+            convert(tmp_path / "trap.model", tmp_path / "out.npz", compare=compare)
+    assert not (tmp_path / "opened").exists() and not (tmp_path / "out.npz").exists()
 
 
 def test_a_model_stored_in_single_precision(tmp_path):
     path = tmp_path / "single.model"
     torch.save(build("three orders").float(), path)
-    result = convert_mace(path, tmp_path / "out.npz", trusted=True)
+    result = convert(path, tmp_path / "out.npz", compare=True)
     assert max(result.energy_deviation, result.force_deviation) < 1e-6
+
+
+def test_a_comparison_that_fails_writes_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "some.model"
+    torch.save(build("plain then residual"), path)
+    monkeypatch.setattr(comparison, "deviation", lambda *_: (2e-5, 0.0))
+    with pytest.raises(pe.PhonopyEquivariantError, match="2e-05 eV/atom"):
+        convert(path, tmp_path / "out.npz", compare=True)
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_the_file_in_the_repository_is_what_mace_torch_writes():
+    """Same names in the same pickle, so that what the plain suite reads is a real file."""
+    path = FOLDER / f"{slug(AS_WRITTEN)}.model"
+    potential = make_potential(*read_mace(path))
+    expected = torch_values(build(AS_WRITTEN), crystal_of(AS_WRITTEN), None)
+    result = potential.evaluate(crystal_of(AS_WRITTEN))
+    np.testing.assert_allclose(result.forces, expected["forces"], rtol=0, atol=1e-7)
 
 
 def test_heads_must_be_named():
     model = build("two heads, soft")
     with pytest.raises(pe.PhonopyEquivariantError, match="pbe, r2scan"):
-        read_mace(model)
+        read_mace(saved(model))
     with pytest.raises(pe.PhonopyEquivariantError, match="b3lyp"):
-        read_mace(model, "b3lyp")
+        read_mace(saved(model), "b3lyp")
 
 
-def _add_attribute(model):
-    model.interactions[0].temperature = 3.0
+def test_kernels_of_others_are_refused():
+    from mace.modules.wrapper_ops import CuEquivarianceConfig
 
-
-def _add_buffer(model):
-    model.products[0].register_buffer("bias", torch.ones(3))
-
-
-def _add_module(model):
-    model.charge_embedding = torch.nn.Linear(2, 2)
-
-
-def _other_geometry(model):
-    model.use_so3 = True
-
-
-def _accelerated(model):
-    model.interactions[1].cueq_config = "enabled"
-
-
-def _other_product(model):
-    table = model.products[0].symmetric_contractions.contractions[0].U_matrix_2
-    table += 0.1
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (_add_attribute, "interactions.0.temperature=3.0"),
-        (_add_buffer, "products.0.bias"),
-        (_add_module, "charge_embedding"),
-        (_other_geometry, "use_so3=True"),
-        (_accelerated, "cueq_config"),
-        (_other_product, "not equivariant"),
-    ],
-)
-def test_what_is_not_known_is_refused_by_name(change, words):
     model = build("plain then residual")
-    change(model)
-    with pytest.raises(pe.PhonopyEquivariantError, match=words):
-        read_mace(model)
+    model.interactions[1].cueq_config = CuEquivarianceConfig(enabled=True)
+    with pytest.raises(pe.PhonopyEquivariantError, match="cueq_config"):
+        read_mace(saved(model))
 
 
 def test_models_with_other_energies_are_refused():
     with pytest.raises(pe.PhonopyEquivariantError, match="Linear"):
-        read_mace(torch.nn.Linear(2, 2))
+        read_mace(saved(torch.nn.Linear(2, 2)))

@@ -17,12 +17,13 @@ import pytest
 
 from phonopy_equivariant.catalogue import cards
 from phonopy_equivariant.catalogue.cards import MODELS_VARIABLE, list_models, local_path, model_card
+from phonopy_equivariant.checkpoints import converted
 from phonopy_equivariant.checkpoints import fetch as fetching
 from phonopy_equivariant.checkpoints.conversion import Conversion
 from phonopy_equivariant.checkpoints.fetch import remove
 from phonopy_equivariant.checkpoints.load import fetch, load_potential, resolve
-from phonopy_equivariant.checkpoints.mace_torch import convert as convert_module
 from phonopy_equivariant.checkpoints.native import save_checkpoint
+from phonopy_equivariant.checkpoints.summary import summary_lines
 from phonopy_equivariant.errors import PhonopyEquivariantError
 
 NAME = "nequix-mp-1"
@@ -108,7 +109,7 @@ def test_cards_are_complete():
             continue
         assert card.url.startswith("https://")
         assert all(c.startswith("arXiv:") for c in card.citation)
-        assert card.format in ("nequix", "mace", "sevennet")
+        assert card.format in ("nequix", "mace", "nequip", "sevennet")
         if "off" in card.name:  # organic molecules
             assert set(card.elements) == {"H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I"}
             continue
@@ -119,12 +120,62 @@ def test_cards_are_complete():
         )
 
 
+def test_names_of_mace_torch_are_aliases():
+    """As ``mace_mp(model=...)`` takes them; no alias is a name, and none stands twice."""
+    aliases = [alias for card in list_models() for alias in card.aliases]
+    assert len(set(aliases)) == len(aliases)
+    assert not {card.name for card in list_models()} & set(aliases)
+    for alias, file in (
+        ("small", "2023-12-10-mace-128-L0_energy_epoch-249.model"),
+        ("medium-0b3", "mace-mp-0b3-medium.model"),
+        ("medium-mpa-0", "mace-mpa-0-medium.model"),
+    ):
+        assert model_card(alias).url.endswith(file)
+
+
+def test_attribution_is_shown_where_the_licence_asks_for_it():
+    for card in list_models():
+        lines = summary_lines(card.name)
+        assert (card.licence == "CC-BY-4.0") == bool(card.attribution)
+        assert card.attribution in "\n".join(lines)
+        assert not card.attribution or "doi:" in card.attribution
+
+
+def test_a_file_of_another_program_is_taken_if_its_hash_is_right(
+    conversions, cache, tmp_path, monkeypatch
+):
+    """mace-torch's cache has names of letters and digits alone."""
+    card = model_card(NAME)
+    source = cache / f"{NAME}.model"
+    theirs = tmp_path / "home" / "mace" / f"{NAME}model".replace("-", "")
+    theirs.parent.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    source.rename(theirs)
+    assert fetching.fetch_file(card) == theirs
+    theirs.write_bytes(b"another pickle")
+    monkeypatch.setattr(fetching, "_download", lambda card: pytest.fail("downloads"))
+    with pytest.raises(pytest.fail.Exception, match="downloads"):
+        fetching.fetch_file(card)
+
+
+def test_a_file_under_its_published_name_is_taken_from_the_users_folder(
+    conversions, cache, tmp_path, monkeypatch
+):
+    card = dataclasses.replace(model_card(NAME), url="https://example.org/Model-0.1.nequip.zip")
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv(MODELS_VARIABLE, str(folder))
+    (cache / f"{NAME}.model").rename(folder / "Model-0.1.nequip.zip")
+    assert fetching.fetch_file(card) == folder / "Model-0.1.nequip.zip"
+
+
 def test_licences_that_forbid_commercial_use_say_so():
     for card in list_models():
         if card.bundled:
             continue
+        licence = "CC-BY-4.0" if card.format == "nequip" else "MIT"
         restricted = "omat" in card.name or "off" in card.name
-        assert card.licence == ("ASL (non-commercial)" if restricted else "MIT")
+        assert card.licence == ("ASL (non-commercial)" if restricted else licence)
 
 
 def test_an_unknown_name_gives_the_nearest():
@@ -303,12 +354,12 @@ def conversions(potential, cache, monkeypatch) -> list[Path]:
     monkeypatch.setattr(cards, "_cards", lambda: {NAME: card})
     made: list[Path] = []
 
-    # needs torch; what matters here is what becomes of the file
-    def convert(source, output, head, trusted):
+    # what matters here is what becomes of the file
+    def convert(source, output, head):
         made.append(save_checkpoint(potential, output, {"name": NAME}))
         return Conversion(made[-1], potential)
 
-    monkeypatch.setattr(convert_module, "convert_mace", convert)
+    monkeypatch.setattr(converted, "convert", convert)
     return made
 
 

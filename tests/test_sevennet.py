@@ -91,14 +91,20 @@ class Trap:
         return os.mkdir, (Trap.folder,)
 
 
-def _changed(source: Path, target: Path, program: bytes | None = None, drop: str = "") -> Path:
+def _changed(
+    source: Path,
+    target: Path,
+    program: bytes | None = None,
+    drop: str = "",
+    member: str = "/data.pkl",
+) -> Path:
     """Copy an archive of torch with another pickle, or without a member."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for item in old.infolist():
             if drop and item.filename.endswith(drop):
                 continue
             content = old.read(item)
-            if program is not None and item.filename.endswith("/data.pkl"):
+            if program is not None and item.filename.endswith(member):
                 content = program
             new.writestr(item.filename, content)
     return target
@@ -154,7 +160,8 @@ def pickle_integers(program: bytes) -> list[int]:
 
 
 def test_dictionaries_of_torch_without_a_model_are_refused(tmp_path: Path) -> None:
-    for inside in ({}, {"state_dict": OrderedDict()}, {"config": {"version": "0.9.1"}}):
+    weights = OrderedDict(x=1.0)
+    for inside in ({}, {"state_dict": weights}, weights, {"config": {"version": "0.9.1"}}):
         path = _changed(path_of(PLAIN), tmp_path / "other.pth", pickle.dumps(inside, 2))
         assert "SevenNet" in _message(path)
     path = _changed(path_of(PLAIN), tmp_path / "list.pth", pickle.dumps([1, 2], 2))

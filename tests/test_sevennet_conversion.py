@@ -72,10 +72,10 @@ def published(name: str) -> Any:
     from e3nn.o3 import wigner_3j
     from sevenn.checkpoint import SevenNetCheckpoint
 
-    from phonopy_equivariant.catalogue.cards import installed_file
+    from phonopy_equivariant.catalogue.cards import files_of_others
 
     torch.set_default_dtype(torch.float32)  # SevenNet compares tensors of the file with its own
-    checkpoint = SevenNetCheckpoint(str(installed_file(model_card(name))))
+    checkpoint = SevenNetCheckpoint(str(files_of_others(model_card(name))[0]))
     model = checkpoint.build_model().double()
     torch.set_default_dtype(torch.float64)
     for key, tensor in model.named_buffers():

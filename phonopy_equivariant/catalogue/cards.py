@@ -43,9 +43,13 @@ class ModelCard:
     # what it was made for, and what it is no good for
     good_for: tuple[str, ...] = ()
     not_good_for: tuple[str, ...] = ()
-    # "nequix"; "bundled": a checkpoint in the package; others are converted on first use:
-    # "mace", a pickle, and "sevennet"
+    # "nequix"; "bundled": a checkpoint in the package; others are converted on first use: "mace",
+    # "nequip" and "sevennet"
     format: str = "nequix"
+    # other names it has, those of the program that made it
+    aliases: tuple[str, ...] = ()
+    # whom to name, where the licence asks for it
+    attribution: str = ""
     # where it is published; none for a bundled one
     url: str = ""
     # which of several heads or modalities in the file
@@ -61,7 +65,7 @@ class ModelCard:
     @property
     def converted(self) -> bool:
         """Whether the model is kept as a checkpoint of this package, converted on first use."""
-        return self.format in ("mace", "sevennet")
+        return self.format in ("mace", "nequip", "sevennet")
 
     @property
     def file_name(self) -> str:
@@ -89,7 +93,7 @@ def models_covering(symbols: Collection[str], but: Collection[str] = ()) -> tupl
 
 
 def model_card(name: str) -> ModelCard:
-    """Return the card of a model.
+    """Return the card of a model, by its name or another one that it has.
 
     Raises
     ------
@@ -98,8 +102,12 @@ def model_card(name: str) -> ModelCard:
 
     """
     cards = _cards()
+    for card in cards.values():
+        if name in card.aliases:
+            return card
     if name not in cards:
-        near = nearest(name, cards, cutoff=0.4)
+        aliases = [alias for card in cards.values() for alias in card.aliases]
+        near = nearest(name, [*cards, *aliases], cutoff=0.4)
         hint = f"did you mean {near}?" if near else f"known are {', '.join(cards)}."
         raise PhonopyEquivariantError(f"No model is called {name!r}: {hint} Or give a file's path.")
     return cards[name]
@@ -113,24 +121,33 @@ def local_path(name: str) -> Path | None:
 def find_file(card: ModelCard) -> Path | None:
     """Return where the file of a card lies on this computer, unchecked, or None."""
     folder = os.environ.get(MODELS_VARIABLE)
-    candidates = [Path(folder).expanduser() / card.file_name] if folder else []
+    names = [card.file_name]
+    if card.url and not card.converted:
+        names.append(Path(card.url).name)  # as it was published
+    candidates = [Path(folder).expanduser() / name for name in names] if folder else []
     candidates.append(cache_path(card))
     if card.bundled:
         candidates = [bundled_path(card)]
     return next((path for path in candidates if path.is_file()), None)
 
 
-def installed_file(card: ModelCard) -> Path | None:
-    """Return the file of a card in an installed Python package, unchecked, or None.
+def files_of_others(card: ModelCard) -> list[Path]:
+    """Return where other programs keep the file of a card, unchecked.
 
-    The package is looked for and not imported.
+    A Python package that brings it is looked for and not imported. mace-torch keeps its downloads
+    in a cache folder.
     """
+    places = []
     package, _, place = card.package.partition("/")
     specification = importlib.util.find_spec(package) if package else None
-    if specification is None:
-        return None
-    folders = [Path(folder) for folder in specification.submodule_search_locations or ()]
-    return next((folder / place for folder in folders if (folder / place).is_file()), None)
+    if specification is not None:
+        folders = specification.submodule_search_locations or ()
+        places += [Path(folder) / place for folder in folders]
+    if card.format == "mace":
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        name = "".join(c for c in Path(card.url).name if c.isalnum() or c == "_")
+        places.append(cache / "mace" / name)
+    return [path for path in places if path.is_file()]
 
 
 def _cards() -> dict[str, ModelCard]:

@@ -14,7 +14,7 @@ from phonopy_equivariant.potential import Potential
 class Conversion(NamedTuple):
     """What was written, and how far it is from the original on a random structure.
 
-    The deviations are None where the original cannot be run.
+    The deviations are None where the original was not run.
     """
 
     path: Path
@@ -26,6 +26,11 @@ class Conversion(NamedTuple):
 def published_as(digest: str) -> tuple[ModelCard, ...]:
     """Return the cards of the published file with this SHA-256, one for each of its heads."""
     return tuple(card for card in list_models() if card.sha256 == digest)
+
+
+def name_of(source: Path) -> str:
+    """Return what a model is called after its file, whose name may end in two suffixes."""
+    return source.name.removesuffix(".nequip.zip") if source.suffix == ".zip" else source.stem
 
 
 def sha256_of(source: Path) -> str:

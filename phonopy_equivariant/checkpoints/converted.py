@@ -5,55 +5,63 @@ from __future__ import annotations
 from pathlib import Path
 
 from phonopy_equivariant.catalogue.cards import ModelCard, cache_path, find_file
-from phonopy_equivariant.checkpoints.conversion import Conversion
+from phonopy_equivariant.checkpoints.conversion import Conversion, name_of, published_as, sha256_of
 from phonopy_equivariant.checkpoints.fetch import fetch_file, has_checksum, write_checksum
-from phonopy_equivariant.checkpoints.nequip_framework.convert import convert_nequip
-from phonopy_equivariant.checkpoints.nequip_framework.model import is_nequip
-from phonopy_equivariant.checkpoints.sevennet.convert import convert_sevennet
-from phonopy_equivariant.checkpoints.torch_file import names_in
+from phonopy_equivariant.checkpoints.foreign import project_of, read_foreign
+from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.potential import make_potential
 
 
 def convert(
-    source: Path, output: Path, head: str | None = None, trusted: bool = False
+    source: Path, output: Path, head: str | None = None, compare: bool = False
 ) -> Conversion:
     """Write a model of another project as a checkpoint of this package.
+
+    Nothing of the file is executed, unless ``compare`` is given.
 
     Parameters
     ----------
     source
-        A checkpoint of SevenNet or nequip, or a whole model saved by mace-torch, which is a pickle
-        that runs code when it is opened.
+        A file that :func:`.foreign.read_foreign` knows.
     output
         Ends in ``.npz``.
     head
         Which of several heads or modalities to take.
-    trusted
-        Whether to open a model of mace-torch that the registry does not list.
+    compare
+        Whether to open a model of mace-torch with mace-torch too, which runs the code in it, and
+        to write the checkpoint only if energies and forces agree.
 
     Raises
     ------
     PhonopyEquivariantError
-        A file of another kind, or as :func:`.mace_torch.convert.convert_mace` and
-        :func:`.sevennet.convert.convert_sevennet`.
+        As :func:`.foreign.read_foreign` and :func:`.mace_torch.comparison.require_agreement`; or
+        the output cannot be written.
 
     """
-    if is_mace(source):
-        # it brings torch, which no other kind of file needs
-        from phonopy_equivariant.checkpoints.mace_torch.convert import convert_mace
+    digest = sha256_of(source)
+    cards = published_as(digest)
+    card = next((card for card in cards if card.head == (head or "")), None)
+    config, params = read_foreign(source, head)
+    labels = {"name": card.name if card else name_of(source), "source_sha256": digest}
+    if card:
+        labels |= {"licence": card.licence, "theory": card.theory}
+        if card.attribution:
+            labels["attribution"] = card.attribution
+    if head:
+        labels["head"] = head
+    potential = make_potential(config, params, name=labels["name"])
+    deviations: tuple[float, ...] = ()
+    if compare:
+        if project_of(source) != "mace":
+            raise PhonopyEquivariantError(
+                f"{source}: compare=True is for models of mace-torch; this one is not compared."
+            )
+        # it brings torch, which nothing else needs
+        from phonopy_equivariant.checkpoints.mace_torch.comparison import require_agreement
 
-        return convert_mace(source, output, head, trusted)
-    if is_nequip(source):
-        return convert_nequip(source, output)
-    return convert_sevennet(source, output, head)
-
-
-def is_mace(source: Path) -> bool:
-    """Tell whether a file is a whole model of torch, as mace-torch saves it: not of plain data."""
-    try:
-        return any(name.startswith("mace.") for name in names_in(source))
-    except PhonopyEquivariantError:
-        return source.suffix == ".model"
+        deviations = require_agreement(source, potential, head)
+    return Conversion(save_checkpoint(potential, output, labels), potential, *deviations)
 
 
 def fetch_converted(card: ModelCard) -> Path:

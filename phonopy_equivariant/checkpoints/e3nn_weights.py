@@ -15,7 +15,8 @@ from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models import activation
-from phonopy_equivariant.models.irreps import LayerLayout
+from phonopy_equivariant.models.irreps import LayerLayout, dimension
+from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.models.representations import Irrep, parse_irrep, products
 
 Blocks = Sequence[tuple[int, str]]
@@ -32,16 +33,16 @@ def activation_ratio(name: str) -> float:
 
 def linear_blocks(inputs: Blocks, outputs: Blocks, weights: ndarray) -> dict[str, ndarray]:
     """Return the matrix (channels in, channels out) of each irrep of an ``o3.Linear``."""
-    channels = _channels(inputs)
+    channels = channel_counts(inputs)
     blocks: dict[str, ndarray] = {}
     start = 0
-    for key, rows in _slices(inputs):
-        for other, columns in _slices(outputs):
+    for key, rows in channel_slices(inputs):
+        for other, columns in channel_slices(outputs):
             if other != key:
                 continue
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             stop = start + shape[0] * shape[1]
-            block = blocks.setdefault(key, np.zeros((channels[key], _channels(outputs)[key])))
+            block = blocks.setdefault(key, np.zeros((channels[key], channel_counts(outputs)[key])))
             block[rows, columns] = weights[start:stop].reshape(shape) / channels[key] ** 0.5
             start = stop
     _require_all(start, weights)
@@ -52,16 +53,16 @@ def species_blocks(
     inputs: Blocks, num_species: int, outputs: Blocks, weights: ndarray
 ) -> dict[str, ndarray]:
     """Return (species, in, out) of each irrep of a product with the species' one-hot vector."""
-    channels = _channels(inputs)
+    channels = channel_counts(inputs)
     blocks: dict[str, ndarray] = {}
     start = 0
-    for key, rows in _slices(inputs):
-        for other, columns in _slices(outputs):
+    for key, rows in channel_slices(inputs):
+        for other, columns in channel_slices(outputs):
             if other != key:
                 continue
             shape = (rows.stop - rows.start, num_species, columns.stop - columns.start)
             stop = start + shape[0] * shape[1] * shape[2]
-            whole = (num_species, channels[key], _channels(outputs)[key])
+            whole = (num_species, channels[key], channel_counts(outputs)[key])
             block = blocks.setdefault(key, np.zeros(whole))
             flat = weights[start:stop].reshape(shape).transpose(1, 0, 2)
             block[:, rows, columns] = flat / (channels[key] * num_species) ** 0.5
@@ -174,6 +175,43 @@ def convolution_paths(
     )
 
 
+def gated_layer(
+    up: dict[str, ndarray],
+    down: dict[str, ndarray],
+    skip: dict[str, ndarray],
+    paths: Paths,
+    layout: LayerLayout,
+    outputs: Blocks,
+    first: bool,
+) -> Params:
+    """Return the linear maps of a layer of a file as this package's, ``up``, ``down``, ``skip``.
+
+    e3nn normalises activations: scalars that a layer gets from the one before and the gates of
+    what it gives are multiples of this package's. The first layer gets no activations. Scalars
+    and gates come into this package's order; rows of ``down`` into that of its paths.
+    """
+    scalars = {} if first else {"0e": activation_ratio("silu"), "0o": activation_ratio("tanh")}
+    gates = {key: activation_ratio("silu") if dimension(key) > 1 else 1.0 for key in down}
+    order = gate_order(outputs, layout)
+    down, skip = (
+        {key: m[..., order] if key == "0e" else m for key, m in matrices.items()}
+        for matrices in (down, skip)
+    )
+    layer: Params = {
+        "up": {key: matrix * scalars.get(key, 1.0) for key, matrix in up.items()},
+        "down": {
+            key: down[key][paths.rows[key]] * gates[key]
+            for key in layout.outputs
+            if key in paths.rows
+        },
+    }
+    if skip:
+        layer["skip"] = {
+            key: matrix * (gates[key] * scalars.get(key, 1.0)) for key, matrix in skip.items()
+        }
+    return layer
+
+
 def _places(
     paths: Sequence[tuple[str, int, str, int]], line: Callable[[tuple[str, int, str, int]], str]
 ) -> dict[tuple[str, int, str], ndarray]:
@@ -200,14 +238,15 @@ def coupling_sign(stored: ndarray, degrees: tuple[int, int, int]) -> float:
     )
 
 
-def _channels(blocks: Blocks) -> dict[str, int]:
+def channel_counts(blocks: Blocks) -> dict[str, int]:
+    """Return the number of channels of each irrep."""
     channels: dict[str, int] = {}
     for count, key in blocks:
         channels[key] = channels.get(key, 0) + count
     return channels
 
 
-def _slices(blocks: Blocks) -> list[tuple[str, slice]]:
+def channel_slices(blocks: Blocks) -> list[tuple[str, slice]]:
     """Return the irrep of each block, and where its channels stand among those of the irrep."""
     ends: dict[str, int] = {}
     slices = []

@@ -18,8 +18,8 @@ from phonopy_equivariant.catalogue.cards import (
     ModelCard,
     bundled_path,
     cache_path,
+    files_of_others,
     find_file,
-    installed_file,
     model_card,
 )
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -38,10 +38,8 @@ def fetch_file(card: ModelCard) -> Path:
     published = dataclasses.replace(card, format="")
     path = find_file(published)
     if path is None:
-        installed = installed_file(card)
-        if installed is not None and file_sha256(installed) == card.sha256:
-            return installed
-        return _download(published)
+        theirs = (file for file in files_of_others(card) if file_sha256(file) == card.sha256)
+        return next(theirs, None) or _download(published)
     if file_sha256(path) == card.sha256:
         return path
     if path == cache_path(published):  # cut short or altered: the cache is ours to mend

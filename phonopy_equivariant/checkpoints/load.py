@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import zipfile
 from pathlib import Path
 from typing import TypeAlias
 
 from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
 from phonopy_equivariant.catalogue.cards import model_card
+from phonopy_equivariant.checkpoints.conversion import name_of
 from phonopy_equivariant.checkpoints.fetch import bundled_file, fetch_file, file_sha256
 from phonopy_equivariant.checkpoints.native import Checkpoint, read_checkpoint
 from phonopy_equivariant.checkpoints.nequix import read_nequix
+from phonopy_equivariant.checkpoints.torch_file import member_names
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import Potential, make_potential
 
@@ -64,9 +65,9 @@ def load_potential(
     ----------
     name_or_path
         The name of a model (``phonopy-equivariant models list``), or the path of a Nequix
-        ``.nqx`` file, of a SevenNet ``.pth`` or nequip ``.ckpt`` file or of a checkpoint of ours
-        (``.npz``). The default is part of the package; published models are downloaded on first
-        use, and those of SevenNet and mace-torch converted, the latter with the extra ``mace``.
+        ``.nqx`` file, of a SevenNet ``.pth``, a nequip ``.ckpt`` or ``.nequip.zip``, a mace-torch
+        ``.model`` file or of a checkpoint of ours (``.npz``). The default is part of the package;
+        published models are downloaded on first use, and those of other projects converted.
     dtype
         Precision of the model, ``"float64"`` or ``"float32"``. Weights are cast to it.
 
@@ -147,41 +148,20 @@ def _read(path: Path) -> Checkpoint:
     with open(path, "rb") as file:
         start = file.read(2)
     if start == b"PK":
-        if _is_torch(path):
-            return _read_torch(path)
+        if any(name.endswith(".pkl") for name in member_names(path)):
+            # its readers bring modules that checkpoints of this package do without
+            from phonopy_equivariant.checkpoints.foreign import read_foreign
+
+            return Checkpoint(*read_foreign(path), {"name": name_of(path)})
         checkpoint = read_checkpoint(path)
         return checkpoint._replace(labels={"name": path.stem} | checkpoint.labels)
     if start[:1] == b"{":
         return _read_nequix(path)
     raise PhonopyEquivariantError(
         f"{path} is no checkpoint: give an .npz that save_checkpoint wrote, a Nequix .nqx, a "
-        "SevenNet .pth or a nequip .ckpt file, "
+        "SevenNet .pth, a nequip .ckpt or .nequip.zip, a mace-torch .model, "
         "or a name (phonopy-equivariant models list)."
     )
-
-
-def _is_torch(path: Path) -> bool:
-    """Tell whether a zip archive has a pickle inside, as torch writes it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
-
-
-def _read_torch(path: Path) -> Checkpoint:
-    from phonopy_equivariant.checkpoints.converted import is_mace
-    from phonopy_equivariant.checkpoints.nequip_framework.model import is_nequip, read_nequip
-    from phonopy_equivariant.checkpoints.sevennet.model import read_sevennet
-
-    if is_mace(path):
-        raise PhonopyEquivariantError(
-            f"{path} is a whole model of torch: convert a mace-torch model once with "
-            "'phonopy-equivariant models import FILE.model OUT.npz'."
-        )
-    if is_nequip(path):
-        return Checkpoint(*read_nequip(path), {"name": path.stem})
-    return Checkpoint(*read_sevennet(path), {"name": path.stem})
 
 
 def _read_nequix(path: Path) -> Checkpoint:

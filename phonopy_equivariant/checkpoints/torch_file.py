@@ -9,11 +9,12 @@ refused.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from numpy import ndarray
 
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.inert import Name, Node, pickled_items
+from phonopy_equivariant.inert import Name, Node, pickled_items, pickled_object
 
 # torch's name of a storage's type, NumPy's
 _STORAGES = {
@@ -64,24 +65,64 @@ def read_torch(path: Path, keys: Collection[str], ignore: Collection[str] = ()) 
         of tensors does not need.
 
     """
+    with reading(path) as (archive, folder):
+        numbers = (lambda key: archive.read(f"{folder}data/{key}"), byte_order(archive, folder))
+        loader = Loader(*numbers, tuple(ignore))
+        with archive.open(f"{folder}data.pkl") as file:
+            entries = dict(pickled_items(file, allow=loader.allow, persistent=True))
+        return {key: loader.value(entries[key]) for key in keys if key in entries}
+
+
+@contextlib.contextmanager
+def reading(
+    source: Path | bytes, member: str = "/data.pkl"
+) -> Iterator[tuple[zipfile.ZipFile, str]]:
+    """Open a file of torch; yield the archive, and the folder in it where the pickle lies.
+
+    Parameters
+    ----------
+    source
+        The path of the file, or its content.
+    member
+        End of the pickle's name, from the folder on.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Not a file of torch, cut short or damaged; or whatever goes wrong while it is read.
+
+    """
+    place = f"{source}: " if isinstance(source, Path) else ""
     try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+            pickles = [name for name in file.namelist() if name.endswith(member)]
             if len(pickles) != 1:
                 raise PhonopyEquivariantError("there is no pickle of torch inside")
-            loader = _Loader(archive, pickles[0].removesuffix("data.pkl"), tuple(ignore))
-            with archive.open(pickles[0]) as file:
-                entries = dict(pickled_items(file, allow=loader.allow, persistent=True))
-            return {key: loader.value(entries[key]) for key in keys if key in entries}
+            yield file, pickles[0].removesuffix(member[1:])
     except PhonopyEquivariantError as error:
-        raise PhonopyEquivariantError(f"{path}: {error}") from error
+        raise PhonopyEquivariantError(f"{place}{error}") from error
     except RecursionError as error:
-        raise PhonopyEquivariantError(f"{path}: its pickle is nested too deeply.") from error
+        raise PhonopyEquivariantError(f"{place}its pickle is nested too deeply.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
         raise PhonopyEquivariantError(
-            f"{path}: cannot be read as a file of torch; it is cut short, damaged or of another "
+            f"{place}cannot be read as a file of torch; it is cut short, damaged or of another "
             "kind: fetch it again."
         ) from error
+
+
+def member_names(path: Path) -> list[str]:
+    """Return the names in a zip archive; none for a file of another kind."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return []
+
+
+def byte_order(archive: zipfile.ZipFile, folder: str) -> str:
+    """Return the byte order of the numbers in a file of torch, "<" or ">"."""
+    name = f"{folder}byteorder"
+    return _ORDERS[archive.read(name).strip() if name in archive.namelist() else b""]
 
 
 def names_in(path: Path) -> frozenset[str]:
@@ -93,26 +134,27 @@ def names_in(path: Path) -> frozenset[str]:
         Not a file of torch.
 
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            place = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
-            names: set[str] = set()
-            # the names alone: whether the program makes sense is up to those who read it
-            with contextlib.suppress(PhonopyEquivariantError), archive.open(place) as file:
-                for _ in pickled_items(file, allow=names.add, persistent=True):
-                    pass
-            return frozenset(names)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, StopIteration) as error:
-        raise PhonopyEquivariantError(f"{path}: not a file of torch.") from error
+    names: set[str] = set()
+    with reading(path) as (archive, folder):
+        program = io.BytesIO(archive.read(f"{folder}data.pkl"))
+    # the names alone: whether the program makes sense is up to those who read it
+    with contextlib.suppress(PhonopyEquivariantError):
+        pickled_object(program, names.add, persistent=True)
+    return frozenset(names)
 
 
-class _Loader:
-    """What the nodes of a file's pickle stand for."""
+class Loader:
+    """What the nodes of a file's pickle stand for; a subclass may know more of them."""
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str, ignore: tuple[str, ...]):
-        self._archive, self._folder = archive, folder
+    needed_by = "no dictionary of tensors needs"
+
+    def __init__(
+        self, read: Callable[[str], bytes], order: str = "<", ignore: tuple[str, ...] = ()
+    ):
+        """``read`` returns the bytes of a storage by its key, in the byte order ``order``."""
+        self._read, self._order = read, order
         self._ignore = ignore
-        self._meanings: dict[str, Callable[[Node], Any]] = {
+        self.meanings: dict[str, Callable[[Node], Any]] = {
             "collections.OrderedDict": self._ordered,
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_parameter": lambda node: self.value(node.arguments[0]),
@@ -127,17 +169,14 @@ class _Loader:
         }
         self._values: dict[int, tuple[Any, Any]] = {}  # what a node is kept alive with its value
         self._storages: dict[str, ndarray] = {}
-        order = f"{folder}byteorder"
-        names = set(archive.namelist())
-        self._order = _ORDERS[archive.read(order).strip() if order in names else b""]
 
     def allow(self, name: Name) -> None:
         """Refuse a name that tensors and plain values do not need."""
-        if name in self._meanings or name in _STORAGES or name == "numpy.ndarray":
+        if name in self.meanings or name in _STORAGES or name == "numpy.ndarray":
             return
         if not self._ignored(name):
             raise PhonopyEquivariantError(
-                f"its pickle names {name}, which no dictionary of tensors needs; the file is "
+                f"its pickle names {name}, which {self.needed_by}; the file is "
                 "refused, and nothing of it was executed."
             )
 
@@ -158,8 +197,8 @@ class _Loader:
             return {key: self.value(x) for key, x in item.items()}
         if isinstance(item, (list, tuple, set)):
             return type(item)([self.value(x) for x in item])
-        if item.name in self._meanings:
-            return self._meanings[item.name](item)
+        if item.name in self.meanings:
+            return self.meanings[item.name](item)
         if isinstance(item.name, Name) and self._ignored(item.name):
             return None
         raise PhonopyEquivariantError(f"its pickle calls {item.name!r:.80}; the file is refused.")
@@ -183,12 +222,12 @@ class _Loader:
         return np.array(view)
 
     def _storage(self, node: Node) -> ndarray:
-        kind, name, key, _, count = node.arguments
+        kind, name, key, _, count = node.arguments[:5]
         if kind != "storage" or name not in _STORAGES:
             raise PhonopyEquivariantError(f"its pickle refers to {kind!r:.40} {name!r:.40}.")
         if key not in self._storages:
             dtype = np.dtype(self._order + _STORAGES[name])
-            content = self._archive.read(f"{self._folder}data/{key}")
+            content = self._read(key)
             if len(content) != count * dtype.itemsize:
                 raise PhonopyEquivariantError(f"the numbers {key} are cut short; fetch it again.")
             self._storages[key] = np.frombuffer(content, dtype)

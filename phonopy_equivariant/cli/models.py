@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from phonopy_equivariant.cli.options import Commands, parser_arguments
@@ -19,7 +18,7 @@ examples:
   phonopy-equivariant models show nequix-mp-1-pft
   phonopy-equivariant models fetch nequix-mp-1-pft     before a job on a node without network
   phonopy-equivariant models remove nequix-mp-1
-  phonopy-equivariant models import my_mace.model my_mace.npz --trust
+  phonopy-equivariant models import my_mace.model my_mace.npz
   phonopy-equivariant models audit sevennet-0
   phonopy-equivariant models prepare nequix-mp-1-pft   compile its programs beforehand
 
@@ -174,23 +173,24 @@ def _prepare_model(name: str, dtype: str, third_order: bool, console: Console) -
 
 
 _IMPORT = """\
-Convert a model of another project into a checkpoint of this package, which needs no torch.
+Convert a model of another project into a checkpoint of this package.
 
-The .pth files of SevenNet and the .ckpt files of nequip are read without torch, and nothing in them
-is executed. They also load as they are (--model FILE.pth), except those with several modalities:
-name one with --head.
+Files of SevenNet (.pth), nequip (.ckpt, .nequip.zip) and mace-torch (.model) are read without
+torch, and nothing in them is executed. They also load as they are (--model FILE); a model with
+several heads or modalities has to be converted, with one of them named. A converted model loads
+faster.
 
-A .model file of mace-torch is a pickle: opening it runs whatever code is in it. Files whose SHA-256
-is that of a published model are opened; for others you are asked, or say --trust. The converted
-potential is compared with the original on a random structure before it is written. Needs torch and
+With --compare a model of mace-torch is opened by mace-torch too, which runs whatever code is in the
+file, and written only if energies and forces agree on a random structure. That needs torch and
 mace-torch: pip install '.[mace]' in a copy of the repository.
 """
 
 _IMPORT_EXAMPLES = """\
 examples:
-  phonopy-equivariant models import my_mace.model my_mace.npz --trust
-  phonopy-equivariant models import two_heads.model pbe.npz --head pbe --trust
+  phonopy-equivariant models import my_mace.model my_mace.npz
+  phonopy-equivariant models import two_heads.model pbe.npz --head pbe
   phonopy-equivariant models import checkpoint_sevennet_mf_0.pth pbe.npz --head PBE
+  phonopy-equivariant models import my_model.nequip.zip my_model.npz
   phonopy-equivariant run POSCAR --model my_mace.npz --band auto
 """
 
@@ -198,41 +198,35 @@ examples:
 def _add_import(actions: Commands) -> None:
     action = actions.add_parser(
         "import",
-        help="convert a model of SevenNet or mace-torch",
+        help="convert a model of SevenNet, nequip or mace-torch",
         **parser_arguments(_IMPORT, _IMPORT_EXAMPLES),
     )
     action.set_defaults(function=_import)
     action.add_argument(
         "source",
         metavar="FILE",
-        help="a SevenNet .pth file, or a whole model that mace-torch saved",
+        help="a .pth file of SevenNet, .ckpt or .nequip.zip of nequip, .model of mace-torch",
     )
     action.add_argument("output", metavar="OUT", help="checkpoint to write; .npz is added")
     action.add_argument(
         "--head", metavar="NAME", help="head or modality to take, where there are several"
     )
     action.add_argument(
-        "--trust",
+        "--compare",
         action="store_true",
-        help="run the code in a file that the registry does not know",
+        help="compare with mace-torch, which runs the code in the file",
     )
 
 
 def _import(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from phonopy_equivariant.checkpoints.conversion import published_as, sha256_of
-    from phonopy_equivariant.checkpoints.converted import convert, is_mace
+    from phonopy_equivariant.checkpoints.converted import convert
 
     source, output = Path(args.source).expanduser(), Path(args.output).expanduser()
     if output.suffix != ".npz":
         output = output.with_name(output.name + ".npz")
-    trusted = args.trust
-    unknown = not published_as(sha256_of(source))
-    if not trusted and sys.stdin.isatty() and is_mace(source) and unknown:
-        print(f"{source} is a pickle: opening it runs code in it, and it is no published model.")
-        trusted = input("Do you trust where it comes from? [y/N] ").strip().lower() in ("y", "yes")
-    conversion = convert(source, output, args.head, trusted)
+    conversion = convert(source, output, args.head, args.compare)
     potential = conversion.potential
     deviation = ""
     if conversion.energy_deviation is not None:

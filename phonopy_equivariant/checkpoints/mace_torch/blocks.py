@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import re
+from typing import NamedTuple
 
-import e3nn_jax as e3nn
 import numpy as np
 from numpy import ndarray
 
+from phonopy_equivariant.checkpoints.e3nn_weights import (
+    channel_counts,
+    channel_slices,
+    coupling_sign,
+)
 from phonopy_equivariant.checkpoints.mace_torch.ledger import Ledger
+from phonopy_equivariant.checkpoints.torch_module import TorchModule, compiled_tensors
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.mace import DENSITY, LayerShape
 from phonopy_equivariant.models.networks import LAYER_NORM_EPSILON
+from phonopy_equivariant.models.representations import parse_irrep
+
+# Activations by their names in torch, as functions or as modules.
+_FUNCTIONS = {
+    "torch.nn.functional.silu": "silu",
+    "SiLU": "silu",
+    "torch.tanh": "tanh",
+    "torch.nn.functional.tanh": "tanh",
+    "Tanh": "tanh",
+    "torch.sigmoid": "sigmoid",
+    "torch.nn.functional.sigmoid": "sigmoid",
+    "Sigmoid": "sigmoid",
+}
 
 
-def linear_blocks(ledger: Ledger, path: str) -> dict[str, ndarray]:
+def linear_blocks(ledger: Ledger, path: str, biased: bool = False) -> dict[str, ndarray]:
     """Return the matrix (channels in, channels out) of each irrep of an ``o3.Linear``.
 
-    Repeated irreps stand one after the other in the order of the module.
+    Repeated irreps stand one after the other in the order of the module. Biases are refused
+    unless ``biased``: the caller then reads them.
     """
     module = ledger.read_module(path, ["Linear"])
-    inputs, outputs = _channel_slices(module.irreps_in), _channel_slices(module.irreps_out)
+    if not biased and module.tensors.get("bias", np.empty(0)).size:
+        raise PhonopyEquivariantError(f"{path} has biases; not supported.")
+    inputs, outputs = module.attribute("irreps_in"), module.attribute("irreps_out")
+    shapes = channel_counts(inputs), channel_counts(outputs)
     blocks: dict[str, ndarray] = {}
-    weights, start = _array(module.weight).ravel(), 0
-    for instruction in module.instructions:
+    weights, start = module.tensor("weight").ravel(), 0
+    for instruction in module.attribute("instructions"):
         if instruction.i_in == -1:  # a bias
             continue
-        key, rows = inputs[instruction.i_in]
-        _, columns = outputs[instruction.i_out]
+        key, rows = channel_slices(inputs)[instruction.i_in]
+        _, columns = channel_slices(outputs)[instruction.i_out]
         stop = start + int(np.prod(instruction.path_shape))
         weight = weights[start:stop].reshape(instruction.path_shape)
         start = stop
-        shape = (_count(inputs, key), _count(outputs, key))
-        block = blocks.setdefault(key, np.zeros(shape))
+        block = blocks.setdefault(key, np.zeros((shapes[0][key], shapes[1][key])))
         block[rows, columns] += instruction.path_weight * weight
     return blocks
 
@@ -41,16 +62,22 @@ def linear_blocks(ledger: Ledger, path: str) -> dict[str, ndarray]:
 def species_blocks(ledger: Ledger, path: str, order: ndarray) -> dict[str, ndarray]:
     """Return (species, in, out) for each irrep of a product with the species' one-hot vector."""
     module = ledger.read_module(path, ["FullyConnectedTensorProduct"])
-    inputs, outputs = _channel_slices(module.irreps_in1), _channel_slices(module.irreps_out)
+    inputs, outputs = module.attribute("irreps_in1"), module.attribute("irreps_out")
+    shapes = channel_counts(inputs), channel_counts(outputs)
     blocks: dict[str, ndarray] = {}
-    for _, instruction, weight in module.weight_views(yield_instruction=True):
-        key, rows = inputs[instruction.i_in1]
-        _, columns = outputs[instruction.i_out]
+    weights, start = module.tensor("weight").ravel(), 0
+    for instruction in module.attribute("instructions"):
+        if instruction.connection_mode != "uvw" or not instruction.has_weight:
+            raise PhonopyEquivariantError(f"{path}: the path {instruction} is not supported.")
+        key, rows = channel_slices(inputs)[instruction.i_in1]
+        _, columns = channel_slices(outputs)[instruction.i_out]
+        stop = start + int(np.prod(instruction.path_shape))
+        weight = weights[start:stop].reshape(instruction.path_shape)
+        start = stop
         # the coupling of l with 0 to l is the unit matrix over sqrt(2l+1)
-        factor = instruction.path_weight / e3nn.Irrep(key).dim ** 0.5
-        shape = (len(order), _count(inputs, key), _count(outputs, key))
-        block = blocks.setdefault(key, np.zeros(shape))
-        block[:, rows, columns] += factor * _array(weight).transpose(1, 0, 2)[order]
+        factor = instruction.path_weight / parse_irrep(key).dim ** 0.5
+        block = blocks.setdefault(key, np.zeros((len(order), shapes[0][key], shapes[1][key])))
+        block[:, rows, columns] += factor * weight.transpose(1, 0, 2)[order]
     return blocks
 
 
@@ -74,17 +101,23 @@ class Paths(NamedTuple):
 def paths_of(ledger: Ledger, path: str, shape: LayerShape) -> Paths:
     """Match the paths of a ``TensorProduct`` of features and harmonics with ours."""
     module = ledger.read_module(path, ["TensorProduct"])
-    outputs = _channel_slices(module.irreps_out)
+    inputs, harmonics = module.attribute("irreps_in1"), module.attribute("irreps_in2")
+    outputs = channel_slices(module.attribute("irreps_out"))
+    signs = _coupling_signs(module)
     theirs: dict[tuple[str, int, str], tuple[ndarray, slice, float]] = {}
     start = 0
-    for ins in module.instructions:
-        (mul, source), edge = module.irreps_in1[ins.i_in1], module.irreps_in2[ins.i_in2].ir
-        key, rows = outputs[ins.i_out]
-        if ins.connection_mode != "uvu" or not ins.has_weight or edge.p != (-1) ** edge.l:
+    for ins in module.attribute("instructions"):
+        mul, source = inputs[ins.i_in1]
+        edge, (key, rows) = parse_irrep(harmonics[ins.i_in2][1]), outputs[ins.i_out]
+        natural = edge.parity == (-1) ** edge.degree
+        if ins.connection_mode != "uvu" or not ins.has_weight or not natural:
             raise PhonopyEquivariantError(f"{path}: the path {ins} is not supported.")
-        ratio = ins.path_weight * _sign(source.l, edge.l, e3nn.Irrep(key).l)
-        ratio *= (-1) ** edge.l / e3nn.Irrep(key).dim ** 0.5
-        theirs[str(source), edge.l, key] = (np.arange(start, start + mul), rows, ratio)
+        degrees = (parse_irrep(source).degree, edge.degree, parse_irrep(key).degree)
+        if min(degrees) > 0 and degrees not in signs:
+            raise PhonopyEquivariantError(f"{path}: its coupling of {degrees} is not in the file.")
+        ratio = ins.path_weight * signs.get(degrees, 1.0)
+        ratio *= (-1) ** edge.degree / parse_irrep(key).dim ** 0.5
+        theirs[source, edge.degree, key] = (np.arange(start, start + mul), rows, ratio)
         start += mul
     columns, slots = [], {key: ([], []) for key in shape.targets}  # type: ignore[var-annotated]
     for source, groups in shape.layout.groups.items():
@@ -100,36 +133,41 @@ def paths_of(ledger: Ledger, path: str, shape: LayerShape) -> Paths:
     return Paths(np.concatenate(columns), joined)
 
 
-def _sign(l_1: int, l_2: int, l_out: int) -> float:
-    """Return the sign of e3nn's Wigner symbol in torch relative to that in JAX."""
-    from e3nn import o3
-
-    in_torch = o3.wigner_3j(l_1, l_2, l_out).numpy()
-    in_jax = np.asarray(e3nn.clebsch_gordan(l_1, l_2, l_out))
-    return float(np.sign(np.sum(in_torch * in_jax)))
+def _coupling_signs(module: TorchModule) -> dict[tuple[int, ...], float]:
+    """Return the signs of the couplings of three positive degrees, stored with compiled code."""
+    signs: dict[tuple[int, ...], float] = {}
+    for name, tensor in compiled_tensors(module).items():
+        match = re.fullmatch(r"_w3j_(\d+)_(\d+)_(\d+)", name)
+        if match:
+            degrees = (int(match[1]), int(match[2]), int(match[3]))
+            signs[degrees] = coupling_sign(tensor, degrees)
+    return signs
 
 
 def network_weights(ledger: Ledger, path: str) -> dict[str, ndarray]:
     """Return the weights of a ``FullyConnectedNet``, to be used with plain SiLU."""
     module = ledger.read_module(path, ["FullyConnectedNet"])
     weights, factor = {}, 1.0
-    for depth, layer in enumerate(module.children()):
-        scale = (layer.h_in * layer.var_in) ** -0.5 * layer.var_out**0.5
-        weights[f"w{depth}"] = _array(layer.weight) * (scale * factor)
-        if layer.act is not None:
-            if layer.var_in != 1 or layer.var_out != 1:
-                raise PhonopyEquivariantError(f"{path}: variances other than one.")
-            factor = activation_constant(ledger, layer.act, 1.0, "silu")[1]
+    for depth, layer in enumerate(module.parts.values()):
+        variances = layer.attribute("var_in"), layer.attribute("var_out")
+        if variances != (1, 1):
+            raise PhonopyEquivariantError(f"{path}: variances other than one.")
+        scale = layer.attribute("h_in") ** -0.5
+        weights[f"w{depth}"] = layer.tensor("weight") * (scale * factor)
+        if depth < len(module.parts) - 1:
+            factor = activation_constant(layer.parts["act"], "silu")[1]
+        elif layer.parts.get("act") or layer.attributes.get("act"):
+            raise PhonopyEquivariantError(f"{path}: an activation after the last layer.")
     return weights
 
 
 def normed_network_weights(ledger: Ledger, path: str, tables: list[ndarray]) -> dict[str, ndarray]:
     """Return the weights of a ``RadialMLP`` whose input ends in vectors of the two species."""
-    layers = list(ledger.read_module(path, ["RadialMLP"]).net.children())
-    kinds = [type(layer).__name__ for layer in layers]
+    layers = list(ledger.read_module(path, ["RadialMLP"]).parts["net"].parts.values())
+    kinds = [layer.kind for layer in layers]
     if kinds != ["Linear", *["LayerNorm", "SiLU", "Linear"] * (len(layers) // 3)]:
         raise PhonopyEquivariantError(f"{path}: layers {kinds} are not supported.")
-    input_weights = _array(layers[0].weight).T
+    input_weights = layers[0].tensor("weight").T
     ends = np.cumsum(
         [len(input_weights) - sum(table.shape[1] for table in tables), tables[0].shape[1]]
     )
@@ -137,62 +175,53 @@ def normed_network_weights(ledger: Ledger, path: str, tables: list[ndarray]) -> 
     weights = {
         "w0": basis,
         "sender": tables[0] @ sender,
-        "receiver": tables[1] @ receiver + _array(layers[0].bias),
+        "receiver": tables[1] @ receiver + layers[0].tensor("bias"),
     }
     for depth, (norm, linear) in enumerate(zip(layers[1::3], layers[3::3], strict=True), start=1):
-        if norm.eps != LAYER_NORM_EPSILON:
-            raise PhonopyEquivariantError(f"{path}: layer norm with eps={norm.eps}.")
-        weights[f"norm{depth}_scale"] = _array(norm.weight)
-        weights[f"norm{depth}_offset"] = _array(norm.bias)
-        weights[f"w{depth}"] = _array(linear.weight).T
-        weights[f"b{depth}"] = _array(linear.bias)
+        if norm.attribute("eps") != LAYER_NORM_EPSILON:
+            raise PhonopyEquivariantError(f"{path}: layer norm with eps={norm.attribute('eps')}.")
+        weights[f"norm{depth}_scale"] = norm.tensor("weight")
+        weights[f"norm{depth}_offset"] = norm.tensor("bias")
+        weights[f"w{depth}"] = linear.tensor("weight").T
+        weights[f"b{depth}"] = linear.tensor("bias")
     return weights
 
 
 def activation_constant(
-    ledger: Ledger, module: Any, factor: float = 1.0, required: str | None = None
+    activation: TorchModule | str, required: str | None = None, constant: float = 1.0
 ) -> tuple[str, float]:
     """Return the name of an activation and the constant that multiplies it.
 
-    Its values tell both. An activation that is no multiple of SiLU, tanh or the sigmoid is
-    refused. ``module`` is a function or the path of an ``Activation``. If ``required`` is given,
-    only the activation of that name is accepted.
+    Parameters
+    ----------
+    activation
+        A ``normalize2mom`` of e3nn, or the name of a function of torch.
+    required
+        The only name that is accepted.
+    constant
+        What multiplies a function.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Not SiLU, tanh or the sigmoid, or not the required one.
+
     """
-    import torch
-
-    label = module if isinstance(module, str) else "an activation"
-    if isinstance(module, str):
-        activation = ledger.read_module(module, ["Activation"])
-        (module,) = activation.acts
-    x = torch.linspace(-3.0, 3.0, 12, dtype=torch.float64)
-    values = module(x).detach().numpy() * factor
-    functions: dict[str, Callable[[Any], Any]] = {
-        "silu": torch.nn.functional.silu,
-        "tanh": torch.tanh,
-        "sigmoid": torch.sigmoid,
-    }
-    for name, function in functions.items():
-        ratio = values / function(x).numpy()
-        if np.ptp(ratio) < 1e-12 * abs(ratio[0]) and name == (required or name):
-            return name, float(np.median(ratio))
-    raise PhonopyEquivariantError(f"{label} is no multiple of {required or 'silu or tanh'}.")
+    if isinstance(activation, TorchModule) and activation.kind == "normalize2mom":
+        constant = 1.0 if activation.attribute("_is_id") else float(activation.attribute("cst"))
+        activation = activation.parts.get("f") or activation.attribute("f")
+    kind = activation.kind if isinstance(activation, TorchModule) else str(activation)
+    name = _FUNCTIONS.get(kind, "")
+    if not name or name != (required or name):
+        raise PhonopyEquivariantError(
+            f"The activation {kind} is not supported, only {required or 'SiLU and tanh'}."
+        )
+    return name, constant
 
 
-def _array(tensor: Any) -> ndarray:
-    array: ndarray = tensor.detach().cpu().numpy().astype(float)
-    return array
-
-
-def _channel_slices(irreps: Any) -> list[tuple[str, slice]]:
-    """Return for each entry its irrep and which channels of that irrep it holds."""
-    counts: dict[str, int] = {}
-    slices = []
-    for mul, ir in irreps:
-        start = counts.get(str(ir), 0)
-        counts[str(ir)] = start + mul
-        slices.append((str(ir), slice(start, start + mul)))
-    return slices
-
-
-def _count(slices: list[tuple[str, slice]], key: str) -> int:
-    return int(max(section.stop for name, section in slices if name == key))
+def activation_of(ledger: Ledger, path: str) -> tuple[str, float]:
+    """Return the name and the constant of an ``Activation`` of scalars."""
+    acts = ledger.read_module(path, ["Activation"]).parts["acts"].parts
+    if len(acts) != 1:
+        raise PhonopyEquivariantError(f"{path}: several activations; not supported.")
+    return activation_constant(acts["0"])

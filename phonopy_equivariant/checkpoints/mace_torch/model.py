@@ -1,6 +1,6 @@
 """Read a mace-torch model: configuration and parameters in this package's form.
 
-Works on the torch module in memory (see :mod:`.mace_file` for files). What mace-torch multiplies
+Nothing of the file is executed, and torch is not needed. What mace-torch multiplies
 at run time, normalisations of e3nn and of activations included, becomes part of the weights,
 with the values the model has. Edge vectors there point from sender to receiver, here the other
 way: harmonics of odd degree change sign, and with them the weights of their paths.
@@ -9,6 +9,7 @@ way: harmonics of odd degree change sign, and with them the weights of their pat
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.mace_torch.blocks import (
     activation_constant,
+    activation_of,
     linear_blocks,
     network_weights,
     normed_network_weights,
@@ -31,6 +33,7 @@ from phonopy_equivariant.checkpoints.mace_torch.settings import (
     read_config,
     readout_places,
 )
+from phonopy_equivariant.checkpoints.torch_module import TorchModule, read_torch_module
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.models.mace import DENSITY, LayerShape, layer_shapes
@@ -82,26 +85,41 @@ _NOT_READ: dict[str, dict[str, Any]] = {
 }
 
 
-def read_mace(model: Any, head: str | None = None) -> tuple[MACEConfig, Params]:
-    """Return configuration and parameters of a mace-torch model in double precision.
+def read_mace(source: Path | bytes, head: str | None = None) -> tuple[MACEConfig, Params]:
+    """Return configuration and parameters of a file of mace-torch in double precision.
 
     Parameters
     ----------
-    model
-        A ``MACE`` or ``ScaleShiftMACE``, converted to double precision.
+    source
+        The path of a whole ``MACE`` or ``ScaleShiftMACE`` that torch saved, or its content.
     head
         Which of several heads to read; needed if there is more than one.
 
     Raises
     ------
     PhonopyEquivariantError
-        Another class of model, a module, tensor or attribute that is not known, or no such head.
+        Another kind of file, cut short or damaged; another class of model; a module, tensor or
+        attribute that is not known; or no such head.
 
     """
+    place = f"{source}: " if isinstance(source, Path) else ""
+    model = read_torch_module(source)
+    try:
+        return _read(model, head)
+    except PhonopyEquivariantError as error:
+        raise PhonopyEquivariantError(f"{place}{error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise PhonopyEquivariantError(
+            f"{place}its settings or weights are not those of a MACE model "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+def _read(model: TorchModule, head: str | None) -> tuple[MACEConfig, Params]:
     ledger = Ledger(model)
     if ledger.kind("") not in ("MACE", "ScaleShiftMACE"):
         raise PhonopyEquivariantError(
-            f"Models of class {ledger.kind('')} are not supported, only MACE and ScaleShiftMACE: "
+            f"models of class {ledger.kind('')} are not supported, only MACE and ScaleShiftMACE: "
             "energies must be sums over atoms without charges, dipoles or long-range terms."
         )
     heads = list(ledger.attribute("", "heads") or ["Default"])
@@ -127,10 +145,11 @@ def _head_index(heads: list[str], head: str | None) -> int:
         return 0
     if head is None:
         raise PhonopyEquivariantError(
-            f"The model has the heads {', '.join(heads)}: choose one with head=."
+            f"the model has the heads {', '.join(heads)}: choose one, with "
+            "'phonopy-equivariant models import FILE OUT.npz --head NAME'."
         )
     if head not in heads:
-        raise PhonopyEquivariantError(f"No head {head!r}: the model has {', '.join(heads)}.")
+        raise PhonopyEquivariantError(f"no head {head!r}: the model has {', '.join(heads)}.")
     return heads.index(head)
 
 
@@ -143,12 +162,12 @@ def _readout(source: Source, config: MACEConfig, layer: int) -> dict[str, ndarra
         return {"w0": linear_blocks(ledger, f"{place}.linear")["0e"][:, [head]]}
     if source.num_heads > 1:
         hidden = slice(head * config.readout_width, (head + 1) * config.readout_width)
-    constant = activation_constant(ledger, f"{place}.non_linearity")[1]
+    constant, biased = activation_of(ledger, f"{place}.non_linearity")[1], kind.endswith("-bias")
     first = linear_blocks(ledger, f"{place}.linear_1")["0e"][:, hidden]
-    last = linear_blocks(ledger, f"{place}.linear_2")["0e"][hidden, head : head + 1] * constant
-    if not kind.endswith("-bias"):
+    last = linear_blocks(ledger, f"{place}.linear_2", biased)["0e"][hidden, [head]] * constant
+    if not biased:
         return {"w0": first, "w1": last}
-    middle = linear_blocks(ledger, f"{place}.linear_mid")["0e"][hidden, hidden] * constant
+    middle = linear_blocks(ledger, f"{place}.linear_mid", biased)["0e"][hidden, hidden] * constant
     return {
         "w0": first,
         "w1": middle,
@@ -236,10 +255,16 @@ def _nonlinear(source: Source, shape: LayerShape, block: str, up: dict[str, ndar
     residual = linear_blocks(ledger, f"{block}.linear_res")
     update = linear_blocks(ledger, f"{block}.linear_2")
     gate = ledger.read_module(f"{block}.equivariant_nonlin", ["GatedEquivariantBlock"])
-    if gate._layout_is_ir_mul:
+    if gate.attribute("_layout_is_ir_mul"):
         raise PhonopyEquivariantError(f"{block}.equivariant_nonlin has another layout.")
-    scalars = activation_constant(ledger, gate._act_scalar, gate._scalar_cst, "silu")[1]
-    gates = activation_constant(ledger, gate._act_gate, gate._gate_cst, "sigmoid")[1]
+    scalars, gates = (
+        activation_constant(
+            gate.parts.get(f"_act_{part}") or gate.attribute(f"_act_{part}"),
+            name,
+            float(gate.attribute(f"_{part}_cst")),
+        )[1]
+        for part, name in (("scalar", "silu"), ("gate", "sigmoid"))
+    )
     return {
         "~": {name: ledger.tensor(f"{block}.{name}") for name in ("alpha", "beta")},
         "residual": {key: up[key] @ residual[key] for key in up if key in residual},

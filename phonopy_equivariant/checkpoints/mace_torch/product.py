@@ -32,20 +32,21 @@ def product_weights(ledger: Ledger, place: str, shape: LayerShape) -> dict[str, 
     """
     module = ledger.read_module(place, ["SymmetricContraction"])
     result = {}
-    for index, (_, ir) in enumerate(module.irreps_out):
-        key = str(ir)
-        contraction = module.contractions[index]
+    contractions = module.parts["contractions"].parts
+    for index, (_, key) in enumerate(module.attribute("irreps_out")):
+        contraction = contractions[str(index)]
         if key not in shape.outputs:
             continue
-        top = int(contraction.correlation)
+        top = int(contraction.attribute("correlation"))
         # their list starts with the order below the highest
-        weights = [*list(contraction.weights)[::-1], contraction.weights_max]
+        lower = contraction.parts["weights"]
+        weights = [lower.tensor(str(k)) for k in reversed(range(top - 1))]
+        weights.append(contraction.tensor("weights_max"))
         of_orders = []
         for order in range(1, top + 1):
-            table = contraction.U_tensors(order).detach().cpu().numpy().astype(float)
-            of_order = weights[order - 1].detach().cpu().numpy().astype(float)
+            table = contraction.tensor(f"U_matrix_{order}")
             change = _change_of_basis(table, tuple(shape.targets), key, order, place)
-            of_orders.append(np.einsum("kp,zpu->zku", change, of_order))
+            of_orders.append(np.einsum("kp,zpu->zku", change, weights[order - 1]))
         result[key] = np.concatenate(of_orders, axis=1)
     return result
 

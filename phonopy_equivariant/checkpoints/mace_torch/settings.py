@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import e3nn_jax as e3nn
 import numpy as np
 from numpy import ndarray
 
-from phonopy_equivariant.checkpoints.mace_torch.blocks import activation_constant
+from phonopy_equivariant.checkpoints.e3nn_weights import Blocks, channel_counts
+from phonopy_equivariant.checkpoints.mace_torch.blocks import activation_of
 from phonopy_equivariant.checkpoints.mace_torch.ledger import Ledger
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.mace_config import MACEConfig
+from phonopy_equivariant.models.representations import parse_irrep
 
 KINDS = {
     "RealAgnosticInteractionBlock": "plain",
@@ -56,22 +57,20 @@ def read_config(source: Source) -> MACEConfig:
             np.atleast_1d(ledger.tensor(f"scale_shift.{name}")) for name in ("scale", "shift")
         )
         scale, shift = (float(x[source.head if len(x) > 1 else 0]) for x in (scales, shifts))
-    modules = ledger.model.interactions
-    hidden = str(modules[1].node_feats_irreps if layers > 1 else modules[0].hidden_irreps)
-    features = [str(block.node_feats_irreps) for block in modules]
+    modules = [ledger.module(block) for block in blocks]
+    features = [irreps_text(block.attribute("node_feats_irreps")) for block in modules]
     sent = [
-        str(getattr(block, "edge_irreps", None) or block.node_feats_irreps) for block in modules
+        irreps_text(block.attributes.get("edge_irreps") or block.attribute("node_feats_irreps"))
+        for block in modules
     ]
-    products = ledger.model.products
+    hidden = features[1] if layers > 1 else irreps_text(modules[0].attribute("hidden_irreps"))
     readouts = _readout_kinds(source, layers)
     return MACEConfig(
         species=tuple(int(z) for z in ledger.tensor("atomic_numbers")[source.order]),
         num_interactions=layers,
         hidden_irreps=hidden,
-        l_max=e3nn.Irreps(str(modules[0].edge_attrs_irreps)).lmax,
-        correlation=tuple(
-            int(product.symmetric_contractions.contractions[0].correlation) for product in products
-        ),
+        l_max=max(parse_irrep(key).degree for _, key in modules[0].attribute("edge_attrs_irreps")),
+        correlation=tuple(_correlation(ledger, layer) for layer in range(layers)),
         interactions=tuple(KINDS[ledger.kind(block)] for block in blocks),
         message_irreps=tuple("" if a == b else a for a, b in zip(sent, features, strict=True)),
         radial_widths=_widths(source, blocks, "conv_tp_weights"),
@@ -86,10 +85,22 @@ def read_config(source: Source) -> MACEConfig:
     )
 
 
+def irreps_text(irreps: Blocks | str) -> str:
+    """Return irreps as text, "128x0e+64x1o"; mace-torch keeps some of them as text."""
+    if isinstance(irreps, str):
+        return irreps
+    return "+".join(f"{count}x{key}" for count, key in irreps)
+
+
+def _correlation(ledger: Ledger, layer: int) -> int:
+    place = f"products.{layer}.symmetric_contractions.contractions.0"
+    return int(ledger.module(place).attribute("correlation"))
+
+
 def _widths(source: Source, blocks: list[str], name: str) -> tuple[int, ...]:
     """Return the widths of the hidden layers of a network, which all blocks must share."""
     widths = {
-        tuple(int(h) for h in source.ledger.model.get_submodule(f"{block}.{name}").hs[1:-1])
+        tuple(int(h) for h in source.ledger.module(f"{block}.{name}").attribute("hs")[1:-1])
         for block in blocks
         if source.ledger.has(f"{block}.{name}")
     } - ({()} if name == "density_fn" else set())
@@ -161,7 +172,7 @@ def _radial_settings(source: Source) -> dict[str, Any]:
 
 def readout_places(source: Source, layers: int) -> list[str | None]:
     """Return where each layer's readout is; a single one reads the last layer."""
-    count = len(source.ledger.model.readouts)
+    count = len(source.ledger.module("readouts").parts)
     if count == layers:
         return [f"readouts.{layer}" for layer in range(layers)]
     if count == 1:
@@ -181,7 +192,7 @@ def _readout_kinds(source: Source, layers: int) -> tuple[str, ...]:
             )
         kind = READOUTS[source.ledger.kind(place)]
         if kind != "linear":
-            kind = activation_constant(source.ledger, f"{place}.non_linearity")[0] + kind
+            kind = activation_of(source.ledger, f"{place}.non_linearity")[0] + kind
         kinds.append(kind)
     return tuple(kinds)
 
@@ -189,7 +200,8 @@ def _readout_kinds(source: Source, layers: int) -> tuple[str, ...]:
 def _readout_width(source: Source, kinds: tuple[str, ...]) -> int:
     places = readout_places(source, len(kinds))
     widths = {
-        source.ledger.model.get_submodule(place).hidden_irreps.dim // source.num_heads
+        channel_counts(source.ledger.module(place).attribute("hidden_irreps"))["0e"]
+        // source.num_heads
         for place, kind in zip(places, kinds, strict=True)
         if place is not None and kind != "linear"
     }

@@ -1,4 +1,4 @@
-"""Read a training checkpoint of nequip as a NequIP of this package.
+"""Read a training checkpoint or a package of nequip as a NequIP of this package.
 
 Nothing of the file is executed, and torch is not needed. Where the training kept a moving average
 of the weights, that is read, as nequip does for inference. Every entry of the state dictionary is
@@ -8,6 +8,7 @@ read, or refused by name.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,24 +21,32 @@ from phonopy_equivariant.checkpoints.e3nn_weights import (
     convolution_paths,
     coupling_sign,
     gate_blocks,
-    gate_order,
+    gated_layer,
     linear_blocks,
     species_blocks,
 )
 from phonopy_equivariant.checkpoints.entries import Entries
+from phonopy_equivariant.checkpoints.nequip_framework.package import is_package, read_package
 from phonopy_equivariant.checkpoints.nequip_framework.settings import Settings, read_settings
 from phonopy_equivariant.checkpoints.torch_file import read_torch
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.config import NequIPConfig
-from phonopy_equivariant.models.irreps import LayerLayout, dimension, layer_layouts
+from phonopy_equivariant.models.irreps import LayerLayout, layer_layouts
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.models.representations import Irrep, format_irreps, parse_irrep, products
 
 # Modules whose objects a training checkpoint holds beside the model: they are passed over.
 PASSED_OVER = ("lightning.", "omegaconf.", "nequip.", "torchmetrics.", "torch.", "typing.")
-# Not trained unless asked for; a moving average of them is not read.
-_MAY_BE_CONSTANT = ("bessel_weights", ".scales", ".shifts")
+# Entries that are trained, and have a moving average, only if a setting says so.
+_TRAINED_IF = {
+    "bessel_trainable": "bessel_weights",
+    "per_type_energy_scales_trainable": "per_type_energy_scale_shift.scales",
+    "per_type_energy_shifts_trainable": "per_type_energy_scale_shift.shifts",
+}
+# Entries of a training beside its model: of the run, of losses and metrics.
+_OF_TRAINING = ("run_stage", "loss.", "train_", "val_", "test_")
 _CONSTANTS = ("output_mask", "_empty")
+_HALF_COULOMB = 14.399645 / 2  # e²/4πε0 in eV Å, half of it on each atom of a pair
 _BUFFERS = re.compile(r"_rmax_recip|output_mask|_w3j_\d+_\d+_\d+|_qqr2exesquare|atomic_numbers")
 
 
@@ -49,7 +58,9 @@ class _Source(NamedTuple):
 
 
 def is_nequip(path: Path) -> bool:
-    """Tell whether a file of torch is a training checkpoint of nequip."""
+    """Tell whether a file is a training checkpoint or a package of nequip."""
+    if is_package(path):
+        return True
     try:
         return bool(read_torch(path, ("hyper_parameters",), ignore=PASSED_OVER))
     except PhonopyEquivariantError:
@@ -57,12 +68,12 @@ def is_nequip(path: Path) -> bool:
 
 
 def read_nequip(path: Path) -> tuple[NequIPConfig, Params]:
-    """Return configuration and parameters of a checkpoint of nequip 0.7 or later.
+    """Return configuration and parameters of a model of nequip 0.7 or later.
 
     Parameters
     ----------
     path
-        A ``.ckpt`` file of a training.
+        A ``.ckpt`` file of a training, or a package, ``.nequip.zip``.
 
     Raises
     ------
@@ -70,42 +81,53 @@ def read_nequip(path: Path) -> tuple[NequIPConfig, Params]:
         Another kind of file, cut short or damaged; a setting or entry that is not known.
 
     """
-    content = read_torch(path, ("state_dict", "hyper_parameters"), ignore=PASSED_OVER)
+    place = f"{path}: "
     try:
-        settings = read_settings(content["hyper_parameters"]["model"])
-        return _read(settings, Entries(_weights(content["state_dict"])))
+        if is_package(path):
+            settings, weights = read_package(path)
+        else:
+            content = read_torch(path, ("state_dict", "hyper_parameters"), ignore=PASSED_OVER)
+            model = content["hyper_parameters"]["model"]
+            settings = read_settings(model)
+            weights = _weights(content["state_dict"], model)
+        return _read(settings, Entries(weights))
     except PhonopyEquivariantError as error:
-        raise PhonopyEquivariantError(f"{path}: {error}") from error
+        text = str(error).removeprefix(place)
+        raise PhonopyEquivariantError(f"{place}{text}") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise PhonopyEquivariantError(
-            f"{path}: its configuration or weights are not those of a NequIP model "
+            f"{place}its configuration or weights are not those of a NequIP model "
             f"({type(error).__name__}: {error})."
         ) from error
 
 
-def _weights(state: dict[str, Any]) -> dict[str, Any]:
+def _weights(state: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the entries of the model, with the moving average in place of the last weights."""
+    prefix = "model.sole_model."
     model = {
-        re.sub(r"^model\.sole_model\.(model\.)?(func\.)?", "", name): value
+        re.sub(r"^(model\.)?(func\.)?", "", name.removeprefix(prefix)): value
         for name, value in state.items()
-        if name.startswith("model.sole_model.")
+        if name.startswith(prefix)
     }
     averages = [name for name in state if name.startswith("ema.ema_weight_")]
-    if averages:
+    # during a validation the two are exchanged
+    exchanged = not dict(state.get("ema._extra_state") or {}).get("is_holding_ema_weights", True)
+    if averages and not exchanged:
+        fixed = tuple(name for flag, name in _TRAINED_IF.items() if not settings.get(flag))
         trained = [
             name
             for name, value in model.items()
-            if np.size(value) and not _BUFFERS.search(name) and not name.endswith(_MAY_BE_CONSTANT)
+            if np.size(value) and not _BUFFERS.search(name) and not name.endswith(fixed)
         ]
         values = [state[f"ema.ema_weight_{k}"] for k in range(len(averages))]
         shapes = [np.shape(model[name]) for name in trained]
         if shapes != [np.shape(value) for value in values]:
             raise PhonopyEquivariantError(
-                "its moving average does not match its weights; package the model without it."
+                "its moving average does not match its weights; package the model "
+                "(nequip-package build) and give the .nequip.zip."
             )
         model |= dict(zip(trained, values, strict=True))
-    foreign = [n for n in state if not n.startswith(("model.sole_model.", "ema."))]
-    unread = [n for n in foreign if not n.startswith(("loss.", "train_", "val_", "test_"))]
+    unread = [n for n in state if not n.startswith((prefix, "ema.", *_OF_TRAINING))]
     if not model or unread:
         raise PhonopyEquivariantError(
             f"its state dictionary has {min(unread) if unread else 'no model inside'}; only "
@@ -138,10 +160,17 @@ def _read(settings: Settings, entries: Entries) -> tuple[NequIPConfig, Params]:
         "embedding": embedding[order],
     }
     if settings.has_pair_term:
-        entries.take("pair_potential.atomic_numbers")
-        entries.take("pair_potential._qqr2exesquare")
+        _require_known_pair_term(entries, numbers)
     entries.close(_CONSTANTS)
     return config, {"global": {"~": shared}, "layers": tuple(result)}
+
+
+def _require_known_pair_term(entries: Entries, numbers: tuple[int, ...]) -> None:
+    """Refuse a ZBL term of other nuclei, or in other units than eV and Å."""
+    charges = entries.take("pair_potential.atomic_numbers", (len(numbers),))
+    constant = entries.take("pair_potential._qqr2exesquare", ()).item()
+    if not np.array_equal(charges, numbers) or abs(constant - _HALF_COULOMB) > 1e-5:
+        raise PhonopyEquivariantError("a ZBL term of other nuclei or units is not supported.")
 
 
 def _of_species(source: _Source, name: str, default: float) -> ndarray:
@@ -276,26 +305,14 @@ def _layer(
     paths = convolution_paths(
         layout, inputs, targets, config.parity, False, lambda *d: signs.get(d, 1.0)
     )
-    order = gate_order(outputs, layout)
-    for matrices in (down, skip):
-        if "0e" in matrices:
-            matrices["0e"] = matrices["0e"][..., order]
-    scalars = {"0e": activation_ratio("silu"), "0o": activation_ratio("tanh")} if t else {}
-    gates = {key: activation_ratio("silu") if dimension(key) > 1 else 1.0 for key in down}
     weights = _mlp(entries, f"{place}.edge_mlp.mlp")
     weights[-1] = weights[-1][:, paths.columns] * paths.signs
     norm = 1.0 if config.sender_norms else float(settings.norms[0])
-    params: Params = {
-        "up": {key: up[key] * (scalars.get(key, 1.0) * norm) for key in layout.inputs},
-        "radial": {f"w{k}": w for k, w in enumerate(weights)},
-        "down": {key: down[key][paths.rows[key]] * gates[key] for key in layout.outputs},
-    }
+    up = {key: up[key] * norm for key in layout.inputs}
+    params = gated_layer(up, down, skip, paths, layout, outputs, first=t == 0)
+    params["radial"] = {f"w{k}": w for k, w in enumerate(weights)}
     if config.sender_norms:
         params["up"]["norms"] = settings.norms[source.order]
-    if skip:
-        params["skip"] = {
-            key: matrix * (gates[key] * scalars.get(key, 1.0)) for key, matrix in skip.items()
-        }
     return params
 
 

@@ -23,6 +23,7 @@ from phonopy_equivariant.checkpoints.e3nn_weights import (
     coupling_sign,
     gate_blocks,
     gate_order,
+    gated_layer,
     linear_blocks,
     silu_network,
     species_blocks,
@@ -32,7 +33,7 @@ from phonopy_equivariant.checkpoints.sevennet.settings import Settings, read_set
 from phonopy_equivariant.checkpoints.torch_file import read_torch
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.models.config import NequIPConfig
-from phonopy_equivariant.models.irreps import LayerLayout, dimension, layer_layouts
+from phonopy_equivariant.models.irreps import LayerLayout, layer_layouts
 from phonopy_equivariant.models.layered import Params
 from phonopy_equivariant.models.representations import Irrep, format_irreps, parse_irrep, products
 
@@ -83,7 +84,10 @@ def read_sevennet(path: Path, modality: str | None = None) -> tuple[NequIPConfig
     """
     content = read_torch(path, ("config", "model_state_dict"))
     if not is_sevennet(content) or "model_state_dict" not in content:
-        raise PhonopyEquivariantError(f"{path}: no checkpoint of SevenNet (no configuration).")
+        raise PhonopyEquivariantError(
+            f"{path}: no checkpoint of SevenNet or nequip (no configuration): weights alone do not "
+            "tell the architecture; of mace-torch give the whole model (.model)."
+        )
     try:
         return _read(content["config"], content["model_state_dict"], modality)
     except PhonopyEquivariantError as error:
@@ -304,26 +308,12 @@ def _layer(
 
     paths = convolution_paths(layout, inputs, sums, settings.parity, settings.by_output, sign)
     denominator = entries.take(f"{t}_convolution.denominator", (1,)).item()
-    scalars = _scalar_factors(t)
-    gates = {key: activation_ratio("silu") if dimension(key) > 1 else 1.0 for key in down}
-    order = gate_order(irreps[t + 1], layout)
-    for matrices in (down, skip):
-        matrices["0e"] = matrices["0e"][..., order]
-    params: Params = {
-        "up": {key: matrix * scalars.get(key, 1.0) for key, matrix in up.items()},
-        "radial": _radial(entries, settings, t, paths),
-        "down": {
-            key: down[key][paths.rows[key]] * (gates[key] / denominator)
-            for key in layout.outputs
-            if key in paths.rows
-        },
-        "skip": {
-            key: matrix * (gates[key] * scalars.get(key, 1.0)) for key, matrix in skip.items()
-        },
-    }
+    down = {key: matrix / denominator for key, matrix in down.items()}
+    params = gated_layer(up, down, skip, paths, layout, irreps[t + 1], first=t == 0)
+    params["radial"] = _radial(entries, settings, t, paths)
     if config.biases:
         params["up"]["bias"] = sent_constants
-        params["bias"] = {"bias": constants[order]}
+        params["bias"] = {"bias": constants[gate_order(irreps[t + 1], layout)]}
     return params
 
 
@@ -334,13 +324,6 @@ def _skip(source: _Source, t: int, inputs: Blocks, mixed: Blocks) -> dict[str, n
     weights = source.entries.take(f"{name}.fc_tensor_product.weight").ravel()
     blocks = species_blocks(inputs, len(source.order), mixed, weights)
     return {key: matrix[source.order] for key, matrix in blocks.items()}
-
-
-def _scalar_factors(t: int) -> dict[str, float]:
-    """Return the file's scalars before a layer in units of this package's."""
-    if t == 0:
-        return {}
-    return {"0e": activation_ratio("silu"), "0o": activation_ratio("tanh")}
 
 
 def _coupling_signs(entries: Entries, t: int) -> dict[tuple[int, ...], float]:

@@ -1,9 +1,6 @@
-"""Convert files of mace-torch, which are pickles: reading one runs whatever code is in it.
+"""A converted model of mace-torch against the original, which mace-torch itself opens.
 
-A file is opened only if its SHA-256 is that of a published model in the registry, or if the
-caller says that it is to be trusted. The conversion needs torch and mace-torch (the extra
-``mace``); the checkpoint it writes needs neither. It compares the converted potential with the
-original before writing the checkpoint.
+That runs whatever code is in the file, and needs torch and mace-torch (the extra ``mace``).
 """
 
 from __future__ import annotations
@@ -17,12 +14,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from phonopy_equivariant.catalogue.cards import ModelCard
-from phonopy_equivariant.checkpoints.conversion import Conversion, published_as, sha256_of
-from phonopy_equivariant.checkpoints.mace_torch.model import read_mace
-from phonopy_equivariant.checkpoints.native import save_checkpoint
 from phonopy_equivariant.errors import PhonopyEquivariantError, pip_install
-from phonopy_equivariant.potential import Potential, make_potential
+from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import Structure
 
 # Largest deviation of energy per atom (eV) and forces (eV/Å), relative to the largest force or 1.
@@ -30,66 +23,25 @@ from phonopy_equivariant.structure import Structure
 AGREEMENT = 1e-5
 
 
-def convert_mace(
-    source: Path,
-    output: Path,
-    head: str | None = None,
-    trusted: bool = False,
-    labels: dict[str, str] | None = None,
-) -> Conversion:
-    """Write a mace-torch ``.model`` file as a checkpoint of this package.
-
-    Parameters
-    ----------
-    source
-        A whole model saved by mace-torch. It is a pickle: opening it runs code.
-    output
-        Ends in ``.npz``.
-    head
-        The head to convert. A model with several heads needs it.
-    trusted
-        Whether to open a file that the registry does not list.
-    labels
-        Free text to store, such as ``name`` and ``licence``.
+def require_agreement(
+    source: Path, potential: Potential, head: str | None = None
+) -> tuple[float, float]:
+    """Return deviations of energy per atom (eV) and forces (eV/Å) from mace-torch's.
 
     Raises
     ------
     PhonopyEquivariantError
-        torch or mace-torch are not installed; the file is not trusted, not a model of mace-torch
-        or not of a supported kind; or the converted potential disagrees with the original.
+        torch or mace-torch are not installed, or cannot open the file; or the potentials
+        disagree on a random structure.
 
     """
-    digest = sha256_of(source)
-    published = published_model(digest)
-    if published is None and not trusted:
-        raise PhonopyEquivariantError(
-            f"{source} is a pickle, opening it runs code in it, and its sha256 {digest} is not "
-            "that of a published model: give trust=True if you trust where it comes from."
-        )
-    model = _load(source)
-    try:
-        config, params = read_mace(model, head)
-    except PhonopyEquivariantError as error:
-        raise PhonopyEquivariantError(f"{source}: {error}") from error
-    stored_labels = {"name": published.name if published else source.stem} | (labels or {})
-    if published:
-        stored_labels |= {"licence": published.licence, "theory": published.theory}
-    if head:
-        stored_labels["head"] = head
-    potential = make_potential(config, params, name=stored_labels["name"])
-    energy, forces = deviation(model, potential, head)
+    energy, forces = deviation(_load(source), potential, head)
     if not max(energy, forces) < AGREEMENT:
         raise PhonopyEquivariantError(
             f"{source}: the converted potential differs from the original by {energy:.1g} eV/atom "
             f"and {forces:.1g} eV/Å on a random structure; nothing was written, please report it."
         )
-    path = save_checkpoint(potential, output, stored_labels | {"source_sha256": digest})
-    return Conversion(path, potential, energy, forces)
-
-
-def published_model(digest: str) -> ModelCard | None:
-    """Return the published model of mace-torch with this SHA-256."""
-    return next((card for card in published_as(digest) if card.format == "mace"), None)
+    return energy, forces
 
 
 def _load(source: Path) -> Any:
@@ -103,8 +55,8 @@ def _load(source: Path) -> Any:
             model = torch.load(source, map_location="cpu", weights_only=False)
     except ImportError as error:
         raise PhonopyEquivariantError(
-            f"Converting a mace-torch model needs {error.name}: {pip_install('mace')}, here or on "
-            "another computer."
+            f"Comparing with mace-torch needs {error.name}: {pip_install('mace')}; the conversion "
+            "alone does without."
         ) from error
     except Exception as error:  # whatever unpickling runs into
         raise PhonopyEquivariantError(
