@@ -25,6 +25,7 @@ import phonopy_equivariant as pe
 from phonopy_equivariant.checkpoints.mace_torch import model as reader
 from phonopy_equivariant.checkpoints.torch_module import TorchModule, read_torch_module
 from phonopy_equivariant.cli import run_command
+from phonopy_equivariant.errors import pip_install
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants
 
 FILE = FOLDER / f"{slug(AS_WRITTEN)}.model"
