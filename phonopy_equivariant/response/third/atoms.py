@@ -39,7 +39,7 @@ def third_derivatives_of_atoms(
 ) -> Complex[ndarray, "one two three"]:
     """Return the terms of all atoms from the first orders at three q (eV/Å³)."""
     # real numbers have the fewest products: two displacements as real as possible are paired
-    real = [not np.iscomplexobj(x.same) for x in changes]
+    real = [not np.iscomplexobj(x.layers[0].mixed) for x in changes]
     order = max(_CYCLES, key=lambda x: real[x[0]] + real[x[1]])
     sizes = [changes[p].layers[0].mixed.shape[1] for p in order]
     total = np.zeros(sizes, complex)

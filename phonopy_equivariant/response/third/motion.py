@@ -4,12 +4,12 @@ A motion changes edge vectors by tangents, δr_e = τ_e = dr_e/dη, the same in 
 displacement with q = 0 that belongs to no end of an edge. With it as the first of the three
 displacements of :mod:`.triplet`, and -q and q as wave vectors of the others,
 
-    dΦ(q)/dη = sum_e C_e[τ, δ2r, δ3r]
-       + sum over edges:       (μ_i·∂∂K)[δ2r, δ3r] δ_1 g_j + δ_1η_i·mix(∂∂K[δ2r, δ3r] g_j)
+    dΦ(q)/dη = sum_e c_e'[δ2r, δ3r]
        + sum over (p, s), edges:  a_e'[δ_p r]·e^{2πi q_s·S} δ_s g_j + δ_sη_i·b_e'[δ_p r]
                                   + δ_sη_i·mix((∂K·τ) e^{2πi q_p·S} δ_p g_j)
        + sum over atoms as there,
-    a_e' = μ_i·∂∂K[τ] + δ_1μ_i·∂K,    b_e' = mix(∂∂K[τ] g_j + ∂K δ_1 g_j).
+    a_e' = μ_i·∂∂K[τ] + δ_1μ_i·∂K,    b_e' = mix(∂∂K[τ] g_j + ∂K δ_1 g_j),
+    c_e' = C_e[τ] + (μ_i·∂∂K) δ_1 g_j + δ_1η_i·mix(∂∂K g_j).
 
 No program depends on the crystal, as for third-order force constants.
 """
@@ -40,7 +40,6 @@ from phonopy_equivariant.response.third.phases import plain_sums
 from phonopy_equivariant.response.third.rehearsal import begin_third_order_programs
 from phonopy_equivariant.response.third.star import conjugated
 from phonopy_equivariant.response.third.sweep import FirstOrder, first_orders
-from phonopy_equivariant.response.third.triplet import columns_of, from_two_displacements
 from phonopy_equivariant.runtime.blas import one_blas_thread
 from phonopy_equivariant.runtime.compilation import x64_mode
 
@@ -106,13 +105,15 @@ def along_motion(crystal: ThirdExpansion, motion: Motion) -> ThirdExpansion:
 def _with_changes(crystal: ThirdExpansion, along: FirstOrder) -> ThirdExpansion:
     """Return the crystal with what changes of messages and adjoints add to its derivatives."""
     assert crystal.moved is not None
-    run, layers = crystal.run, list(crystal.moved.layers)
+    run, layers, bond = crystal.run, list(crystal.moved.layers), crystal.moved.bond
     ends = crystal.species[crystal.receivers], crystal.species[crystal.senders]
     edges = run.edges(third_geometry, run.model, (run.shared,), (crystal.vectors, *ends))
     for t, changes in enumerate(along.layers):
+        layer = crystal.layers[t]
+        bond = bond + _contracted(layer.second_source, changes.slope[crystal.receivers, 0])
         if changes.sent is None or changes.received is None:
             continue
-        layer = crystal.layers[t]
+        bond = bond + _contracted(layer.second_adjoint, changes.sent[crystal.senders, 0])
         sent = unpack(changes.sent[:, 0], layer.messages)
         # as messages and adjoints of the expansion itself
         sent = {key: sent[key][crystal.senders] for key in changes.received}
@@ -124,18 +125,23 @@ def _with_changes(crystal: ThirdExpansion, along: FirstOrder) -> ThirdExpansion:
             second_source=moved.second_source + pack(terms.source, layer.mixed),
             second_adjoint=moved.second_adjoint + pack(terms.adjoint, layer.messages),
         )
-    return crystal._replace(moved=crystal.moved._replace(layers=tuple(layers)))
+    return crystal._replace(moved=crystal.moved._replace(layers=tuple(layers), bond=bond))
+
+
+def _contracted(pairs: ndarray, changes: ndarray) -> Float[ndarray, "edges 3 3"]:
+    """Return products of (edges, 6, flat) and (edges, flat) as matrices."""
+    return (pairs @ changes[..., None])[:, POSITION_OF_PAIR, 0]
 
 
 def _derivative(
     crystal: ThirdExpansion, along: FirstOrder, changes: FirstOrder
 ) -> Complex[ndarray, "columns columns"]:
     """Return dΦ/dη at one q from the first orders along the motion and at q."""
-    triplet = [along, conjugated(changes), changes]
-    result = third_derivatives_of_atoms(crystal, triplet)
-    result += from_two_displacements(crystal, triplet, motion=0)
+    opposite = conjugated(changes)
     # rows belong to -q, columns to q
-    return result[0] + _mixed(*triplet[1:]) + _mixed(*triplet[:0:-1]).T + _bond(crystal, changes)
+    result = third_derivatives_of_atoms(crystal, [along, opposite, changes])[0]
+    mixed = _mixed(opposite, changes)
+    return result + mixed + mixed.conj().T + _bond(crystal, changes)
 
 
 def _mixed(one: FirstOrder, two: FirstOrder) -> ndarray:
@@ -143,21 +149,23 @@ def _mixed(one: FirstOrder, two: FirstOrder) -> ndarray:
 
     Of ``one`` a displaced end or a change of messages, of ``two`` changes of adjoints or messages.
     """
-    total = np.zeros((columns_of(one), columns_of(two)), complex)
+    total: ndarray = np.zeros((3 * len(one.layers[0].mixed),) * 2)
     for first, second in zip(one.layers, two.layers, strict=True):
         assert first.moved_source is not None and first.moved_adjoint is not None
         displaced = first.moved_source
         if first.right is not None:
             displaced = displaced + first.right[:, 0]
-        total += _overlap(displaced, second.slope)
+        total = total + _overlap(displaced, second.slope)
         if second.sent is not None:
-            total += _overlap(first.moved_adjoint, second.sent)
+            total = total + _overlap(first.moved_adjoint, second.sent)
     return total
 
 
 def _overlap(left: ndarray, right: ndarray) -> ndarray:
     """Return sums over atoms and components of (atoms, columns, flat), for pairs of columns."""
-    return np.einsum("icf,idf->cd", left, right, optimize=True)
+    columns = left.shape[1]
+    rows, others = (x.swapaxes(0, 1).reshape(columns, -1) for x in (left, right))
+    return np.asarray(rows @ others.T)
 
 
 def _bond(crystal: ThirdExpansion, changes: FirstOrder) -> ndarray:

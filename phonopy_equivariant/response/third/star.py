@@ -85,6 +85,7 @@ def rotate(
     ]
     rotation, before = turn.rotation, turn.before
     atoms = len(before)
+    assert changes.same is not None and changes.bond is not None
     same = changes.same.reshape(atoms, 3, 3, atoms, 3)[before][:, :, :, before]
     same = np.einsum("xz,yw,cd,izwjd->ixyjc", rotation, rotation, rotation, same, optimize=True)
     same = same * turn.phase[:, None, None, :, None]

@@ -40,13 +40,16 @@ from phonopy_equivariant.response.third.phases import Phases, plain_sums
 class LayerChanges(NamedTuple):
     """Changes of one layer; from ``sent`` on None in the first layer.
 
+    Of a crystal with a motion there are the changes and what is along the motion, and none of the
+    tables of displaced ends.
+
     All arrays begin with an axis of q while a block of q is computed, and have none afterwards.
     ``later`` is None in the last layer.
     """
 
     mixed: ndarray  # δy (atoms, columns, y)
     slope: ndarray  # δη (atoms, columns, y)
-    second_source: ndarray  # mix(∂∂K·g)(q) (i, j, 6, y)
+    second_source: ndarray | None  # mix(∂∂K·g)(q) (i, j, 6, y)
     later: ndarray | None  # δν (atoms, columns, h')
     sent: ndarray | None  # δg (atoms, columns, g)
     right: ndarray | None  # (atoms, 3, columns, y); with a motion along that, (atoms, 1, ...)
@@ -63,8 +66,9 @@ class FirstOrder(NamedTuple):
     """What third derivatives need of one q."""
 
     layers: tuple[LayerChanges, ...]
-    same: ndarray  # (atoms, 3, 3, columns): two displacements of one atom, one other change
-    bond: ndarray  # sum_S e^{2πi q·S} of the third derivative of edges (i, j, 3, 3, 3)
+    # (atoms, 3, 3, columns): two displacements of one atom, one other change
+    same: ndarray | None
+    bond: ndarray | None  # sum_S e^{2πi q·S} of the third derivative of edges (i, j, 3, 3, 3)
     moved_bond: ndarray | None = None  # of which one is along the motion (i, j, 3, 3)
 
 
@@ -118,17 +122,20 @@ class _Block:
     def backward(self, forward: list[_Forward]) -> FirstOrder:
         """Return the changes of all layers, with an axis of q in front."""
         layers: list[LayerChanges] = []
+        moved = self.crystal.moved
         same: ndarray = np.zeros((self.q, self.atoms, 6, self.columns), self.phases.dtype)
         adjoints: tuple[ndarray | None, ndarray | None] = (None, None)
         for t in reversed(range(len(forward))):
             layer, found = self.crystal.layers[t], forward[t]
             later, slope, mu, direct = self._respond_adjoint(t, layer, found.curved, adjoints)
-            second_source = self.phases.at_q(layer.second_source)
-            same += self._same_from_source(layer, second_source, slope)
-            left = second_adjoint = None
+            left = second_source = second_adjoint = None
+            if moved is None:
+                second_source = self.phases.at_q(layer.second_source)
+                same += self._same_from_source(layer, second_source, slope)
             if found.sent is not None:
                 returned, left = self._returned(t, layer, mu)
                 adjoints = direct, returned
+            if found.sent is not None and moved is None:
                 second_adjoint = self.phases.at_q(layer.second_adjoint)
                 same += self._same_from_adjoint(layer, second_adjoint, found.sent)
             source, adjoint = self._moved(t)
@@ -148,13 +155,11 @@ class _Block:
                     adjoint,
                 )
             )
-        bond, moved = self.phases.at_q(self.crystal.bond), self.crystal.moved
-        return FirstOrder(
-            tuple(reversed(layers)),
-            same[:, :, POSITION_OF_PAIR],
-            bond,
-            None if moved is None else self.phases.at_q(moved.bond),
-        )
+        if moved is not None:
+            at_q = self.phases.at_q(moved.bond)
+            return FirstOrder(tuple(reversed(layers)), None, None, at_q)
+        bond = self.phases.at_q(self.crystal.bond)
+        return FirstOrder(tuple(reversed(layers)), same[:, :, POSITION_OF_PAIR], bond)
 
     def _rows(self, values: ndarray, i: int, shapes: Shapes) -> Features:
         """Return the rows of one atom from (q, atoms, columns, flat)."""

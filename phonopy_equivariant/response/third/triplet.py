@@ -44,14 +44,9 @@ def third_derivatives(
     """
     result = third_derivatives_of_atoms(crystal, changes)
     result += _from_one_displacement(crystal, changes)
-    result += from_two_displacements(crystal, changes)
+    result += _from_two_displacements(crystal, changes)
     result += _from_three_displacements(crystal, changes)
     return result
-
-
-def columns_of(changes: FirstOrder) -> int:
-    """Return the number of columns of a change."""
-    return int(changes.layers[0].mixed.shape[1])
 
 
 def _ordered(values: ndarray, order: Sequence[int]) -> ndarray:
@@ -81,31 +76,25 @@ def _from_one_displacement(crystal: ThirdExpansion, changes: Sequence[FirstOrder
     return result
 
 
-def from_two_displacements(
-    crystal: ThirdExpansion, changes: Sequence[FirstOrder], motion: int | None = None
-) -> ndarray:
-    """Return the terms of two displaced ends and one change of messages or adjoints.
-
-    The change at position ``motion`` displaces no end.
-    """
-    atoms, sizes = len(crystal.species), [columns_of(x) for x in changes]
-    result = np.zeros(sizes, complex)
+def _from_two_displacements(crystal: ThirdExpansion, changes: Sequence[FirstOrder]) -> ndarray:
+    """Return the terms of two displaced ends and one change of messages or adjoints."""
+    atoms = len(crystal.species)
+    result = np.zeros((3 * atoms,) * 3, complex)
     index = np.arange(atoms)
     for here, there, other in _ORDERS:  # displaced at the receiver and at the sender
-        if motion in (here, there):
-            continue
-        sums = np.zeros((atoms, atoms, 6, sizes[other]), complex)
+        sums = np.zeros((atoms, atoms, 6, 3 * atoms), complex)
         for one, two, three in zip(
             changes[there].layers, changes[other].layers, changes[here].layers, strict=True
         ):
+            assert one.second_source is not None
             sums -= _of_atoms(one.second_source, two.slope)
             if three.second_adjoint is not None and two.sent is not None:
                 sums -= (three.second_adjoint @ two.sent.conj().swapaxes(1, 2)[None]).conj()
         total = sums[:, :, POSITION_OF_PAIR].transpose(0, 2, 1, 3, 4)  # (i, z, j, w, columns)
-        if here < there:
-            total[index, :, index] += changes[other].same
-        total = total.reshape(3 * atoms, 3 * atoms, -1)
-        result += _ordered(total, (here, there, other))
+        same = changes[other].same
+        if here < there and same is not None:
+            total[index, :, index] += same
+        result += _ordered(total.reshape(result.shape), (here, there, other))
     return result
 
 
@@ -121,13 +110,15 @@ def _from_three_displacements(crystal: ThirdExpansion, changes: Sequence[FirstOr
     result[index, :, index, :, index, :] += plain.reshape(-1, 3, 3, 3)
     result = result.reshape((3 * atoms,) * 3)
     for one, two, three in _CYCLES:
+        near, far = changes[three].bond, changes[one].bond
+        assert near is not None and far is not None
         part = np.zeros((atoms, 3, atoms, 3, atoms, 3), complex)
         # one and two at the receiver, three at the sender
-        part[index, :, index] += changes[three].bond.transpose(0, 2, 3, 1, 4)
+        part[index, :, index] += near.transpose(0, 2, 3, 1, 4)
         result += _ordered(part.reshape((3 * atoms,) * 3), (one, two, three))
         part = np.zeros((atoms, 3, atoms, 3, atoms, 3), complex)
         # one at the receiver, two and three at the sender
-        blocks = changes[one].bond.conj().transpose(1, 3, 4, 0, 2)  # (j, w, v, i, z)
+        blocks = far.conj().transpose(1, 3, 4, 0, 2)  # (j, w, v, i, z)
         part[index, :, index] -= blocks
         result += _ordered(part.reshape((3 * atoms,) * 3), (two, three, one))
     return result
