@@ -113,6 +113,15 @@ def _other_step(models: TorchModule) -> None:
     _steps(models).parts["pair_potential"] = TorchModule("LennardJones", {}, {}, {})
 
 
+def _part_beside_the_model(models: TorchModule) -> None:
+    models.parts["sole_model"].parts["rescale"] = TorchModule("RescaleOutput", {}, {}, {})
+
+
+def _other_convolution(models: TorchModule) -> None:
+    conv = _steps(models).parts["layer1_convnet"].parts["conv"]
+    conv.parts["dropout"] = TorchModule("Dropout", {}, {}, {})
+
+
 def _residual(models: TorchModule) -> None:
     _steps(models).parts["layer1_convnet"].attributes["resnet"] = True
 
@@ -166,8 +175,10 @@ def _readout_of_mish(models: TorchModule) -> None:
     ("change", "words"),
     [
         (_two_models, "sole_model, second"),
-        (_new_step, "charges of class ChargeEquilibration"),
+        (_new_step, "charges of .* class ChargeEquilibration"),
         (_other_step, "LennardJones"),
+        (_part_beside_the_model, "rescale of GraphModel"),
+        (_other_convolution, "dropout of .*InteractionBlock"),
         (_residual, "resnet=True"),
         (_norm_activation, "NormActivation"),
         (_other_gate, "torch.abs"),

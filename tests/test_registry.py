@@ -174,7 +174,7 @@ def test_licences_that_forbid_commercial_use_say_so():
         if card.bundled:
             continue
         licence = "CC-BY-4.0" if card.format == "nequip" else "MIT"
-        restricted = "omat" in card.name or "off" in card.name
+        restricted = any(word in card.name for word in ("omat", "matpes", "off"))
         assert card.licence == ("ASL (non-commercial)" if restricted else licence)
 
 

@@ -114,7 +114,7 @@ def evaluate_torch(
         output = model(data)
     finally:
         torch.set_default_dtype(default)
-    return float(output["energy"].sum()), output["forces"].detach().numpy()
+    return float(output["energy"].detach().sum()), output["forces"].detach().numpy()
 
 
 def _random_structure(potential: Potential) -> Structure:

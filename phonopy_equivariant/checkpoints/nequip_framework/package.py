@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,17 @@ _STEPS = {
     "pair_potential": "ZBL",
     "total_energy_sum": "AtomwiseReduce",
 }
+_PARTS_OF_LAYER = {"equivariant_nonlin": "Gate", "conv": "InteractionBlock"}
+_PARTS_OF_CONVOLUTION = {
+    "avg_num_neighbors_norm": "AvgNumNeighborsNorm",
+    "linear_1": "Linear",
+    "tp": "TensorProduct",
+    "tp_scatter": "TensorProductScatter",
+    "edge_mlp": "ScalarMLPFunction",
+    "linear_2": "Linear",
+    "sc": "FullyConnectedTensorProduct",
+    "ghost_exchange": "NoOpGhostExchangeModule",
+}
 _LAYER = re.compile(r"layer\d+_convnet")
 _ACTIVATIONS = {"torch.nn.functional.silu": "silu", "torch.tanh": "tanh"}
 # Buffers that a state dictionary does not have: their values are among the settings.
@@ -65,13 +76,14 @@ def read_package(path: Path) -> tuple[Settings, dict[str, ndarray]]:
     graph = models.get("sole_model")
     if graph is None or len(models) > 1:
         raise PhonopyEquivariantError(f"it holds the models {', '.join(models)}, not one.")
-    if graph.parts["model"].kind != "ForceStressOutput":
-        raise PhonopyEquivariantError(f"a {graph.parts['model'].kind} is not supported.")
+    _require_parts(graph, {"model": "ForceStressOutput"})
+    _require_parts(graph.parts["model"], {"func": "SequentialGraphNetwork"})
     steps = graph.parts["model"].parts["func"]
-    for name, step in steps.parts.items():
-        expected = "ConvNetLayer" if _LAYER.fullmatch(name) else _STEPS.get(name)
-        if step.kind != expected:
-            raise PhonopyEquivariantError(f"the step {name} of class {step.kind} is not known.")
+    layers = {name: "ConvNetLayer" for name in steps.parts if _LAYER.fullmatch(name)}
+    _require_parts(steps, _STEPS | layers)
+    for name in layers:
+        _require_parts(steps.parts[name], _PARTS_OF_LAYER)
+        _require_parts(steps.parts[name].parts["conv"], _PARTS_OF_CONVOLUTION)
     return _settings(graph, steps), _weights(steps)
 
 
@@ -174,8 +186,6 @@ def _require_layer(layer: TorchModule) -> None:
     """Refuse a layer with other nonlinearities than a gate of SiLU and tanh, or with a residual."""
     _require(layer.attributes, "resnet", False)
     gate = layer.parts["equivariant_nonlin"]
-    if gate.kind != "Gate":
-        raise PhonopyEquivariantError(f"the nonlinearity {gate.kind} is not supported, only Gate.")
     for name in ("act_scalars", "act_gates"):
         activation = gate.parts[name]
         acts = activation.parts["acts"].parts.values()
@@ -216,6 +226,15 @@ def _has_pair_term(parts: dict[str, TorchModule], exponent: float) -> bool:
     if "cutoff" in parts["pair_potential"].parts:
         _require(parts["pair_potential"].parts["cutoff"].attributes, "p", exponent)
     return True
+
+
+def _require_parts(module: TorchModule, known: Mapping[str, str]) -> None:
+    """Refuse parts of a module that are not known, or of another class."""
+    for name, part in module.parts.items():
+        if part.kind != known.get(name):
+            raise PhonopyEquivariantError(
+                f"the part {name} of {module.kind}, of class {part.kind}, is not known."
+            )
 
 
 def _require(attributes: dict[str, Any], name: str, value: Any) -> None:

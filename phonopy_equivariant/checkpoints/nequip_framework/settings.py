@@ -84,7 +84,8 @@ def read_settings(model: Mapping[str, Any]) -> Settings:
     target = str(model.get("_target_", "")).rpartition(".")[2]
     if target not in _MODELS:
         raise PhonopyEquivariantError(
-            f"models made by {model.get('_target_')!r} are not supported, only {_MODELS[0]}."
+            f"models made by {model.get('_target_')!r} are not supported, only {_MODELS[0]}; of a "
+            "model made from another one give the package (nequip-package build)."
         )
     known = {key: value for key, value in model.items() if key not in _NOT_READ}
     for key, required in _REQUIRED.items():
