@@ -5,9 +5,9 @@
 Each crystal is relaxed; force constants of third and second order come from the supercells below;
 relaxation time approximation, natural isotopes. FOLDER has phonopy's calculations of the crystals
 (``NAME/phonopy_params.yaml.xz``), of which structure and Born charges are taken; GaN has none.
-κ is computed with the larger supercell on two meshes, and with the smaller one on the second: how
-far it is from converged. Results go to ``--output``, one
-line each as they come, and what is there is not computed again.
+κ is computed with the smaller supercell on three meshes, and with the larger one on the first, as
+phono3py takes a time that grows with the square of the number of atoms. Results go to ``--output``,
+one line each as they come, and what is there is not computed again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from phonopy_equivariant.workflows.progress import Silent
 from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_order_crystal
 
 TEMPERATURE = 300.0  # K
-CUBIC, HEXAGONAL = ([15] * 3, [19] * 3), ([11, 11, 6], [13, 13, 8])
+CUBIC, HEXAGONAL = ([11] * 3, [15] * 3, [19] * 3), ([9, 9, 6], [11, 11, 7], [13, 13, 8])
 
 
 class Case(NamedTuple):
@@ -65,14 +65,14 @@ def crystal_of(name: str, dft: Path) -> Crystal:
 def conductivities(
     crystal: Crystal, potential: pe.Potential, case: Case, index: int
 ) -> list[dict[str, Any]]:
-    """Return κ for one pair of supercells: the finest mesh, for the larger pair all of them."""
+    """Return κ for one pair of supercells: all meshes, for the larger pair the first alone."""
     third, harmonic = (np.diag(sizes) for sizes in case.supercells[index])
     options = ThirdOrderOptions(third, harmonic, RelaxationOptions())
     start = time.perf_counter()
     phono3py, report = third_order_crystal(crystal, potential, options, Silent())
     taken = time.perf_counter() - start
     rows = []
-    for mesh in case.meshes if index else case.meshes[-1:]:
+    for mesh in case.meshes[:1] if index else case.meshes:
         start = time.perf_counter()
         phono3py.mesh_numbers = mesh
         phono3py.init_phph_interaction()
