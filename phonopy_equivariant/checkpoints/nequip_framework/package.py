@@ -96,7 +96,7 @@ def _weights(steps: TorchModule) -> dict[str, ndarray]:
         weights |= {
             f"{path}.{name}": x
             for name, x in tensors.items()
-            if not name.endswith(_SETTINGS) and not re.search(r"\.equivariant_nonlin\.", path)
+            if name not in _SETTINGS and not re.search(r"\.equivariant_nonlin\.", path)
         }
     return weights
 
