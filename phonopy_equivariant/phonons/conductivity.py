@@ -147,11 +147,14 @@ class ThermalConductivity(Result):
 
     def _plot_kappa(self, axes: Axes) -> None:
         positive = (self.temperatures > 0) & (self.isotropic() > 0)
+        marker = "." if positive.sum() < 20 else ""  # one temperature makes no line
         if np.allclose(self.kappa[:, :3], self.isotropic()[:, None], rtol=1e-6):
-            axes.loglog(self.temperatures[positive], self.isotropic()[positive])
+            axes.loglog(self.temperatures[positive], self.isotropic()[positive], marker=marker)
         else:
             for k, name in enumerate(("xx", "yy", "zz")):
-                axes.loglog(self.temperatures[positive], self.kappa[positive, k], label=name)
+                axes.loglog(
+                    self.temperatures[positive], self.kappa[positive, k], label=name, marker=marker
+                )
             axes.legend(frameon=False)
         axes.set(xlabel="T (K)", ylabel="κ (W/mK)")
 
