@@ -22,6 +22,7 @@ import phonopy_equivariant as pe
 from phonopy_equivariant.phonons.conductivity import ThermalConductivity, read_conductivity
 from phonopy_equivariant.phonons.interpolation import interpolate, interpolation_error
 from phonopy_equivariant.potential import random_potential
+from phonopy_equivariant.response import elastic
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
 from phonopy_equivariant.structure import Structure, as_structure, to_phonopy
 
@@ -96,6 +97,19 @@ def test_imaginary_modes_are_named(tmp_path: Path) -> None:
     salt(tmp_path, 1.2 * LATTICE)
     words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", *MESH, "--ts", "300")
     assert "phono3py leaves imaginary modes out" in command(*words, cwd=tmp_path).stderr
+
+
+def test_no_gruneisen_parameters_are_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At an instability strain has no answer; the conductivity is there all the same."""
+    monkeypatch.setattr(elastic, "PULL_MARGIN", -1.0)  # the crystal counts as pulled apart
+    salt(tmp_path)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", "--mesh", "3", "3", "3")
+    done = command(*words, "--ts", "300", cwd=tmp_path)
+    assert "The figure has no mode Grüneisen parameters. A mode at Γ without" in done.stderr
+    assert "κ xx" in done.stdout
+    assert (tmp_path / "kappa.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_what_phono3py_computes_instead_of_conductivity(tmp_path: Path) -> None:

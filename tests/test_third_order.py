@@ -6,6 +6,8 @@ an independent third derivative finds that, so every kind of model is compared w
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,11 +38,12 @@ from phonopy_equivariant.response import elastic
 from phonopy_equivariant.response.bloch.lattice import lattice_force_constants, lattice_response
 from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.symmetry.operations import choose
-from phonopy_equivariant.response.third import lattice
+from phonopy_equivariant.response.third import lattice, motion
 from phonopy_equivariant.response.third.derivatives import harmonic_derivatives
 from phonopy_equivariant.response.third.lattice import lattice_third_derivatives
 from phonopy_equivariant.response.third.motion import motion_derivatives
 from phonopy_equivariant.response.third.strain import strain_derivatives
+from phonopy_equivariant.response.third.sweep import FirstOrder, first_orders
 from phonopy_equivariant.runtime.compilation import compiled
 from phonopy_equivariant.structure import Structure, to_phonopy
 
@@ -203,6 +206,25 @@ def test_blocks_of_q_change_nothing(crystal: Structure, monkeypatch: pytest.Monk
     )
     assert_close(result, expected, 1e-14)
     assert steps == [(1, 2), (2, 2)]
+
+
+def test_blocks_along_a_motion_fit_into_memory(
+    crystal: Structure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    potential, structure = MODELS["one layer"](), three_atoms(crystal)
+    moved = Motion(np.eye(3) / 3, np.zeros((3, 3)))
+    qpoints = np.array([[0.1, 0.2, 0.3], [0.25, 0, 0], [0, 0.3, 0], [0.5, 0, 0]])
+    sizes: list[int] = []
+
+    def recorded(expansion: Any, block: np.ndarray, **options: bool) -> list[FirstOrder]:
+        sizes.append(len(block))
+        return first_orders(expansion, block, **options)
+
+    monkeypatch.setattr(motion, "first_orders", recorded)
+    expected = motion_derivatives(potential, structure, moved, qpoints)
+    assert sizes == [1, 1, 3]  # the motion, real q, complex q
+    assert_close(motion_derivatives(potential, structure, moved, qpoints, 1), expected, 1e-14)
+    assert sizes[3:] == [1, 1, 1, 1, 1]
 
 
 @pytest.mark.filterwarnings("ignore:.*Point group symmetries of supercell:UserWarning")

@@ -177,7 +177,7 @@ def _orders(
     """Return Φ(q) and dΦ(q)/dη; on the host without a program that depends on the crystal."""
     if host_driven():
         values = lattice_force_constants(potential, structure, qpoints, max_memory)
-        return values, motion_derivatives(potential, structure, motion, qpoints)
+        return values, motion_derivatives(potential, structure, motion, qpoints, max_memory)
     response = lattice_response(potential, structure, qpoints, max_memory, motion=motion)
     return response.values[0], response.values[1]
 

@@ -212,9 +212,16 @@ def run_phono3py(file: str, options: Sequence[str]) -> int:
 def _with_gruneisen(
     conductivity: ThermalConductivity, phono3py: Any, potential: Potential, progress: Progress
 ) -> ThermalConductivity:
-    """Return the conductivity with mode Grüneisen parameters of the primitive cell."""
-    with progress.stage("Mode Grüneisen parameters"):
-        gruneisen = gruneisen_mesh(phono3py.primitive, potential)
+    """Return the conductivity with mode Grüneisen parameters of the primitive cell.
+
+    Without them where strain has no answer, which the conductivity does not need.
+    """
+    try:
+        with progress.stage("Mode Grüneisen parameters"):
+            gruneisen = gruneisen_mesh(phono3py.primitive, potential)
+    except PhonopyEquivariantError as error:
+        progress.warn(f"The figure has no mode Grüneisen parameters. {error}")
+        return conductivity
     return dataclasses.replace(conductivity, gruneisen=gruneisen)
 
 

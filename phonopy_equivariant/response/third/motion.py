@@ -23,6 +23,7 @@ from jaxtyping import Complex, Float
 from numpy import ndarray
 
 from phonopy_equivariant.potential import Potential
+from phonopy_equivariant.response.bloch.lattice import MAX_MEMORY
 from phonopy_equivariant.response.bloch.prepare import Motion
 from phonopy_equivariant.response.symmetry.star import real_q
 from phonopy_equivariant.response.third.atoms import third_derivatives_of_atoms
@@ -45,7 +46,11 @@ from phonopy_equivariant.runtime.compilation import x64_mode
 
 
 def motion_derivatives(
-    potential: Potential, primitive: Any, motion: Motion, qpoints: Float[ndarray, "q 3"]
+    potential: Potential,
+    primitive: Any,
+    motion: Motion,
+    qpoints: Float[ndarray, "q 3"],
+    max_memory: int = MAX_MEMORY,
 ) -> Complex[ndarray, "q columns columns"]:
     """Return dΦ(q)/dη in the lattice gauge at fixed fractional q, (n_q, 3n, 3n), eV/Å².
 
@@ -57,6 +62,8 @@ def motion_derivatives(
         How cell and atoms move with η.
     qpoints
         In units of the reciprocal lattice vectors.
+    max_memory
+        Bytes that first-order changes at a block of q may take.
 
     Raises
     ------
@@ -72,13 +79,23 @@ def motion_derivatives(
         crystal = _with_changes(crystal, along)
         columns = 3 * len(crystal.species)
         result = np.empty((len(qpoints), columns, columns), complex)
-        real, size = real_q(qpoints), block_size(crystal)
+        real = real_q(qpoints)
+        size = max(1, min(block_size(crystal), max_memory // _bytes_of_one_q(crystal)))
         for group in (np.flatnonzero(real), np.flatnonzero(~real)):
             for start in range(0, len(group), size):
                 block = group[start : start + size]
                 for q, changes in zip(block, first_orders(crystal, qpoints[block]), strict=True):
                     result[q] = _derivative(crystal, along, changes)
     return potential.require_finite(result)
+
+
+def _bytes_of_one_q(crystal: ThirdExpansion) -> int:
+    """Return what the changes at one q take, which grows with the square of the atoms."""
+    components = sum(
+        layer.second_source.shape[-1] + layer.second_adjoint.shape[-1] for layer in crystal.layers
+    )
+    # of every layer up to six complex numbers for each component, atom and column
+    return 6 * 16 * 3 * len(crystal.species) ** 2 * int(components)
 
 
 def along_motion(crystal: ThirdExpansion, motion: Motion) -> ThirdExpansion:
