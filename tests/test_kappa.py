@@ -120,6 +120,15 @@ def test_what_phono3py_computes_instead_of_conductivity(tmp_path: Path) -> None:
     assert (tmp_path / "gruneisen.hdf5").exists() and not (tmp_path / "kappa.pdf").exists()
 
 
+def test_a_conductivity_without_modes_is_left_to_phono3py(tmp_path: Path) -> None:
+    """The Wigner equation: the file has no parts of modes; phono3py's own table is shown."""
+    salt(tmp_path)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", "--mesh", "3", "3", "3")
+    result = command(*words, "--ts", "300", "--br", "--transport-type", "SMM19", cwd=tmp_path)
+    assert (tmp_path / "kappa-m333.hdf5").exists() and not (tmp_path / "kappa.pdf").exists()
+    assert "kappa-m333.hdf5" in result.stdout + result.stderr
+
+
 def test_gruneisen_parameters_of_third_order_are_the_analytic_ones(tmp_path: Path) -> None:
     """First moments of force constants need a supercell that holds all of them, twice the cutoff.
 

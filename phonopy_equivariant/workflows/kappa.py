@@ -181,7 +181,11 @@ def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult
     files = [path.name for path in written]
     if status or not written or "-g" in written[-1].name:  # one grid point
         return KappaResult(status, report, None, tuple(files))
-    return KappaResult(status, report, read_conductivity(written[-1]), tuple(files))
+    try:
+        conductivity = read_conductivity(written[-1])
+    except PhonopyEquivariantError:  # of the Wigner equation: no parts of single modes to draw
+        conductivity = None
+    return KappaResult(status, report, conductivity, tuple(files))
 
 
 def draw_conductivity(
