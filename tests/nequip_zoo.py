@@ -51,6 +51,14 @@ CASES: dict[str, dict[str, Any]] = {
             "polynomial_cutoff_p": 5.0,
         },
     },
+    # the fewest layers in which odd scalars stand between even ones and gates
+    "odd_scalars": {
+        "l_max": 1,
+        "parity": True,
+        "num_layers": 4,
+        "num_features": 2,
+        "avg_num_neighbors": 4.0,
+    },
 }
 
 

@@ -81,16 +81,15 @@ def silu_network(weights: Sequence[ndarray]) -> dict[str, ndarray]:
 
 
 def gate_blocks(outputs: Blocks) -> list[tuple[int, str]]:
-    """Return the blocks that an e3nn ``Gate`` takes: scalars, gates, gated irreps."""
+    """Return the blocks that an e3nn ``Gate`` takes: scalars, gates and gated irreps.
+
+    It sorts them by degree, odd before even, and joins those of one irrep: even scalars and gates
+    are one block, also where odd scalars stand between them in ``outputs``.
+    """
     scalars = [(count, key) for count, key in outputs if parse_irrep(key).degree == 0]
     gated = [(count, key) for count, key in outputs if parse_irrep(key).degree > 0]
-    merged: list[tuple[int, str]] = []
-    for count, key in [*scalars, *[(count, "0e") for count, _ in gated], *gated]:
-        if merged and merged[-1][1] == key:
-            merged[-1] = (merged[-1][0] + count, key)
-        else:
-            merged.append((count, key))
-    return merged
+    channels = channel_counts([*scalars, *[(count, "0e") for count, _ in gated], *gated])
+    return [(channels[key], key) for key in sorted(channels, key=parse_irrep)]
 
 
 def gate_order(outputs: Blocks, layout: LayerLayout) -> ndarray:
