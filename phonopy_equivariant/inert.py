@@ -128,7 +128,8 @@ def _steps(file: Any, machine: _Machine) -> Iterator[str]:
             raise
         except Exception as error:  # a damaged program fails anywhere
             raise PhonopyEquivariantError(
-                f"the pickle is damaged ({type(error).__name__}: {error}); download it again."
+                f"the pickle is damaged ({type(error).__name__}: {str(error)!r:.80}); download it "
+                "again."
             ) from error
         yield name
 

@@ -207,6 +207,19 @@ def test_a_list_of_models_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "a list is inside" in _message(path)
 
 
+@pytest.mark.parametrize("hooks", ["_forward_hooks", "_forward_pre_hooks"])
+def test_a_module_with_hooks_is_refused(
+    hooks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch calls them with what a module takes or gives, and they may change it."""
+    part = _instance(monkeypatch, "mace.modules.blocks.ScaleShiftBlock", **{hooks: {0: "name"}})
+    model = _instance(
+        monkeypatch, "mace.modules.models.ScaleShiftMACE", _modules={"scale_shift": part}
+    )
+    message = _message(_changed(FILE, tmp_path / "hooks.model", pickle.dumps(model, 2)))
+    assert f"ScaleShiftBlock has {hooks}" in message
+
+
 def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     content = FILE.read_bytes()
     for fraction in (0.001, 0.3, 0.9, 0.9999):

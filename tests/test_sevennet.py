@@ -128,6 +128,30 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
     assert "cut short" in _message(_changed(path_of(PLAIN), tmp_path / "less.pth", drop="data/3"))
 
 
+@pytest.mark.parametrize("arguments", [b"(I1\nI0\n(I2\nt(I1\ntt", b"I1\n"], ids=["storage", "none"])
+def test_a_tensor_of_other_arguments_is_refused(arguments: bytes, tmp_path: Path) -> None:
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R"
+    program = b"(S'config'\n" + tensor + b"d."
+    assert "damaged" in _message(_changed(path_of(PLAIN), tmp_path / "bad.pth", program))
+
+
+def test_text_inside_a_damaged_pickle_is_not_repeated(tmp_path: Path) -> None:
+    program = b"F" + b"x" * 5000 + b"\n."
+    message = _message(_changed(path_of(PLAIN), tmp_path / "bad.pth", program))
+    assert "damaged" in message and len(message) < 400
+
+
+def test_an_archive_with_a_password_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "secret.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, 2))
+    content = bytearray(path.read_bytes())
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(start) + flags] |= 1
+    path.write_bytes(content)
+    assert "cannot be read" in _message(path)
+
+
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path: Path) -> None:
     """Strides that lead out of a storage would read memory that is not the file's."""
     with zipfile.ZipFile(path_of(PLAIN)) as archive:

@@ -27,8 +27,9 @@ _PACKAGES = ("mace.", "nequip.", "e3nn.", "torch.nn.", "torch.fx.", "__torch__."
 _BUILTINS = ("builtins", "__builtin__")
 # What the class Module of torch keeps in every object.
 _OF_TORCH = re.compile(
-    r"training|call_super_init|_is_full_backward_hook|_non_persistent_buffers_set|_\w+_hooks(_\w+)?$"
+    r"training|call_super_init|_is_full_backward_hook|_non_persistent_buffers_set|_\w+_hooks(_\w+)?"
 )
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")  # called with what a module takes and gives
 _FUNCTIONS = "torch._C._VariableFunctionsClass"  # where tanh of torch is looked up
 _PLAIN_NAMES = re.compile(rf"{re.escape(_FUNCTIONS)}|torch\.(float|int|uint|bool)\d*")
 
@@ -216,12 +217,15 @@ class ModuleLoader(Loader):
     def _module(self, node: Node) -> TorchModule:
         state = dict(self.value(node.state)) if isinstance(node.state, dict) else {}
         kind = str(node.name).rpartition(".")[2]
+        hooks = [name for name in _HOOKS if state.get(name)]
+        if hooks:
+            raise PhonopyEquivariantError(f"a {kind} has {hooks[0]}, which may change its results.")
         tensors = dict(state.pop("_parameters", {})) | dict(state.pop("_buffers", {}))
         return TorchModule(
             kind,
             _all_of(ndarray, tensors, kind),
             _all_of(TorchModule, dict(state.pop("_modules", {})), kind),
-            {name: x for name, x in state.items() if not _OF_TORCH.match(name)},
+            {name: x for name, x in state.items() if not _OF_TORCH.fullmatch(name)},
         )
 
     def _graph(self, node: Node) -> TorchModule:
