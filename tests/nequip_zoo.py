@@ -51,6 +51,13 @@ CASES: dict[str, dict[str, Any]] = {
             "polynomial_cutoff_p": 5.0,
         },
     },
+    "one_layer": {
+        "l_max": 2,
+        "parity": False,
+        "num_layers": 1,
+        "num_features": [4, 3, 2],
+        "avg_num_neighbors": 4.0,
+    },
     # the fewest layers in which odd scalars stand between even ones and gates
     "odd_scalars": {
         "l_max": 1,

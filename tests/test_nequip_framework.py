@@ -171,6 +171,13 @@ def _readout_of_mish(models: TorchModule) -> None:
     network.parts["1"] = TorchModule("Mish", {}, {}, {})
 
 
+def _linear_readout(models: TorchModule) -> None:
+    network = _steps(models).parts["per_atom_energy_readout"].parts["mlp_module"].parts["mlp"]
+    weights = {name: part.tensors["weight"] for name, part in network.parts.items() if part.tensors}
+    network.parts.clear()
+    network.parts["weights"] = TorchModule("ParameterList", weights, {}, {})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -190,6 +197,7 @@ def _readout_of_mish(models: TorchModule) -> None:
         (_new_weight, "slopes is not known"),
         (_layers_that_differ, "neighbour numbers"),
         (_readout_of_mish, "mish"),
+        (_linear_readout, "no network with activations"),
     ],
 )
 def test_what_is_not_known_in_a_package_is_refused_by_name(

@@ -68,6 +68,8 @@ def test_the_command_converts(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     words = ["models", "import", str(path_of("modalities")), str(tmp_path / "out"), "--head", "PBE"]
     assert run_command(words) == 0
     assert "3 elements" in capsys.readouterr().out
+    assert run_command(["models", "show", str(tmp_path / "out.npz")]) == 0
+    assert "\nhead             PBE\n" in capsys.readouterr().out
     expected = np.load(path_of("modalities").with_suffix(".npz"))["forces"]
     result = pe.load_potential(tmp_path / "out.npz").evaluate(crystal_of())
     np.testing.assert_allclose(result.forces, expected, rtol=0, atol=1e-7)
@@ -126,6 +128,19 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content[: int(fraction * len(content))])
         _message(path)
     assert "cut short" in _message(_changed(path_of(PLAIN), tmp_path / "less.pth", drop="data/3"))
+
+
+def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = _changed(path_of(PLAIN), tmp_path / "bomb.pth")
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/999", bytes(2**25))
+    assert "would unpack to 32 MiB, more than 20 times" in _message(path)
+
+
+def test_a_file_of_the_torch_before_archives_says_how_to_write_it_again(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    path.write_bytes(pickle.dumps({"config": {}}, 2))
+    assert "before version 1.6" in _message(path)
 
 
 @pytest.mark.parametrize("arguments", [b"(I1\nI0\n(I2\nt(I1\ntt", b"I1\n"], ids=["storage", "none"])

@@ -107,7 +107,7 @@ def model_card(name: str) -> ModelCard:
             return card
     if name not in cards:
         aliases = [alias for card in cards.values() for alias in card.aliases]
-        near = nearest(name, [*cards, *aliases], cutoff=0.4)
+        near = nearest(name.lower(), [*cards, *aliases], cutoff=0.4)
         hint = f"did you mean {near}?" if near else f"known are {', '.join(cards)}."
         raise PhonopyEquivariantError(f"No model is called {name!r}: {hint} Or give a file's path.")
     return cards[name]

@@ -89,17 +89,20 @@ def load_potential(
     (6.0, 4)
 
     """
-    path = resolve(name_or_path)
+    checkpoint, digest = read_model(resolve(name_or_path))
+    name = checkpoint.labels["name"]
+    potential = make_potential(checkpoint.config, checkpoint.params, dtype, name=name)
+    return dataclasses.replace(potential, sha256=digest, reference=checkpoint.reference)
+
+
+def read_model(path: Path) -> tuple[Checkpoint, str]:
+    """Return what a model's file of any format holds, and its SHA-256; errors as above."""
     try:
-        checkpoint = _read(path)
-        digest = file_sha256(path)
+        return _read(path), file_sha256(path)
     except OSError as error:
         raise PhonopyEquivariantError(
             f"Cannot read {path}: {error.strerror}; check its permissions."
         ) from error
-    name = checkpoint.labels["name"]
-    potential = make_potential(checkpoint.config, checkpoint.params, dtype, name=name)
-    return dataclasses.replace(potential, sha256=digest, reference=checkpoint.reference)
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:
@@ -147,8 +150,8 @@ def _read(path: Path) -> Checkpoint:
     """Read a file by its first bytes: its name may be anything."""
     with open(path, "rb") as file:
         start = file.read(2)
-    if start == b"PK":
-        if any(name.endswith(".pkl") for name in member_names(path)):
+    if start == b"PK" or start[:1] == b"\x80":
+        if start != b"PK" or any(name.endswith(".pkl") for name in member_names(path)):
             # its readers bring modules that checkpoints of this package do without
             from phonopy_equivariant.checkpoints.foreign import read_foreign
 

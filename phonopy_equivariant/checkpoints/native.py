@@ -111,7 +111,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             return _read_arrays(path, archive, _read_header(path, archive))
     except KeyError as error:  # a zip archive without a header
         raise PhonopyEquivariantError(
-            f"{path}: no {HEADER} inside; not a checkpoint of phonopy_equivariant."
+            f"{path}: neither a checkpoint of phonopy_equivariant (no {HEADER} inside) nor a file "
+            "of torch with a model inside; of a compiled model give the file it was made from."
         ) from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise PhonopyEquivariantError(

@@ -15,12 +15,15 @@ from phonopy_equivariant.catalogue.cards import (
     model_card,
     models_covering,
 )
-from phonopy_equivariant.checkpoints.load import resolve
+from phonopy_equivariant.checkpoints.load import read_model, resolve
 
 if TYPE_CHECKING:  # brings JAX, which a card does without
     from phonopy_equivariant.features import Familiarity
     from phonopy_equivariant.potential import Potential
     from phonopy_equivariant.structure import StructureLike
+
+# What the file of a model says on itself, if it does.
+_LABELS = ("head", "theory", "licence", "attribution")
 
 
 def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
@@ -84,16 +87,18 @@ def _card_lines(card: ModelCard) -> list[str]:
 
 
 def _file_lines(path: Path) -> list[str]:
-    from phonopy_equivariant.checkpoints.load import load_potential
-
-    potential = load_potential(path)
-    symbols = [chemical_symbols[number] for number in potential.species]
+    checkpoint, digest = read_model(path)
+    config, labels = checkpoint.config, checkpoint.labels
+    said = {
+        key: labels[key] for key in ("head", "theory", "licence", "attribution") if key in labels
+    }
     return [
-        f"name             {potential.name}",
-        f"elements         {_wrap(symbols)}",
-        f"cutoff           {potential.cutoff:g} Å, {potential.num_interactions} interactions",
-        f"features         {potential.config.hidden_irreps}",
-        f"sha256           {potential.sha256}",
+        f"name             {labels['name']}",
+        f"elements         {_wrap([chemical_symbols[number] for number in config.species])}",
+        f"cutoff           {config.cutoff:g} Å, {config.num_interactions} interactions",
+        f"features         {config.hidden_irreps}",
+        *(f"{key:<16} {value}" for key, value in said.items()),
+        f"sha256           {digest}",
         f"file             {path}",
     ]
 

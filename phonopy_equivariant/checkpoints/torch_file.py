@@ -37,6 +37,9 @@ _STORAGES = {
 }
 _PLAIN_DTYPE = re.compile(r"[fiu][1248]|b1")
 _ORDERS = {b"": "<", b"little": "<", b"big": ">"}
+# Files of torch are not compressed: members that unpack to more than this were made to fill memory.
+_LARGEST_RATIO = 20
+_PICKLE = b"\x80"  # what files began with before torch 1.6 made them archives
 
 
 def read_torch(path: Path, keys: Collection[str], ignore: Collection[str] = ()) -> dict[str, Any]:
@@ -93,10 +96,12 @@ def reading(
     """
     place = f"{source}: " if isinstance(source, Path) else ""
     try:
+        _require_archive(source)
         with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             pickles = [name for name in file.namelist() if name.endswith(member)]
             if len(pickles) != 1:
-                raise PhonopyEquivariantError("there is no pickle of torch inside")
+                raise PhonopyEquivariantError("there is no pickle of torch inside.")
+            _require_size(file)
             yield file, pickles[0].removesuffix(member[1:])
     except PhonopyEquivariantError as error:
         raise PhonopyEquivariantError(f"{place}{error}") from error
@@ -107,6 +112,30 @@ def reading(
             f"{place}cannot be read as a file of torch; it is cut short, damaged or of another "
             "kind: fetch it again."
         ) from error
+
+
+def _require_archive(source: Path | bytes) -> None:
+    """Refuse a file of torch before 1.6, which is a sequence of pickles."""
+    if isinstance(source, Path):
+        with open(source, "rb") as file:
+            start = file.read(1)
+    else:
+        start = source[:1]
+    if start == _PICKLE:
+        raise PhonopyEquivariantError(
+            "it is a pickle, as torch wrote before version 1.6: open it with torch and save it "
+            "again."
+        )
+
+
+def _require_size(archive: zipfile.ZipFile) -> None:
+    unpacked = sum(member.file_size for member in archive.infolist())
+    packed = sum(member.compress_size for member in archive.infolist())
+    if unpacked > _LARGEST_RATIO * packed:
+        raise PhonopyEquivariantError(
+            f"it would unpack to {unpacked / 2**20:.0f} MiB, more than {_LARGEST_RATIO} times its "
+            "size; files of torch are not compressed, and this one is refused."
+        )
 
 
 def member_names(path: Path) -> list[str]:

@@ -223,5 +223,6 @@ def activation_of(ledger: Ledger, path: str) -> tuple[str, float]:
     """Return the name and the constant of an ``Activation`` of scalars."""
     acts = ledger.read_module(path, ["Activation"]).parts["acts"].parts
     if len(acts) != 1:
-        raise PhonopyEquivariantError(f"{path}: several activations; not supported.")
+        number = "several" if acts else "no"
+        raise PhonopyEquivariantError(f"{path}: {number} activations; one is supported.")
     return activation_constant(acts["0"])

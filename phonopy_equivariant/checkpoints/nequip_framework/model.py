@@ -275,6 +275,10 @@ def _mlp(entries: Entries, place: str) -> list[ndarray]:
         (name for name in entries.named(f"{place}.") if re.fullmatch(r".*\.\d+\.weight", name)),
         key=lambda name: int(name.split(".")[-2]),
     )
+    if not names:
+        raise PhonopyEquivariantError(
+            f"{place} is no network with activations between its layers; not supported."
+        )
     weights = [entries.take(name) for name in names]
     return [w * ((2.0 if k else 1.0) / len(w)) ** 0.5 for k, w in enumerate(weights)]
 

@@ -108,7 +108,10 @@ def _settings(graph: TorchModule, steps: TorchModule) -> Settings:
     cutoff = _cutoff(graph, parts["edge_norm"])
     exponent = float(parts["bessel_encode"].parts["cutoff"].attribute("p"))
     harmonics = parts["spharm"].attribute("irreps_edge_sh")
+    l_max = max(parse_irrep(key).degree for _, key in harmonics)
     parity, channels = _features(layers[0].attribute("feature_irreps_hidden"))
+    # a single layer has scalars alone behind it
+    channels += channels[-1:] * (l_max + 1 - len(channels))
     for layer in layers:
         _require_layer(layer)
     _require(parts["type_embed"].attributes, "do_categorical_graph_field_embed", False)
@@ -125,7 +128,7 @@ def _settings(graph: TorchModule, steps: TorchModule) -> Settings:
     return Settings(
         symbols=symbols,
         cutoff=cutoff,
-        l_max=max(parse_irrep(key).degree for _, key in harmonics),
+        l_max=l_max,
         parity=parity,
         channels=channels,
         exponent=exponent,
