@@ -58,7 +58,7 @@ def test_plain_phono3py_finds_the_same(finished: tuple[Path, str, str]) -> None:
     )
     assert "taking --br" in said and "No mesh" not in said and "warning" not in said
     assert "Grid point" not in output + said  # phono3py's own output is for -v
-    assert "kappa-m444.hdf5, kappa.pdf, kappa-settings.yaml" in said
+    assert "kappa-m444.hdf5, phono3py.yaml, kappa.pdf, kappa-settings.yaml" in said
     settings = yaml.safe_load((folder / "kappa-settings.yaml").read_text())
     assert settings["phono3py"] == {"mesh": [4, 4, 4], "ts": [300, 600]}
     assert (folder / "kappa.pdf").read_bytes().startswith(b"%PDF")
@@ -117,7 +117,9 @@ def test_what_phono3py_computes_instead_of_conductivity(tmp_path: Path) -> None:
     words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", *MESH, "--gruneisen")
     said = command(*words, cwd=tmp_path).stderr
     assert "taking --br" not in said
-    assert (tmp_path / "gruneisen.hdf5").exists() and not (tmp_path / "kappa.pdf").exists()
+    files = said.partition("Files: ")[2]
+    assert "gruneisen.hdf5" in files and (tmp_path / "gruneisen.hdf5").exists()
+    assert not (tmp_path / "kappa.pdf").exists()
 
 
 def test_a_conductivity_without_modes_is_left_to_phono3py(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_o
 PLOT = "kappa.pdf"
 TEMPERATURES = tuple(range(100, 1001, 100))  # K
 _METHODS = ("rta", "lbte")
+_SUFFIXES = (".hdf5", ".yaml", ".dat", ".pdf")  # of phono3py's files
 
 
 class KappaResult(NamedTuple):
@@ -176,13 +177,17 @@ def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult
     """
     start = time.time_ns()
     status = run_phono3py(FILES[0], plan.options)
-    written = sorted(Path().glob("kappa-*.hdf5"), key=lambda path: path.stat().st_mtime_ns)
-    written = [path for path in written if path.stat().st_mtime_ns >= start]
-    files = [path.name for path in written]
-    if status or not written or "-g" in written[-1].name:  # one grid point
+    written = sorted(
+        (path.stat().st_mtime_ns, path.name)
+        for path in Path().iterdir()
+        if path.suffix in _SUFFIXES and path.name not in FILES
+    )
+    files = [name for when, name in written if when >= start]
+    kappa = [name for name in files if name.startswith("kappa-") and name.endswith(".hdf5")]
+    if status or not kappa or "-g" in kappa[-1]:  # one grid point
         return KappaResult(status, report, None, tuple(files))
     try:
-        conductivity = read_conductivity(written[-1])
+        conductivity = read_conductivity(Path(kappa[-1]))
     except PhonopyEquivariantError:  # of the Wigner equation: no parts of single modes to draw
         conductivity = None
     return KappaResult(status, report, conductivity, tuple(files))
