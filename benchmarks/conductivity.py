@@ -5,9 +5,10 @@
 Each crystal is relaxed; force constants of third and second order come from the supercells below;
 relaxation time approximation, with natural isotopes and without. FOLDER has phonopy's calculations
 of the crystals (``NAME/phonopy_params.yaml.xz``), of which structure and Born charges are taken;
-GaN has none. κ is computed with the smaller supercell on three meshes, and with the larger one on
-the first, as phono3py takes a time that grows with the square of the number of atoms. Results go to
-``--output``, one line each as they come, and what is there is not computed again.
+GaN has none. κ is computed with the smaller supercell on all meshes, and with the larger one on the
+first, as phono3py takes a time that grows with the square of the number of atoms. Results go to
+``--output``, one line each as they come, and what is there is not computed again. ``--sensitivity``
+prints by which power of all force constants of second and of third order κ changes.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from phono3py import Phono3py
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
+from phonopy_equivariant.phonons.third_order_report import ThirdOrderReport
 from phonopy_equivariant.workflows.options import RelaxationOptions
 from phonopy_equivariant.workflows.progress import Silent
 from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_order_crystal
 
 TEMPERATURE = 300.0  # K
-CUBIC, HEXAGONAL = ([11] * 3, [15] * 3, [19] * 3), ([9, 9, 6], [11, 11, 7], [13, 13, 8])
+CHANGE = 0.02  # relative, of force constants
+SILICON, CUBIC = ([11] * 3, [15] * 3, [19] * 3), ([9] * 3, [11] * 3, [15] * 3)
+HEXAGONAL = ([9, 9, 6], [13, 13, 8])
 
 
 class Case(NamedTuple):
@@ -47,7 +51,7 @@ class Case(NamedTuple):
 CONVENTIONAL = (([2] * 3, [4] * 3), ([3] * 3, [4] * 3))
 WURTZITE = (([3, 3, 2], [5, 5, 3]), ([4, 4, 3], [5, 5, 3]))
 CASES = {
-    "Si": Case("Si_PBEsol", CONVENTIONAL, CUBIC),
+    "Si": Case("Si_PBEsol", CONVENTIONAL, SILICON),
     "MgO": Case("MgO", CONVENTIONAL, CUBIC),
     "NaCl": Case("NaCl", CONVENTIONAL, CUBIC),
     "ZnTe": Case("ZnTe", CONVENTIONAL, CUBIC),
@@ -69,10 +73,8 @@ def conductivities(
     crystal: Crystal, potential: pe.Potential, case: Case, index: int
 ) -> list[dict[str, Any]]:
     """Return κ for one pair of supercells: all meshes, for the larger pair the first alone."""
-    third, harmonic = (np.diag(sizes) for sizes in case.supercells[index])
-    options = ThirdOrderOptions(third, harmonic, RelaxationOptions())
     start = time.perf_counter()
-    phono3py, report = third_order_crystal(crystal, potential, options, Silent())
+    phono3py, report = _force_constants(crystal, potential, case, index)
     taken = time.perf_counter() - start
     rows = []
     for mesh in case.meshes[:1] if index else case.meshes:
@@ -95,6 +97,40 @@ def conductivities(
     return rows
 
 
+def sensitivity(crystal: Crystal, potential: pe.Potential, case: Case) -> dict[str, float]:
+    """Return the exponents of κ (no isotopes) as a power of all force constants of one order."""
+    phono3py, _ = _force_constants(crystal, potential, case, 0)
+    phono3py.mesh_numbers = case.meshes[0]
+    second, third = phono3py.fc2, phono3py.fc3
+
+    def conductivity(factor: float, is_third: bool) -> float:
+        phono3py.fc2, phono3py.fc3 = second, third
+        if is_third:
+            phono3py.fc3 = factor * third
+        else:
+            phono3py.fc2 = factor * second
+        phono3py.init_phph_interaction()
+        return _kappa(phono3py, is_isotope=False)[0]
+
+    ratio = np.log((1 + CHANGE) / (1 - CHANGE))
+    return {
+        f"order {2 + is_third}": round(
+            float(np.log(conductivity(1 + CHANGE, is_third) / conductivity(1 - CHANGE, is_third)))
+            / ratio,
+            2,
+        )
+        for is_third in (False, True)
+    }
+
+
+def _force_constants(
+    crystal: Crystal, potential: pe.Potential, case: Case, index: int
+) -> tuple[Phono3py, ThirdOrderReport]:
+    third, harmonic = (np.diag(sizes) for sizes in case.supercells[index])
+    options = ThirdOrderOptions(third, harmonic, RelaxationOptions())
+    return third_order_crystal(crystal, potential, options, Silent())
+
+
 def _kappa(phono3py: Phono3py, **options: bool) -> list[float]:
     """Return κ along x and z."""
     phono3py.run_thermal_conductivity(temperatures=[TEMPERATURE], log_level=0, **options)
@@ -109,12 +145,16 @@ def main() -> int:
     parser.add_argument("--dft", type=Path, required=True)
     parser.add_argument("--model", default="pe-crystal-3")
     parser.add_argument("--output", type=Path, default=Path("conductivity.jsonl"))
+    parser.add_argument("--sensitivity", action="store_true", help="to force constants, alone")
     args = parser.parse_args()
     lines = args.output.read_text("utf-8").splitlines() if args.output.exists() else []
     done = {(x["model"], x["crystal"], x["index"]) for x in map(json.loads, lines)}
     potential = pe.load_potential(args.model, dtype="float64")
     for name in args.crystals:
         case, crystal = CASES[name], crystal_of(name, args.dft)
+        if args.sensitivity:
+            print(name, sensitivity(crystal, potential, case), flush=True)
+            continue
         for index in range(len(case.supercells)):
             if (args.model, name, index) in done:
                 continue
