@@ -20,6 +20,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,15 +113,12 @@ def sensitivity(crystal: Crystal, potential: pe.Potential, case: Case) -> dict[s
         phono3py.init_phph_interaction()
         return _kappa(phono3py, is_isotope=False)[0]
 
-    ratio = np.log((1 + CHANGE) / (1 - CHANGE))
-    return {
-        f"order {2 + is_third}": round(
-            float(np.log(conductivity(1 + CHANGE, is_third) / conductivity(1 - CHANGE, is_third)))
-            / ratio,
-            2,
-        )
-        for is_third in (False, True)
-    }
+    width = np.log((1 + CHANGE) / (1 - CHANGE))
+    exponents = {}
+    for is_third in (False, True):
+        up, down = (conductivity(1 + change, is_third) for change in (CHANGE, -CHANGE))
+        exponents[f"order {2 + is_third}"] = round(float(np.log(up / down) / width), 2)
+    return exponents
 
 
 def _force_constants(
@@ -138,16 +136,43 @@ def _kappa(phono3py: Phono3py, **options: bool) -> list[float]:
     return [round(float(x), 3) for x in kappa[[0, 2]]]
 
 
+def table(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line of Markdown for each crystal and model whose supercells are both done.
+
+    κ is that of the smaller supercell on the finest mesh, times what the larger one changes on the
+    first mesh.
+    """
+    for model, name in dict.fromkeys((row["model"], row["crystal"]) for row in rows):
+        of_both = [row for row in rows if (row["model"], row["crystal"]) == (model, name)]
+        fine = [row for row in of_both if row["index"] == 0]
+        wide = next((row for row in of_both if row["index"] == 1), None)
+        if wide is None:
+            continue
+        change = np.divide(wide["kappa"], fine[0]["kappa"])
+        cells = [name, model, " × ".join(str(n) for n in fine[-1]["mesh"])]
+        for key in ("kappa", "without_isotopes"):
+            values = dict.fromkeys(f"{x:.3g}" for x in change * fine[-1][key])
+            cells.append(", ".join(values))
+        step = np.divide(fine[-1]["kappa"], fine[-2]["kappa"])[0] - 1
+        cells += [f"{100 * (x - 1):+.0f} %" for x in (1 + step, change[0])]
+        cells += [f"{100 * row['interpolation']:.1f} %" for row in (fine[0], wide)]
+        yield "| " + " | ".join(cells) + " |"
+
+
 def main() -> int:
     """Compute what the command line names and the output has not."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("crystals", nargs="*", default=list(CASES), metavar="CRYSTAL")
-    parser.add_argument("--dft", type=Path, required=True)
+    parser.add_argument("--dft", type=Path, default=Path())
     parser.add_argument("--model", default="pe-crystal-3")
     parser.add_argument("--output", type=Path, default=Path("conductivity.jsonl"))
     parser.add_argument("--sensitivity", action="store_true", help="to force constants, alone")
+    parser.add_argument("--table", action="store_true", help="of the output, in Markdown, alone")
     args = parser.parse_args()
     lines = args.output.read_text("utf-8").splitlines() if args.output.exists() else []
+    if args.table:
+        print(*table([json.loads(line) for line in lines]), sep="\n")
+        return 0
     done = {(x["model"], x["crystal"], x["index"]) for x in map(json.loads, lines)}
     potential = pe.load_potential(args.model, dtype="float64")
     for name in args.crystals:
