@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -103,3 +105,20 @@ def test_relaxation_keeps_the_proper_operations(potential: Potential) -> None:
     relaxed = pe.relax(atoms, potential, fmax=1e-2, cell=True, max_steps=200)
     ratio = relaxed.cell.lengths() / atoms.cell.lengths()
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "reduced"), [("rock salt", True), ("zincblende", False)])
+def test_phono3pys_mesh_is_reduced_by_no_reflection(
+    name: str, reduced: bool, potential: Potential
+) -> None:
+    pytest.importorskip("phono3py", reason="phono3py is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # residual stress
+        result = pe.thermal_conductivity(
+            CRYSTALS[name][0], potential, 2, mesh=[3, 3, 3], temperatures=[300.0]
+        )
+    assert result.weights.sum() == 27
+    assert (len(result.weights) < 27) == reduced
+    # the rotations of the point group alone make κ isotropic
+    kappa = result.kappa[0]
+    np.testing.assert_allclose(kappa, [kappa[0]] * 3 + [0] * 3, atol=2e-3 * kappa[0])

@@ -17,6 +17,7 @@ _OPTIONS = {
     "restart=True": "--restart",
     "compare=True": "--compare",
     "supercell=": "--dim ",
+    "second_supercell=": "--dim-fc2 ",
     "symprec=": "--tolerance ",
     "primitive_matrix=": "--pa ",
     "tolerance=": "--exact-tolerance ",

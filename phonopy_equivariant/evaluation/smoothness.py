@@ -58,7 +58,7 @@ def smoothness_remarks(
         A potential and a crystal.
     derivative
         The highest derivative of the energy that a result needs: 2 for force constants and
-        elastic constants, 3 for Grüneisen parameters.
+        elastic constants, 3 for Grüneisen parameters and third-order force constants.
 
     """
     crystal = as_structure(structure)

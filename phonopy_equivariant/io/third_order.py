@@ -103,6 +103,22 @@ def build_phono3py(
     return made
 
 
+def without_mesh_symmetry(phono3py: Any) -> Any:
+    """Return a copy of phono3py's object, force constants included, that reduces no mesh."""
+    with composed_permutations():
+        made = require_phono3py()(
+            phono3py.unitcell,
+            supercell_matrix=phono3py.supercell_matrix,
+            phonon_supercell_matrix=phono3py.phonon_supercell_matrix,
+            primitive_matrix=phono3py.primitive_matrix,
+            symprec=phono3py.symmetry.tolerance,
+            is_symmetry=False,
+            is_mesh_symmetry=False,
+        )
+    made.nac_params, made.fc3, made.fc2 = phono3py.nac_params, phono3py.fc3, phono3py.fc2
+    return made
+
+
 def check_third_order_memory(crystal: Crystal, matrix: Int[ndarray, "3 3"]) -> None:
     """Raise if third-order force constants of a supercell would not fit into memory.
 

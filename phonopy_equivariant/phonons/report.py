@@ -30,6 +30,11 @@ class SymmetryReport(NamedTuple):
     # whether phonopy's mesh would use such operations: with inversion, time reversal stands in
     breaks_mesh: bool = False
 
+    @property
+    def reduces_meshes(self) -> bool:
+        """Whether meshes of q may be reduced by phonopy's space group."""
+        return not (self.isotopes or self.breaks_mesh)
+
     def remarks(self) -> list[str]:
         """Return warnings for a user who goes on with phonopy; empty if there is nothing to say."""
         remarks = [ISOTOPES + "."] if self.isotopes else []

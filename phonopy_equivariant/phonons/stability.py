@@ -116,7 +116,7 @@ class Stability(Result):
     def rows(self) -> list[list[str]]:
         """Return labels and values; the last row says whether the supercell suffices."""
         mesh = self._mesh()
-        supercell = ["supercell", self._supercell()]
+        supercell = ["supercell", self.supercell_text()]
         if not self.imaginary:
             nowhere = f"none on {mesh}, at the q of the supercell and on the bands"
             return [["imaginary modes", nowhere], supercell]
@@ -169,7 +169,8 @@ class Stability(Result):
         """What to do about a supercell that does not suffice."""
         return "use exact=True" if self.polar else "use a larger supercell= or exact=True"
 
-    def _supercell(self) -> str:
+    def supercell_text(self) -> str:
+        """Say whether the supercell suffices, and what to do if it does not."""
         if self.folding is None:
             return "not checked between its q"
         if self.folding == 0:

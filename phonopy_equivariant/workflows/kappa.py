@@ -20,7 +20,11 @@ from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.io.build import build_phonon, set_born_charges
 from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import supercell_matrix
-from phonopy_equivariant.io.third_order import FILES, write_third_order
+from phonopy_equivariant.io.third_order import (
+    FILES,
+    without_mesh_symmetry,
+    write_third_order,
+)
 from phonopy_equivariant.phonons.conductivity import (
     ThermalConductivity,
     conductivity_of,
@@ -129,8 +133,10 @@ def thermal_conductivity(
         crystal = dataclasses.replace(crystal, nac_params=nac_params)
     potential.graph(crystal.unitcell)  # elements and overlaps, before anything takes time
     progress = Silent()
-    phono3py, _ = third_order_crystal(crystal, potential, options, progress)
+    phono3py, report = third_order_crystal(crystal, potential, options, progress)
     _warn_of_imaginary_modes(phono3py, potential, progress)
+    if not report.symmetry.reduces_meshes:
+        phono3py = without_mesh_symmetry(phono3py)
     phono3py.mesh_numbers = mesh
     phono3py.init_phph_interaction()
     phono3py.run_thermal_conductivity(
@@ -176,7 +182,8 @@ def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult
 
     """
     start = time.time_ns()
-    status = run_phono3py(FILES[0], plan.options)
+    mesh = [] if report.symmetry.reduces_meshes else ["--nosym", "--nomeshsym"]
+    status = run_phono3py(FILES[0], [*plan.options, *mesh])
     written = sorted(
         (path.stat().st_mtime_ns, path.name)
         for path in Path().iterdir()
@@ -240,8 +247,11 @@ def _warn_of_imaginary_modes(phono3py: Any, potential: Potential, progress: Prog
     phonon.force_constants = phono3py.fc2
     with progress.stage("Imaginary modes, and whether the supercell of second order suffices"):
         found = stability(phonon, potential, PHONON_MESH)
-    for remark in found.remarks():
-        progress.warn(remark)
+    texts = found.remarks()
+    if found.sufficient is False and not texts:
+        texts = [f"the supercell of second order {found.supercell_text()}."]
+    for text in texts:
+        progress.warn(text.replace(found.remedy, "use a larger second_supercell="))
     if found.unstable:
         progress.warn(
             "phono3py leaves imaginary modes out: the conductivity is that of the others."

@@ -221,4 +221,4 @@ def _symmetry_options(symmetry: SymmetryReport) -> list[str]:
 
     It takes isotopes on equivalent sites for one another, and its meshes obey improper operations.
     """
-    return ["--nosym"] if symmetry.isotopes or symmetry.breaks_mesh else []
+    return [] if symmetry.reduces_meshes else ["--nosym"]

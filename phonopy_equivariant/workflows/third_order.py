@@ -13,6 +13,7 @@ from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.summary import familiarity_remarks
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.evaluation.smoothness import smoothness_remarks
 from phonopy_equivariant.io.crystals import Crystal
 from phonopy_equivariant.io.supercells import (
     choose_supercell,
@@ -116,6 +117,7 @@ def third_order_crystal(
         phono3py, report = _grown(crystal, potential, second, options.tolerance, progress)
     evaluation = potential.evaluate(phono3py.primitive)
     remarks = familiarity_remarks(potential, phono3py.primitive)
+    remarks += smoothness_remarks(potential, phono3py.primitive, derivative=3)
     remarks += equilibrium_remarks(
         float((evaluation.forces**2).sum(axis=1).max() ** 0.5),
         float(abs(evaluation.stress).max() / GPa),
