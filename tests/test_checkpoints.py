@@ -13,9 +13,11 @@ import yaml
 from conftest import BOTH_PARITIES, small_config
 
 from phonopy_equivariant.checkpoints import native
+from phonopy_equivariant.checkpoints.converted import convert
 from phonopy_equivariant.checkpoints.fetch import file_sha256
 from phonopy_equivariant.checkpoints.load import load_potential
 from phonopy_equivariant.checkpoints.native import HEADER, read_checkpoint, save_checkpoint
+from phonopy_equivariant.checkpoints.summary import summary_lines
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import make_potential, random_potential
 
@@ -208,3 +210,15 @@ def test_arrays_must_be_those_of_the_configuration(saved):
     # a pickle inside is not unpacked
     _write(saved, members | {name: _npy(np.full(shape, None), allow_pickle=True)})
     _refused(saved, "damaged")
+
+
+def test_a_checkpoint_of_our_own_is_not_imported(saved, tmp_path):
+    with pytest.raises(PhonopyEquivariantError, match="is a checkpoint of this package already"):
+        convert(saved, tmp_path / "again.npz")
+
+
+def test_a_missing_file_is_not_taken_for_a_name(tmp_path):
+    for name in ("gone.model", "folder.model"):
+        (tmp_path / "folder.model").mkdir(exist_ok=True)
+        with pytest.raises(PhonopyEquivariantError, match="does not exist|is a folder"):
+            summary_lines(tmp_path / name)

@@ -8,7 +8,8 @@ from phonopy_equivariant.catalogue.cards import ModelCard, cache_path, find_file
 from phonopy_equivariant.checkpoints.conversion import Conversion, name_of, published_as, sha256_of
 from phonopy_equivariant.checkpoints.fetch import fetch_file, has_checksum, write_checksum
 from phonopy_equivariant.checkpoints.foreign import project_of, read_foreign
-from phonopy_equivariant.checkpoints.native import save_checkpoint
+from phonopy_equivariant.checkpoints.native import HEADER, save_checkpoint
+from phonopy_equivariant.checkpoints.torch_file import member_names
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.potential import make_potential
 
@@ -40,6 +41,10 @@ def convert(
 
     """
     digest = sha256_of(source)
+    if HEADER in member_names(source):
+        raise PhonopyEquivariantError(
+            f"{source} is a checkpoint of this package already: use it as it is, model={source}."
+        )
     cards = published_as(digest)
     card = next((card for card in cards if card.head == (head or "")), None)
     config, params = read_foreign(source, head)

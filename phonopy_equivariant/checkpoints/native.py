@@ -155,13 +155,13 @@ def _encode(potential: Potential, labels: dict[str, str]) -> bytes:
 
 
 def _read_header(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> _Header:
+    content = archive.read(HEADER)  # a missing one is the caller's KeyError
     try:
-        header = yaml.safe_load(archive.read(HEADER))
+        header = yaml.safe_load(content)
         version, architecture = header["format"], header["architecture"]
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
         raise PhonopyEquivariantError(
-            f"{path}: {HEADER} inside is missing or unreadable; "
-            "not a checkpoint of phonopy_equivariant."
+            f"{path}: {HEADER} inside is unreadable; not a checkpoint of phonopy_equivariant."
         ) from error
     if version != FORMAT_VERSION:
         raise PhonopyEquivariantError(

@@ -35,7 +35,8 @@ def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
         No such name or file.
 
     """
-    if Path(name_or_path).expanduser().is_file():
+    path = Path(name_or_path).expanduser()
+    if path.is_file() or path.suffix:
         return _file_lines(resolve(name_or_path))
     return _card_lines(model_card(os.fspath(name_or_path)))
 

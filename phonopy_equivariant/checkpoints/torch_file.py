@@ -123,8 +123,8 @@ def _require_archive(source: Path | bytes) -> None:
         start = source[:1]
     if start == _PICKLE:
         raise PhonopyEquivariantError(
-            "it is a pickle, as torch wrote before version 1.6: open it with torch and save it "
-            "again."
+            "it is a pickle, as torch wrote before version 1.6: load it with torch "
+            "(weights_only=True runs none of its code) and save it again."
         )
 
 

@@ -98,4 +98,4 @@ def _list_models() -> str:
     from phonopy_equivariant.catalogue.cards import list_models
 
     names: Iterable[str] = (card.name for card in list_models())
-    return f"printf '%s\\n' {' '.join(names)}; ls | grep -E '[.](npz|nqx)$'"
+    return f"printf '%s\\n' {' '.join(names)}; ls | grep -E '[.](npz|nqx|pth|ckpt|zip|model)$'"

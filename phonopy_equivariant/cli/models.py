@@ -45,7 +45,8 @@ def add_command(commands: Commands) -> None:
         action = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         action.set_defaults(function=function)
         if name != "list":
-            action.add_argument("name", metavar="NAME", nargs="+", help="name of a model")
+            what = "name or file of a model" if name == "show" else "name of a model"
+            action.add_argument("name", metavar="NAME", nargs="+", help=what)
     _add_import(actions)
     _add_audit(actions)
     _add_prepare(actions)
