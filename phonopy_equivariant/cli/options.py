@@ -141,8 +141,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_MODEL,
         metavar="M",
         help="a name from 'phonopy-equivariant models list', or the path of a checkpoint "
-        "(.npz, .nqx, .pth, .ckpt, .nequip.zip, .model); default: %(default)s, part of the package, "
-        "for a first look",
+        "(.npz, .nqx, .pth, .ckpt, .nequip.zip, .model); default: %(default)s, part of the "
+        "package, for a first look",
     )
     group.add_argument(
         "--dtype",
