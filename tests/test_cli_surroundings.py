@@ -12,11 +12,10 @@ from pathlib import Path
 import jax
 import pytest
 from cli_helpers import environment, poscar
+from nequip_zoo import path_of
 from test_molecules import DATA, analysed, atoms_of
 
 from phonopy_equivariant import cli
-from phonopy_equivariant.catalogue.bundled import DEFAULT_MODEL
-from phonopy_equivariant.catalogue.cards import local_path
 from phonopy_equivariant.cli import failures, start
 from phonopy_equivariant.cli.console import Console
 from phonopy_equivariant.errors import PhonopyEquivariantError
@@ -132,13 +131,13 @@ def test_the_variable_that_hides_the_device_is_named(tmp_path: Path) -> None:
         "import os, sys\n"
         "from phonopy_equivariant.cli import run_command, start, console\n"
         "print(run_command(['molecule', 'H2O.extxyz', '-q']))\n"
-        "print(run_command(['models', 'show', sys.argv[1]]))\n"
+        "print(run_command(['models', 'import', sys.argv[1], 'out.npz']))\n"
         "start.start_jax('cpu', console.Console(quiet=True))\n"
         "import jax\n"
         "print(jax.default_backend(), os.environ['JAX_PLATFORMS'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(local_path(DEFAULT_MODEL))],
+        [sys.executable, "-c", code, str(path_of("natural"))],
         cwd=tmp_path,
         env=environment(JAX_PLATFORMS="tpu"),
         capture_output=True,
