@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.phonons import stability
 from phonopy_equivariant.phonons.conductivity import ThermalConductivity, read_conductivity
 from phonopy_equivariant.phonons.interpolation import interpolate, interpolation_error
 from phonopy_equivariant.potential import random_potential
@@ -97,6 +98,17 @@ def test_imaginary_modes_are_named(tmp_path: Path) -> None:
     salt(tmp_path, 1.2 * LATTICE)
     words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", *MESH, "--ts", "300")
     assert "phono3py leaves imaginary modes out" in command(*words, cwd=tmp_path).stderr
+
+
+def test_a_small_supercell_of_second_order_is_said_with_the_option_to_widen_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stability, "SUFFICIENT", 1e-9)  # THz
+    salt(tmp_path)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", "--mesh", "3", "3", "3")
+    said = command(*words, "--ts", "300", cwd=tmp_path).stderr
+    assert "warning: the supercell of second order does not suffice: frequencies are off by" in said
+    assert "use a larger --dim-fc2." in said and "exact" not in said
 
 
 def test_no_gruneisen_parameters_are_no_reason_to_fail(

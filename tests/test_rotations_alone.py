@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from nequip_variants import variant
 from phonopy import Phonopy
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.cli import run_command
 from phonopy_equivariant.phonons.cells import phonopy_operations
+from phonopy_equivariant.phonons.conductivity import read_conductivity
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import as_structure, to_phonopy
 from phonopy_equivariant.workflows.run import _symmetry_options
@@ -105,6 +108,27 @@ def test_relaxation_keeps_the_proper_operations(potential: Potential) -> None:
     relaxed = pe.relax(atoms, potential, fmax=1e-2, cell=True, max_steps=200)
     ratio = relaxed.cell.lengths() / atoms.cell.lengths()
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["rock salt", "zincblende"])
+def test_phono3py_is_told_of_reflections(
+    name: str,
+    potential: Potential,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("phono3py", reason="phono3py is not installed")
+    monkeypatch.chdir(tmp_path)
+    pe.save_checkpoint(potential, "model.npz")
+    CRYSTALS[name][0].write("POSCAR", format="vasp")
+    words = ["POSCAR", "--model", "model.npz", "--dim", "2"]
+    told = "--nosym --nomeshsym" if name == "zincblende" else None
+    assert run_command(["fc3", *words]) == 0
+    assert (f", with {told}." in capsys.readouterr().err) == bool(told)
+    assert run_command(["kappa", *words, "--mesh", "3", "3", "3", "--ts", "300"]) == 0
+    assert (f"goes on with them {told}." in capsys.readouterr().err) == bool(told)
+    assert (len(read_conductivity(Path("kappa-m333.hdf5")).weights) == 27) == bool(told)
 
 
 @pytest.mark.parametrize(("name", "reduced"), [("rock salt", True), ("zincblende", False)])

@@ -18,6 +18,7 @@ from phonopy_equivariant.io.memory import available_memory
 from phonopy_equivariant.io.outputs import PROVENANCE
 from phonopy_equivariant.io.supercells import count_atoms
 from phonopy_equivariant.phonons.permutations import composed_permutations
+from phonopy_equivariant.phonons.report import SymmetryReport
 
 # Files that phono3py reads by these names.
 FILES = ("phono3py_params.yaml", "fc3.hdf5", "fc2.hdf5")
@@ -101,6 +102,11 @@ def build_phono3py(
     if crystal.nac_params is not None:
         made.nac_params = dict(crystal.nac_params)
     return made
+
+
+def mesh_options(symmetry: SymmetryReport) -> list[str]:
+    """Return phono3py's options without which its meshes would obey what the crystal does not."""
+    return [] if symmetry.reduces_meshes else ["--nosym", "--nomeshsym"]
 
 
 def without_mesh_symmetry(phono3py: Any) -> Any:

@@ -22,6 +22,7 @@ from phonopy_equivariant.io.crystals import Crystal, as_crystal
 from phonopy_equivariant.io.supercells import supercell_matrix
 from phonopy_equivariant.io.third_order import (
     FILES,
+    mesh_options,
     without_mesh_symmetry,
     write_third_order,
 )
@@ -168,7 +169,8 @@ def phono3py_files(
     phono3py, report = third_order_crystal(crystal, potential, options, progress)
     _warn_of_imaginary_modes(phono3py, potential, progress)
     write_third_order(phono3py, Path(), provenance(potential))
-    progress.say(f"Force constants are in {', '.join(FILES)}; phono3py goes on with them.")
+    goes_on = " ".join(["them", *mesh_options(report.symmetry)])
+    progress.say(f"Force constants are in {', '.join(FILES)}; phono3py goes on with {goes_on}.")
     return phono3py, report
 
 
@@ -182,8 +184,7 @@ def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult
 
     """
     start = time.time_ns()
-    mesh = [] if report.symmetry.reduces_meshes else ["--nosym", "--nomeshsym"]
-    status = run_phono3py(FILES[0], [*plan.options, *mesh])
+    status = run_phono3py(FILES[0], [*plan.options, *mesh_options(report.symmetry)])
     written = sorted(
         (path.stat().st_mtime_ns, path.name)
         for path in Path().iterdir()

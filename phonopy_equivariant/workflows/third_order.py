@@ -23,6 +23,7 @@ from phonopy_equivariant.io.supercells import (
 from phonopy_equivariant.io.third_order import (
     FILES,
     build_phono3py,
+    mesh_options,
     phonon_matrix,
     require_phono3py,
     write_third_order,
@@ -78,7 +79,9 @@ def third_order_files(
     """
     phono3py, report = third_order_crystal(crystal, potential, options, progress)
     write_third_order(phono3py, Path(), provenance(potential))
-    progress.say(f"phono3py goes on from {', '.join(FILES)}.")
+    told = mesh_options(report.symmetry)
+    needs = f", with {' '.join(told)}" if options else ""
+    progress.say(f"phono3py goes on from {', '.join(FILES)}{needs}.")
     return report
 
 
