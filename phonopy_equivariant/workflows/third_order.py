@@ -80,7 +80,7 @@ def third_order_files(
     phono3py, report = third_order_crystal(crystal, potential, options, progress)
     write_third_order(phono3py, Path(), provenance(potential))
     told = mesh_options(report.symmetry)
-    needs = f", with {' '.join(told)}" if options else ""
+    needs = f", with {' '.join(told)}" if told else ""
     progress.say(f"phono3py goes on from {', '.join(FILES)}{needs}.")
     return report
 
