@@ -43,7 +43,7 @@ def convert(
     digest = sha256_of(source)
     if HEADER in member_names(source):
         raise PhonopyEquivariantError(
-            f"{source} is a checkpoint of this package already: use it as it is, model={source}."
+            f"{source} is a checkpoint of this package already: use it as it is."
         )
     cards = published_as(digest)
     card = next((card for card in cards if card.head == (head or "")), None)

@@ -114,17 +114,28 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
         No such file or name, a file with another hash than the registry's, or no network.
 
     """
-    text = os.fspath(name_or_path)
-    path = Path(text).expanduser()
+    path = Path(name_or_path).expanduser()
     if path.is_file():
         return path
-    if not isinstance(name_or_path, str) or path.suffix or len(path.parts) != 1 or "/" in text:
+    if is_path(name_or_path):
         reason = "is a folder" if path.is_dir() else "does not exist"
         raise PhonopyEquivariantError(
-            f"The model file {text} {reason}; give the path of a checkpoint, "
+            f"The model file {os.fspath(name_or_path)} {reason}; give the path of a checkpoint, "
             "or a name (phonopy-equivariant models list)."
         )
-    return fetch(text)
+    return fetch(os.fspath(name_or_path))
+
+
+def is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file is meant, there or not, and no name of the registry."""
+    path = Path(name_or_path).expanduser()
+    return (
+        path.is_file()
+        or not isinstance(name_or_path, str)
+        or bool(path.suffix)
+        or len(path.parts) != 1
+        or "/" in name_or_path
+    )
 
 
 def fetch(name: str) -> Path:

@@ -15,7 +15,7 @@ from phonopy_equivariant.catalogue.cards import (
     model_card,
     models_covering,
 )
-from phonopy_equivariant.checkpoints.load import read_model, resolve
+from phonopy_equivariant.checkpoints.load import is_path, read_model, resolve
 
 if TYPE_CHECKING:  # brings JAX, which a card does without
     from phonopy_equivariant.features import Familiarity
@@ -35,8 +35,7 @@ def summary_lines(name_or_path: str | os.PathLike[str]) -> list[str]:
         No such name or file.
 
     """
-    path = Path(name_or_path).expanduser()
-    if path.is_file() or path.suffix:
+    if is_path(name_or_path):
         return _file_lines(resolve(name_or_path))
     return _card_lines(model_card(os.fspath(name_or_path)))
 
