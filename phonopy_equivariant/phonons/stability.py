@@ -134,14 +134,17 @@ class Stability(Result):
             supercell,
         ]
 
-    def remarks(self) -> list[str]:
-        """Return warnings about imaginary modes; empty if there are none."""
+    def remarks(self, remedy: str = "") -> list[str]:
+        """Return warnings about imaginary modes; empty if there are none.
+
+        ``remedy`` is said in place of :attr:`remedy`.
+        """
         if not self.imaginary:
             return []
         return [
             f"imaginary modes: lowest frequency {self.lowest:.3g} THz "
             f"at q = {q_text(self.qpoint)}, {self._share()} of the modes on {self._mesh()}; "
-            f"{self._verdict()}. Thermal properties leave them out: F, S and Cv are those "
+            f"{self._verdict(remedy)}. Thermal properties leave them out: F, S and Cv are those "
             "of the other modes."
         ]
 
@@ -154,7 +157,7 @@ class Stability(Result):
         percent = 100 * self.share
         return "none" if percent == 0 else "<0.1 %" if percent < 0.05 else f"{percent:.1f} %"
 
-    def _verdict(self) -> str:
+    def _verdict(self, remedy: str = "") -> str:
         if self.unstable is None:
             return "not checked whether they are of the crystal or of the supercell"
         if self.unstable:
@@ -162,14 +165,16 @@ class Stability(Result):
                 "the crystal is unstable in this potential, the supercell is not the cause: "
                 "displace the atoms along the mode and relax"
             )
-        return f"an artefact of the supercell, D(q) computed there is stable: {self.remedy}"
+        return (
+            f"an artefact of the supercell, D(q) computed there is stable: {remedy or self.remedy}"
+        )
 
     @property
     def remedy(self) -> str:
         """What to do about a supercell that does not suffice."""
         return "use exact=True" if self.polar else "use a larger supercell= or exact=True"
 
-    def supercell_text(self) -> str:
+    def supercell_text(self, remedy: str = "") -> str:
         """Say whether the supercell suffices, and what to do if it does not."""
         if self.folding is None:
             return "not checked between its q"
@@ -179,7 +184,7 @@ class Stability(Result):
         if self.sufficient:
             return f"suffices: frequencies are {size}"
         cause = "" if self.folding > SUFFICIENT else ", and imaginary modes are its artefact"
-        return f"does not suffice: frequencies are {size}{cause}; {self.remedy}"
+        return f"does not suffice: frequencies are {size}{cause}; {remedy or self.remedy}"
 
 
 def stability(

@@ -49,6 +49,7 @@ from phonopy_equivariant.workflows.third_order import ThirdOrderOptions, third_o
 PLOT = "kappa.pdf"
 TEMPERATURES = tuple(range(100, 1001, 100))  # K
 _METHODS = ("rta", "lbte")
+_REMEDY = "use a larger second_supercell="
 _SUFFIXES = (".hdf5", ".yaml", ".dat", ".pdf")  # of phono3py's files
 
 
@@ -248,11 +249,11 @@ def _warn_of_imaginary_modes(phono3py: Any, potential: Potential, progress: Prog
     phonon.force_constants = phono3py.fc2
     with progress.stage("Imaginary modes, and whether the supercell of second order suffices"):
         found = stability(phonon, potential, PHONON_MESH)
-    texts = found.remarks()
-    if found.sufficient is False and not texts:
-        texts = [f"the supercell of second order {found.supercell_text()}."]
-    for text in texts:
-        progress.warn(text.replace(found.remedy, "use a larger second_supercell="))
+    remarks = found.remarks(_REMEDY)
+    if found.sufficient is False and not remarks:
+        remarks = [f"the supercell of second order {found.supercell_text(_REMEDY)}."]
+    for remark in remarks:
+        progress.warn(remark)
     if found.unstable:
         progress.warn(
             "phono3py leaves imaginary modes out: the conductivity is that of the others."
