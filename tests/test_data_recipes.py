@@ -107,6 +107,10 @@ def test_open_directions_keep_their_vectors() -> None:
     molecule = slab._replace(pbc=np.zeros(3, bool), cell=np.zeros((3, 3)))
     (copy,) = perturbed(molecule, Perturbation(cell=0.2, positions=0.0), 1)
     np.testing.assert_allclose(copy.positions, molecule.positions)
+    # copies along periodic directions alone
+    for structure, atoms in ((slab, 8), (molecule, 2)):
+        (copy,) = perturbed(structure, Perturbation(repeat=(2, 2, 2)), 1)
+        assert len(copy.numbers) == len(structure.numbers) * atoms // 2
     with pytest.raises(PhonopyEquivariantError, match="widths that are not negative"):
         Perturbation(positions=-0.1)
 

@@ -5,18 +5,21 @@ import html.parser
 import re
 import shutil
 import subprocess
+import warnings
 
 import numpy as np
 import phonopy
 import pytest
 from ase.build import bulk
 from phonopy import Phonopy
+from phonopy.physical_units import get_calculator_physical_units
 from phonopy.structure.atoms import PhonopyAtoms
 
 import phonopy_equivariant as pe
 from phonopy_equivariant.cli import run_command
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.evaluation.references import find_references, read_reference
+from phonopy_equivariant.workflows import evaluation as workflow
 from phonopy_equivariant.workflows.options import RelaxationOptions
 
 OPTIONS = pe.EvaluationOptions(mesh=(3, 3, 3), bands=True)
@@ -127,6 +130,70 @@ def test_forces_of_the_working_folder_are_not_taken(folder, tmp_path, monkeypatc
         read_reference(bare / "phonopy_disp.yaml")
     shutil.move(tmp_path / "FORCE_CONSTANTS", bare)
     assert read_reference(bare / "phonopy_disp.yaml").force_constants is not None
+
+
+@pytest.mark.parametrize("calculator", ["qe", "turbomole", "wien2k"])
+def test_references_of_other_calculators_are_in_their_units(calculator, folder, tmp_path):
+    original = phonopy.load(folder / "scaled" / "phonopy_params.yaml", log_level=0)
+    units = get_calculator_physical_units(calculator)
+    cell = original.unitcell.copy()
+    cell.cell = cell.cell / units.distance_to_A
+    other = Phonopy(cell, np.diag([2, 2, 2]), np.eye(3), calculator=calculator)
+    per_unit = units.force_to_eVperA / units.distance_to_A
+    other.force_constants = original.force_constants / per_unit
+    other.save(tmp_path / "phonopy_params.yaml", settings={"force_constants": True})
+    converted = read_reference(tmp_path / "phonopy_params.yaml")
+    np.testing.assert_allclose(converted.unitcell.cell, original.unitcell.cell, rtol=1e-9)
+    (comparison,) = pe.evaluate(tmp_path, "pe-crystal-3", OPTIONS).comparisons
+    np.testing.assert_allclose(comparison.matrix_errors, 1 - 1 / FACTOR, rtol=1e-6)
+    with pytest.raises(PhonopyEquivariantError, match="units of"):
+        pe.stability(other, "pe-crystal-3")
+
+
+@pytest.mark.parametrize(
+    ("factor", "reason"), [(np.nan, "not numbers"), (0.0, "no force acts|not numbers")]
+)
+def test_a_crystal_that_cannot_be_compared_does_not_end_the_others(
+    factor, reason, folder, tmp_path, monkeypatch
+):
+    """Where the model gives nothing; and where neither side has a force."""
+    (tmp_path / "bad").mkdir()
+    phonon = phonon_of(bulk("NaCl", "rocksalt", a=5.7), 1.0 if np.isnan(factor) else factor)
+    phonon.save(tmp_path / "bad" / "phonopy_params.yaml", settings={"force_constants": True})
+
+    def spoilt(phonon, potential):
+        report = pe.set_force_constants(phonon, potential)
+        if "Na" in phonon.primitive.formula:
+            phonon.force_constants = phonon.force_constants * factor
+        return report
+
+    monkeypatch.setattr(workflow, "set_force_constants", spoilt)
+    options = pe.EvaluationOptions(mesh=(2, 2, 2))
+    with pytest.warns(UserWarning, match="^bad"):
+        result = pe.evaluate([tmp_path / "bad", folder / "same"], "pe-crystal-3", options)
+    assert [comparison.name for comparison in result.comparisons] == ["same"]
+    (failure,) = result.failures
+    assert failure.name == "bad" and re.search(reason, failure.reason)
+
+
+def test_isotopes_of_a_reference_break_the_symmetry_of_its_mesh(tmp_path):
+    atoms = bulk("MgO", "rocksalt", a=4.21, cubic=True)
+    cell = PhonopyAtoms(symbols=atoms.symbols, cell=atoms.cell[:], positions=atoms.positions)
+    masses = np.array(cell.masses)
+    masses[np.flatnonzero(cell.numbers == 12)[:2]] = 60.0
+    cell.masses = masses
+    phonon = Phonopy(cell, np.eye(3), primitive_matrix=np.eye(3))
+    with pytest.warns(UserWarning, match="masses"):
+        pe.set_force_constants(phonon, "pe-crystal-3")
+    phonon.save(tmp_path / "phonopy_params.yaml", settings={"force_constants": True})
+    phonon.run_mesh((3, 3, 3), is_mesh_symmetry=False, is_gamma_center=True)
+    expected = phonon.mesh.frequencies.mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = pe.EvaluationOptions(mesh=(3, 3, 3))
+        (comparison,) = pe.evaluate(tmp_path, "pe-crystal-3", options).comparisons
+    assert comparison.reference.mean == pytest.approx(expected, abs=1e-9)
+    assert comparison.predicted.mean == pytest.approx(expected, abs=1e-6)
 
 
 def test_files_are_found_and_named(folder, tmp_path):

@@ -89,6 +89,21 @@ def test_stars_of_q(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert computed[1] < computed[0]
 
 
+@pytest.mark.parametrize("kind", ["nequip", "mace"])
+def test_single_precision_of_several_layers_with_symmetry(kind: str) -> None:
+    config = {
+        "nequip": small_config(num_interactions=2),
+        "mace": mace_config(interactions=("residual", "residual")),
+    }[kind]
+    double, single = (random_potential(config, seed=1, dtype=d) for d in ("float64", "float32"))
+    atoms = bulk("NaCl", "wurtzite", a=3.3)
+    structure = Structure(atoms.numbers, atoms.positions, atoms.cell[:], np.ones(3, bool))
+    symmetry = obeyed(search(structure, 1e-5))
+    expected = lattice_third_derivatives(double, structure, PAIRS[:1])
+    result = lattice_third_derivatives(single, structure, PAIRS[:1], symmetry=symmetry)
+    assert_close(result, expected, 1e-3)
+
+
 @pytest.mark.parametrize("name", ["MACE", "both parities"])
 def test_programs_begun_together_are_those_that_are_needed(name: str) -> None:
     """What ``models prepare --third-order`` compiles is all that a crystal needs."""

@@ -34,7 +34,7 @@ def perturb(args: argparse.Namespace) -> int:
         from phonopy_equivariant.data.perturb import shares_of
 
         shares_of(args.recipe)  # a wrong name fails before the potential is loaded
-    structures = [(name, _structure(name)) for name in args.structures]
+    structures = [(name, _structure(name, console)) for name in args.structures]
     potential = None
     if args.label:
         from phonopy_equivariant.cli.start import start_potential
@@ -106,13 +106,16 @@ def _perturb_by_recipe(
     return 0
 
 
-def _structure(path: str) -> Structure:
+def _structure(path: str, console: Console) -> Structure:
     from phonopy_equivariant.io.crystals import read_crystal
     from phonopy_equivariant.structure import as_structure
 
-    if ".xyz" in Path(path).name or ".extxyz" in Path(path).name:
-        return next(iter_records(path)).structure
-    return as_structure(read_crystal(path).unitcell)
+    if ".xyz" not in Path(path).name and ".extxyz" not in Path(path).name:
+        return as_structure(read_crystal(path, report=console.say).unitcell)
+    *others, record = iter_records(path)
+    if others:
+        console.say(f"{path}: the last of {len(others) + 1} structures is perturbed")
+    return record.structure
 
 
 def _repeat(dim: list[int]) -> tuple[int, int, int]:

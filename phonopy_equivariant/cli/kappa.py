@@ -134,6 +134,8 @@ def _run(
         files.append(PLOT)
     console.report("Third-order force constants", result.report.lines())
     if result.conductivity is not None:
+        if len(result.conductivities) > 1:
+            console.say(f"Of {', '.join(result.conductivities)} the last is shown.")
         console.table(result.conductivity)
     results = {"report": result.report, "conductivity": result.conductivity}
     console.conclude(results, files, theirs=("phono3py", as_options(user_options)))

@@ -29,7 +29,7 @@ class Perturbation:
     cell
         Standard deviation of each component of the cell vectors (Å); atoms move along.
     repeat
-        Copies of the cell along its vectors, made before it is perturbed.
+        Copies of the cell along its periodic vectors, made before it is perturbed.
     seed
         Of the random numbers.
 
@@ -126,7 +126,8 @@ def perturbed(structure: Structure, options: Perturbation, count: int) -> Iterat
     Cell vectors first, L' = L + N(0, σ_cell²) with the fractional positions kept, then positions,
     x' = x + N(0, σ_positions²). Directions that are not periodic keep their cell vector.
     """
-    start = as_structure(to_ase(structure).repeat(options.repeat))
+    repeat = np.where(structure.pbc, options.repeat, 1)
+    start = as_structure(to_ase(structure).repeat(repeat.tolist()))
     rng = np.random.default_rng(options.seed)
     periodic = start.pbc[:, None]
     complete = np.asarray(complete_cell(start.cell * periodic))

@@ -16,6 +16,8 @@ from numpy import ndarray
 from phonopy import Phonopy
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
+from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.phonons.cells import masses_break_symmetry
 from phonopy_equivariant.results import Result
 
 # half of a 2×2×2 grid off Γ: -q has the conjugate matrix
@@ -180,11 +182,23 @@ class Comparison(Result):
 def mesh_phonons(
     phonons: tuple[Any, Any], mesh: Any, temperature: float
 ) -> tuple[Float[ndarray, " grid"], tuple[MeshPhonons, MeshPhonons]]:
-    """Return a grid of frequencies, and two ``Phonopy``, reference and model, on one mesh."""
-    for phonon in phonons:
-        phonon.run_mesh(mesh, is_gamma_center=True)  # a shift may break the symmetry
-    frequencies = [np.asarray(phonon.mesh.frequencies) for phonon in phonons]
-    top, bottom = max(x.max() for x in frequencies), min(x.min() for x in frequencies)
+    """Return a grid of frequencies, and two ``Phonopy``, reference and model, on one mesh.
+
+    Raises
+    ------
+    PhonopyEquivariantError
+        Frequencies that are not numbers, or that are all the same.
+
+    """
+    symmetric = not any(masses_break_symmetry(phonon) for phonon in phonons)
+    for phonon in phonons:  # a shift may break the symmetry
+        phonon.run_mesh(mesh, is_gamma_center=True, is_mesh_symmetry=symmetric)
+    frequencies = np.concatenate([np.ravel(phonon.mesh.frequencies) for phonon in phonons])
+    top, bottom = frequencies.max(), frequencies.min()
+    if not np.isfinite(frequencies).all():
+        raise PhonopyEquivariantError("frequencies that are not numbers")
+    if top == bottom:
+        raise PhonopyEquivariantError("all frequencies are the same, no force acts")
     grid = np.linspace(bottom - 0.02 * top, 1.02 * top, DOS_POINTS)
     reference, predicted = (_harmonic(phonon, grid, temperature) for phonon in phonons)
     return grid, (reference, predicted)

@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import phonopy
 from phonopy import Phonopy
+from phonopy.physical_units import get_calculator_physical_units
 
 from phonopy_equivariant.errors import PhonopyEquivariantError, reason_of
+from phonopy_equivariant.io.crystals import scaled
 from phonopy_equivariant.io.foreign import quietly
 
 # What phonopy writes, in the order of preference inside one folder.
@@ -72,6 +75,8 @@ def _name_of(path: Path) -> str:
 def read_reference(path: Path) -> Phonopy:
     """Return phonopy with the force constants of a file, fitted to its forces if it has none.
 
+    It is in Å and eV, whatever the calculator.
+
     ``FORCE_SETS`` and ``FORCE_CONSTANTS`` count if they lie beside the file.
 
     No non-analytical term correction: a potential of finite range has none to compare with.
@@ -95,4 +100,16 @@ def read_reference(path: Path) -> Phonopy:
             f"{path}: has neither forces nor force constants; put FORCE_SETS beside it, or write "
             "phonopy_params.yaml with them."
         )
-    return phonon
+    return _in_angstrom(phonon)
+
+
+def _in_angstrom(phonon: Phonopy) -> Phonopy:
+    units = get_calculator_physical_units(phonon.calculator)
+    length, force = float(units.distance_to_A), float(units.force_to_eVperA)
+    if length == force == 1:
+        return phonon
+    converted = Phonopy(
+        scaled(phonon.unitcell, length), phonon.supercell_matrix, phonon.primitive_matrix
+    )
+    converted.force_constants = np.asarray(phonon.force_constants) * (force / length)
+    return converted

@@ -226,7 +226,7 @@ def _read_yaml(path: Path) -> Crystal:
         nac = dict(nac) | {"factor": get_calculator_physical_units(None).nac_factor}
     return Crystal(
         path,
-        _scaled(content.unitcell, float(units.distance_to_A)),
+        scaled(content.unitcell, float(units.distance_to_A)),
         content.supercell_matrix,
         content.primitive_matrix,
         nac,
@@ -247,7 +247,8 @@ def _as_crystal(path: Path, atoms: Atoms, report: Callable[[str], None]) -> Crys
     return Crystal(path, cell, constraints=tuple(atoms.constraints))
 
 
-def _scaled(cell: PhonopyAtoms, factor: float) -> PhonopyAtoms:
+def scaled(cell: PhonopyAtoms, factor: float) -> PhonopyAtoms:
+    """Return a cell with its vectors multiplied by a factor: in another unit of length."""
     if getattr(cell, "has_mixtures", False):
         raise PhonopyEquivariantError("has mixed sites; a potential knows whole atoms only.")
     if factor == 1.0:

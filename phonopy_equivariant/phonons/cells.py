@@ -16,10 +16,12 @@ from phonopy_equivariant.phonons.charges import obeying, require_charges
 from phonopy_equivariant.response.symmetry.operations import (
     Operations,
     kept_by_energy,
+    kept_by_masses,
     obeyed,
     operations,
+    search,
 )
-from phonopy_equivariant.structure import Structure, as_structure, masses_of
+from phonopy_equivariant.structure import Structure, StructureLike, as_structure, masses_of
 
 # Å. Images of an atom may be this far from where the primitive cell repeats it: coordinates of
 # eight digits. Force constants are those of the repeated primitive cell.
@@ -145,6 +147,18 @@ def primitive_operations(phonon: Cells, parity: bool = True) -> Operations:
     reflections.
     """
     return kept_by_energy(obeyed(phonopy_operations(phonon)), parity)
+
+
+def vibrational_operations(
+    structure: StructureLike, symprec: float, parity: bool = True
+) -> Operations:
+    """Return the space group of a crystal and of its vibrations, found within ``symprec`` (Å).
+
+    Isotopes break it, and reflections belong to it only with ``parity``.
+    """
+    crystal = as_structure(structure)
+    symmetry = kept_by_energy(search(crystal, symprec), parity)
+    return kept_by_masses(symmetry, masses_of(crystal))
 
 
 def masses_break_symmetry(phonon: Cells) -> bool:

@@ -25,9 +25,9 @@ from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.defaults import BAND_POINTS, GRUNEISEN_MESH, PHONOPY_SYMPREC
 from phonopy_equivariant.errors import PhonopyEquivariantError
 from phonopy_equivariant.files import replacing
+from phonopy_equivariant.phonons.cells import vibrational_operations
 from phonopy_equivariant.phonons.labels import staggered
 from phonopy_equivariant.response.gruneisen import gruneisen_parameters
-from phonopy_equivariant.response.symmetry.operations import kept_by_energy, search
 from phonopy_equivariant.results import Result
 from phonopy_equivariant.structure import StructureLike, as_structure, to_phonopy
 
@@ -237,8 +237,7 @@ def gruneisen_mesh(
             f"mesh={' '.join(map(str, mesh))}: give three positive whole numbers."
         )
     potential = as_potential(potential)
-    symmetry = kept_by_energy(search(as_structure(structure), symprec), potential.parity)
-    rotations = symmetry.rotations
+    rotations = vibrational_operations(structure, symprec, potential.parity).rotations
     grid = spglib.get_stabilized_reciprocal_mesh(numbers, np.unique(rotations, axis=0))
     assert grid is not None
     representatives, addresses = grid

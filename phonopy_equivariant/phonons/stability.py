@@ -23,7 +23,11 @@ from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
 
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
-from phonopy_equivariant.phonons.cells import masses_break_symmetry, supercell_of_primitive
+from phonopy_equivariant.phonons.cells import (
+    masses_break_symmetry,
+    require_angstrom,
+    supercell_of_primitive,
+)
 from phonopy_equivariant.phonons.exact_images import ImageTable
 from phonopy_equivariant.phonons.folding import (
     DirectCheck,
@@ -74,6 +78,8 @@ class Stability(Result):
         Whether phonopy made a generalized regular grid of a length, to keep the symmetry of a
         centred cell. The numbers of ``mesh`` belong to no axes then; their product is the number
         of q.
+    on_path
+        Whether q of a path were looked at.
 
     """
 
@@ -88,6 +94,7 @@ class Stability(Result):
     worst: tuple[float, ...]
     polar: bool = False
     generalized: bool = False
+    on_path: bool = False
 
     @property
     def imaginary(self) -> bool:
@@ -118,7 +125,8 @@ class Stability(Result):
         mesh = self._mesh()
         supercell = ["supercell", self.supercell_text()]
         if not self.imaginary:
-            nowhere = f"none on {mesh}, at the q of the supercell and on the bands"
+            places = [mesh, "at the q of the supercell", *["on the bands"] * self.on_path]
+            nowhere = f"none on {', '.join(places[:-1])} and {places[-1]}"
             return [["imaginary modes", nowhere], supercell]
         lowest = f"{self.lowest:.3g} THz (imaginary) at q = {q_text(self.qpoint)}"
         share = f"{self._share()} of the modes on {mesh}; thermal properties leave them out"
@@ -222,10 +230,11 @@ def stability(
     Raises
     ------
     PhonopyEquivariantError
-        No force constants, or a mesh that phonopy refuses.
+        No force constants, units that are not eV and Å, or a mesh that phonopy refuses.
 
     """
     potential = None if potential is None else as_potential(potential)
+    require_angstrom(phonon)
     matrix = phonon.dynamical_matrix
     if matrix is None:
         raise PhonopyEquivariantError("The phonon object has no force constants; set them first.")
@@ -260,6 +269,7 @@ def stability(
         worst=folding.worst,
         polar=phonon.nac_params is not None,
         generalized=sample.generalized,
+        on_path=path is not None,
     )
 
 

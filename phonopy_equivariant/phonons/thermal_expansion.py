@@ -25,9 +25,9 @@ from numpy import ndarray
 
 from phonopy_equivariant.checkpoints.load import PotentialLike, as_potential
 from phonopy_equivariant.errors import PhonopyEquivariantError
+from phonopy_equivariant.phonons.cells import vibrational_operations
 from phonopy_equivariant.phonons.gruneisen import gruneisen_mesh
 from phonopy_equivariant.response.elastic import as_voigt, crystal_of, elastic_tensor
-from phonopy_equivariant.response.symmetry.operations import kept_by_energy, search
 from phonopy_equivariant.results import Result
 from phonopy_equivariant.structure import StructureLike
 
@@ -126,7 +126,7 @@ def thermal_expansion(
 
     """
     potential, crystal = as_potential(potential), crystal_of(structure)
-    symmetry = kept_by_energy(search(crystal, symprec), potential.parity)
+    symmetry = vibrational_operations(crystal, symprec, potential.parity)
     strains = allowed_strains(symmetry.cartesian)
     voigt = np.array([as_voigt(strain) for strain in strains])
     pressure = -float(np.trace(potential.evaluate(crystal).stress)) / 3

@@ -74,6 +74,6 @@ class ThirdOrderReport(Result):
             return []
         return [
             "all third-order force constants of this supercell are zero, and so phonons do not "
-            "scatter. With one atom in the cell inversion does this where each q of the supercell "
-            "is its own negative, as with supercell=2 2 2; take a larger one."
+            "scatter. Inversion at every atom does this where each q of the supercell is its own "
+            "negative, as with supercell=2 2 2; take a larger one."
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -60,6 +61,13 @@ class KappaResult(NamedTuple):
     report: ThirdOrderReport
     conductivity: ThermalConductivity | None
     files: tuple[str, ...]
+
+    @property
+    def conductivities(self) -> tuple[str, ...]:
+        """The files with κ, that of :attr:`conductivity` last; several for several --sigma."""
+        return tuple(
+            name for name in self.files if name.startswith("kappa-") and name.endswith(".hdf5")
+        )
 
 
 def thermal_conductivity(
@@ -191,15 +199,14 @@ def conductivity_files(report: ThirdOrderReport, plan: KappaPlan) -> KappaResult
         for path in Path().iterdir()
         if path.suffix in _SUFFIXES and path.name not in FILES
     )
-    files = [name for when, name in written if when >= start]
-    kappa = [name for name in files if name.startswith("kappa-") and name.endswith(".hdf5")]
-    if status or not kappa or "-g" in kappa[-1]:  # one grid point
-        return KappaResult(status, report, None, tuple(files))
-    try:
-        conductivity = read_conductivity(Path(kappa[-1]))
-    except PhonopyEquivariantError:  # of the Wigner equation: no parts of single modes to draw
-        conductivity = None
-    return KappaResult(status, report, conductivity, tuple(files))
+    files = tuple(name for when, name in written if when >= start)
+    result = KappaResult(status, report, None, files)
+    if status or not result.conductivities or "-g" in result.conductivities[-1]:  # one grid point
+        return result
+    # of the Wigner equation there are no parts of single modes to draw
+    with contextlib.suppress(PhonopyEquivariantError):
+        return result._replace(conductivity=read_conductivity(Path(result.conductivities[-1])))
+    return result
 
 
 def draw_conductivity(

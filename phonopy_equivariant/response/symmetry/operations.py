@@ -121,6 +121,11 @@ def kept_by_energy(symmetry: Operations, parity: bool) -> Operations:
     return symmetry if parity else choose(symmetry, np.linalg.det(symmetry.cartesian) > 0)
 
 
+def kept_by_masses(symmetry: Operations, masses: Float[ndarray, " atoms"]) -> Operations:
+    """Return the operations that exchange atoms of one mass alone: those of the vibrations."""
+    return choose(symmetry, np.isclose(masses[symmetry.image], masses).all(axis=1))
+
+
 def choose(symmetry: Operations, selection: ndarray) -> Operations:
     """Return some of the operations; ``selection`` are their indices or a mask."""
     return Operations(*(values[selection] for values in symmetry))

@@ -77,14 +77,14 @@ class ThirdHost(Host):
         self, function: Callable[..., Any], static: Any, shared: Any, items: Any, zero: Any
     ) -> Any:
         """Return a function of all rows."""
-        return super().rows(function, static, shared, self._typed(items), zero)
+        return super().rows(function, static, shared, self.typed(items), zero)
 
     def changes(self, function: Callable[..., Any], static: Any, shared: Any, items: Any) -> Any:
         """Return a function of all pairs of changes."""
-        return self._in_blocks(function, CHANGES, static, shared, self._typed(items))
+        return self._in_blocks(function, CHANGES, static, shared, self.typed(items))
 
-    def _typed(self, items: Any) -> Any:
-        """Return items in the model's precision: sums with phases are in double precision."""
+    def typed(self, items: Any) -> Any:
+        """Return items in the model's precision: phases and rotations are in double precision."""
         return jax.tree.map(lambda x: x.astype(self.dtype, copy=False), items)
 
 
@@ -218,7 +218,7 @@ def _expand(
         items = (features, mixed, updated, adjoints, network.species)
         later, mu, nu, product = run.atoms(local.backward, run.kinds[t], run.of_layer(t), items)
         terms = _edge_terms(run, t, network, (edges, *ends), (messages, mu), orbits)
-        adjoints = (nu, network.sum_at_senders(terms.returned))
+        adjoints = (nu, run.typed(network.sum_at_senders(terms.returned)))
         bond = bond + terms.bond
         point = Point(features, mixed, updated, later)
         gates = _gates(run, t, point, network.species)
