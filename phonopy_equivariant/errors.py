@@ -64,7 +64,8 @@ def unknown_option(name: str, names: Collection[str]) -> str:
 
     """
     synonym = _SYNONYMS.get(name, "")
-    near = synonym if synonym in names else nearest(name, names)
+    words = {option.lstrip("-"): option for option in names}  # dashes are no likeness
+    near = synonym if synonym in names else words.get(nearest(name.lstrip("-"), words) or "")
     return f"unknown option {name}; did you mean {near}?" if near else f"unknown option {name}"
 
 

@@ -56,6 +56,14 @@ def computed(salts, tmp_path_factory):
     return folder, pe.batch(salts, folder, model(), OPTIONS, workers=1)
 
 
+def test_paths_without_structures_leave_nothing(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "absent"):
+        with pytest.raises(pe.PhonopyEquivariantError, match=path.name):
+            pe.batch(path, tmp_path / "results", model(), OPTIONS, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def lines(folder):
     text = (folder / "records.jsonl").read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]

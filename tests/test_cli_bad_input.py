@@ -21,6 +21,7 @@ from cli_helpers import (
 )
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.errors import unknown_option
 
 Write = Callable[[Path], object]
 
@@ -162,6 +163,8 @@ def test_no_network_and_wrong_hash(tmp_path: Path) -> None:
         (("--pypolymlp",), ("contradictory", "another potential")),
         (("--relx",), ("unknown option --relx", "did you mean --relax?")),
         (("--mesh", "4", "4", "x"), ("phonopy refuses",)),
+        (("--mesh", "4", "4"), ("--mesh 4 4: give three whole numbers",)),
+        (("--irreps", "0", "0"), ("--irreps 0 0: give a q-point",)),
         (("--band", "0", "0"), ("phonopy refuses",)),
         (("-f", "vasprun.xml"), ("phonopy refuses", "phonopy-init")),
         (("--config", "nowhere.conf"), ("phonopy refuses", "nowhere.conf")),
@@ -192,6 +195,11 @@ def test_guesses_of_a_newcomer_are_answered(
 ) -> None:
     poscar(tmp_path)
     assert_refused(command(*words, cwd=tmp_path, status=2), *phrases)
+
+
+def test_dashes_alone_make_no_likeness() -> None:
+    assert unknown_option("--relax", ["--help", "--dim"]) == "unknown option --relax"
+    assert unknown_option("--relx", ["--help", "--relax"]).endswith("did you mean --relax?")
 
 
 def test_dim_that_makes_no_supercell(tmp_path: Path) -> None:

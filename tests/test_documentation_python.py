@@ -28,18 +28,6 @@ import phonopy_equivariant as pe
 # What the small model stands for, and the crystal that is at rest in it.
 MODELS = re.compile(r"\b(?:nequix-\w+-1(?:-pft)?|pe-crystal-3)\b")
 CRYSTAL = ('bulk("MgO", "rocksalt", a=4.21)', 'bulk("NaCl", "rocksalt", a=5.6)')
-# What a page has in hand before its first block.
-BEFORE = {
-    "exact_mode.md": "phonon, qpoints = pe.phonons('POSCAR', model, 2), [[0.1, 0.2, 0.3]]",
-    "familiarity.md": "potential = pe.load_potential('pe-crystal-3')",
-    "polar_crystals.md": (
-        "from ase.build import bulk\n"
-        "structure = bulk('NaCl', 'rocksalt', a=5.6)\n"
-        "phonon = pe.phonons(structure, model, 2)\n"
-        "born, epsilon = [np.eye(3), -np.eye(3)], 2.6 * np.eye(3)\n"
-        "nac_params = {'born': born, 'dielectric': epsilon, 'factor': 14.399652}\n"
-    ),
-}
 
 
 class Instance(NamedTuple):
@@ -155,7 +143,6 @@ def test_python_runs(
     scope: dict[str, Any] = {"pe": pe, "np": np, "model": checkpoint, "potential": potential}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exec(BEFORE.get(page, ""), scope)
         for block in PYTHON:
             if block.page == page and not block.comment:
                 text = MODELS.sub(checkpoint, block.code).replace(*CRYSTAL)

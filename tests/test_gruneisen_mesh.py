@@ -14,6 +14,8 @@ from phonopy import Phonopy
 from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
 import phonopy_equivariant as pe
+from phonopy_equivariant.phonons.cells import vibrational_operations
+from phonopy_equivariant.phonons.thermal_expansion import allowed_strains
 from phonopy_equivariant.potential import Potential
 from phonopy_equivariant.structure import as_structure, to_phonopy
 
@@ -39,6 +41,27 @@ def test_weights_stand_for_the_whole_mesh(one_layer: Potential, on_mesh: pe.Grun
     full = pe.GruneisenMesh(MESH, grid, ones, whole.frequencies, whole.parameters)
     temperatures = [30.0, 300.0, 3000.0]
     np.testing.assert_allclose(on_mesh.mean(temperatures), full.mean(temperatures), rtol=1e-8)
+
+
+def test_isotopes_reduce_the_symmetry(one_layer: Potential) -> None:
+    """Two heavy atoms in a plane make cubic salt tetragonal: more q, another expansion."""
+    salt = bulk("NaCl", "rocksalt", a=5.7, cubic=True)
+    masses = salt.get_masses()
+    plane = np.isclose(salt.positions[:, 0], 0) & (salt.numbers == 11)
+    masses[plane] = 60.0
+    salt.set_masses(masses)
+    assert plane.sum() == 2
+    grid = np.stack(np.meshgrid(*map(np.arange, MESH), indexing="ij"), axis=-1).reshape(-1, 3) / 3
+    reduced = pe.gruneisen_mesh(salt, one_layer, MESH)
+    whole = pe.gruneisen_parameters(salt, one_layer, grid)
+    assert 4 < len(reduced.qpoints) < len(grid)
+    repeated = np.repeat(reduced.frequencies, reduced.weights, axis=0)
+    np.testing.assert_allclose(
+        np.sort(repeated.ravel()), np.sort(whole.frequencies.ravel()), atol=1e-6
+    )
+    symmetry = vibrational_operations(salt, 1e-5)
+    assert len(np.unique(symmetry.rotations, axis=0)) == 16
+    assert len(allowed_strains(symmetry.cartesian)) == 2
 
 
 def test_the_mean_at_high_and_at_low_temperature() -> None:

@@ -122,7 +122,7 @@ def _files(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
         if path.is_dir():
             inside = [file for file in sorted(path.rglob("*")) if _is_visible(file, path)]
             if not inside:
-                raise PhonopyEquivariantError(f"{path}: the folder has no files.")
+                raise PhonopyEquivariantError(f"{path}: the folder has no files; give another.")
         elif path.is_file():
             inside = [path]
         else:

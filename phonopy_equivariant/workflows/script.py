@@ -50,6 +50,16 @@ _POSITIVE = (
     (*["frequency_conversion_factor"] * 2, "--factor: give a positive number"),
     ("group_velocity_delta_q", "gv_delta_q", "--gv-delta-q: give a positive number in 1/Å"),
 )
+# Options whose numbers phonopy counts without naming the option.
+_COUNTED = (
+    (
+        "--mesh",
+        "mesh_numbers",
+        (1, 3, 9),
+        "three whole numbers, as in --mesh 20 20 20, or a length",
+    ),
+    ("--irreps", "irreps_qpoint", (3, 4), "a q-point, and a tolerance if need be"),
+)
 # A mesh with more points, or of a longer length (Å), does not fit into memory.
 _MOST_POINTS, _LONGEST = 1e8, 1000.0
 
@@ -159,12 +169,20 @@ def _parse(options: Sequence[str]) -> PhonopyConfParser:
     try:
         with contextlib.redirect_stdout(talk), contextlib.redirect_stderr(talk):
             args = parser.parse_args(["phonopy_params.yaml", *options])
+            _check_counts(args)
             return PhonopyConfParser(filename=args.conf_filename, args=args, load_phonopy_yaml=True)
     except UsageError:
         raise
     except (SystemExit, OSError, ValueError, LookupError, TypeError) as error:
         message = talk.getvalue() or str(error)
         raise UsageError(f"phonopy refuses its options: {one_line(message)}") from error
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    for option, name, counts, remedy in _COUNTED:
+        given = " ".join(getattr(args, name) or []).split()
+        if given and len(given) not in counts:
+            raise UsageError(f"{option} {' '.join(given)}: give {remedy}.")
 
 
 def _check_finite(tags: Mapping[str, Any]) -> None:

@@ -106,11 +106,11 @@ def batch(
         device,
         BatchOptions() if options is None else options,
     )
+    with progress.stage("Reading structures"):
+        listed = list(_listed(structures))  # before anything is written
     with opened(folder) as place:
         place.check_manifest(manifest_of(setup))
         place.mend()
-        with progress.stage("Reading structures"):
-            listed = list(_listed(structures))
         finished = {r["key"] for r in place.records() if not (retry and r["state"] == "failed")}
         missing = [(key, item) for key, item in listed if key not in finished]
         tasks = _record_unreadable(place, missing)
