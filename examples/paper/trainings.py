@@ -26,8 +26,8 @@ def train_once(settings: Mapping[str, Any]) -> bool:
     settings
         As in a training file, paths relative to the current folder. ``output`` is the folder that
         gets the potential and, at the end, ``speed.json``: number of updates, seconds in all, and
-        updates per second of processor time, compilation left out, which other work on the machine
-        hardly changes. A training is there if it has this file; one that was ended goes on.
+        updates per second of processor time, compilation left out; other work slows it. A training
+        is there if it has this file; one that was ended goes on.
 
     """
     config = make_config(dict(settings), Path.cwd())
