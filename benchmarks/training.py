@@ -73,7 +73,7 @@ def child(model: str, name: str, what: str, repeats: int) -> dict[str, float]:
     if name not in (PRIMITIVE, CUBIC):
         terms = {"energy": config.Term(), "forces": config.Term(), "stress": config.Term()}
     if estimator in ("probes", "columns", "pairs"):
-        terms["hessian"] = config.HessianTerm(estimator=estimator)  # type: ignore[arg-type]
+        terms["hessian"] = config.HessianTerm(estimator=estimator)  # type: ignore[arg-type]  # one of three
     if what.startswith("Phi"):
         terms = {"hessian": config.HessianTerm(qpoints=int(what.split()[2]))}
     elif what.startswith("frequencies"):

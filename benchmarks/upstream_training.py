@@ -25,10 +25,11 @@ import numpy as np
 import optax
 from ase import Atoms
 
-# upstream's modules of training import loggers, which a step does not use
+# upstream's modules of training import loggers, which a step does not use; they are imported after
+# these stand-ins, hence E402
 for name in ("wandb", "wandb_osh", "wandb_osh.hooks", "cloudpickle"):
     sys.modules.setdefault(name, types.ModuleType(name))
-sys.modules["wandb_osh.hooks"].TriggerWandbSyncHook = None  # type: ignore[attr-defined]
+sys.modules["wandb_osh.hooks"].TriggerWandbSyncHook = None  # type: ignore[attr-defined]  # a stand-in
 
 from nequix.data import (  # noqa: E402
     atomic_numbers_to_indices,
@@ -63,7 +64,7 @@ def main() -> None:
         return pft_loss(model, batch)
 
     @eqx.filter_jit
-    def step(model, average, count, moments, batch):  # type: ignore[no-untyped-def]
+    def step(model, average, count, moments, batch):  # type: ignore[no-untyped-def]  # theirs are untyped
         (value, _), gradient = eqx.filter_value_and_grad(loss, has_aux=True)(model, batch)
         updates, moments = optimiser.update(gradient, moments, eqx.filter(model, eqx.is_array))
         model = eqx.apply_updates(model, updates)

@@ -134,6 +134,13 @@ def test_what_phono3py_computes_instead_of_conductivity(tmp_path: Path) -> None:
     assert not (tmp_path / "kappa.pdf").exists()
 
 
+def test_several_line_widths_make_several_conductivities(tmp_path: Path) -> None:
+    salt(tmp_path)
+    words = ("kappa", "POSCAR", "--model", model(), "--dim", "2", *MESH, "--sigma", "0.1", "0.2")
+    said = command(*words, cwd=tmp_path).stderr
+    assert "-s0.1.hdf5" in said and "-s0.2.hdf5 the last is shown" in said
+
+
 def test_a_conductivity_without_modes_is_left_to_phono3py(tmp_path: Path) -> None:
     """The Wigner equation: the file has no parts of modes; phono3py's own table is shown."""
     salt(tmp_path)

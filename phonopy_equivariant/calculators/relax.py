@@ -191,7 +191,7 @@ def _relaxed(
 def _like_input(structure: Cell, relaxed: Atoms) -> Cell:
     """Return relaxed atoms as the kind of structure that was given."""
     if isinstance(structure, Atoms):
-        return relaxed  # type: ignore[return-value]
+        return relaxed  # type: ignore[return-value]  # Cell is Atoms here
     if isinstance(structure, Structure):
         return structure._replace(positions=relaxed.positions, cell=relaxed.cell.array)
     # a plain cell: phonopy's primitive cells and supercells know their unit cell
